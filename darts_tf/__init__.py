@@ -1,0 +1,21 @@
+"""DARTS, differentiable architecture search (Liu et al., ICLR 2019), on Keras and TensorFlow."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "DARTS": "darts",
+    "SearchNetwork": "networks",
+    "Genotype": "genotypes",
+    "PRIMITIVES": "operations",
+    "register_operation": "operations",
+}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name):
+    # TensorFlow takes seconds to import: a command's --help should not wait for it.
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"darts_tf.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,192 @@
+"""The algorithm: bilevel optimisation of architecture and weights (algorithm 1 of the paper).
+
+`architecture_gradient` is the algorithm's heart, written on plain tensors. `DARTS` makes a Keras model of it.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def architecture_gradient(loss, weights, alphas, train, valid, virtual_step=None, rate=0.0):
+    """Gradient of the validation loss with respect to alpha (section 2.3 of the paper).
+
+    Args:
+        loss: function (weights, alphas, batch) -> scalar loss.
+        weights, alphas: lists of tensors.
+        train, valid: batches, given to `loss` as they are.
+        virtual_step: function (gradients of weights) -> w', one step of training ahead; without it the gradient is
+            first order, with w' = w.
+        rate: scalar, the learning rate xi of the virtual step.
+
+    Returns:
+        One tensor per alpha.
+    """
+    if virtual_step is None:
+        return gradient(loss, weights, alphas, valid, of="alphas")
+
+    # Equation 6: w' = w - xi d_w L_train(w, alpha)
+    ahead = virtual_step(gradient(loss, weights, alphas, train, of="weights"))
+    # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
+    v, dalpha = gradient(loss, ahead, alphas, valid, of="both")
+    hessian_v = hessian_vector_product(loss, weights, alphas, train, v)
+    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
+
+
+def hessian_vector_product(loss, weights, alphas, batch, v):
+    """d2 L(w, alpha) / d_alpha d_w times v, by central differences (equation 8); arguments as above.
+
+    Returns:
+        One tensor per alpha.
+    """
+    epsilon = 0.01 / tf.linalg.global_norm(v)
+    step = [epsilon * d for d in v]
+    plus = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    # One pass after the other: their activations need not be in memory together.
+    with tf.control_dependencies(plus):
+        batch = tf.nest.map_structure(tf.identity, batch)
+    minus = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    return [(p - m) / (2 * epsilon) for p, m in zip(plus, minus, strict=True)]
+
+
+def gradient(loss, weights, alphas, batch, of):
+    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors."""
+    if of == "alphas":
+        # Says that nobody wants gradients of the weights, which spares half of the backward pass.
+        weights = [tf.stop_gradient(w) for w in weights]
+    wanted = {"weights": weights, "alphas": alphas, "both": [weights, alphas]}[of]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(wanted)
+        value = loss(weights, alphas, batch)
+    # Functions that serve operations of all sizes return gradients of unknown shape.
+    gradients = tape.gradient(value, wanted)
+    for g, x in zip(tf.nest.flatten(gradients), tf.nest.flatten(wanted), strict=True):
+        g.set_shape(x.shape)
+    return gradients
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class DARTS(keras.Model):
+    """Searches an architecture: trains the weights and the alphas of a supernet in turn.
+
+    A training batch is a pair ((x, y), (x_valid, y_valid)): the weights descend the loss of the first, alpha that of
+    the second. Evaluation and prediction take batches as any Keras model.
+
+        search = DARTS(SearchNetwork(), unrolled=True)
+        search.compile(optimizer=SGD(), arch_optimizer=Adam(), loss="sparse_categorical_crossentropy" ...)
+        search.fit(tf.data.Dataset.zip(train, valid), epochs=50)
+        search.genotype()
+
+    Args:
+        network: a Keras model with `weight_variables` and `arch_variables`; its `genotype()` is the result.
+        unrolled: second order: alpha's gradient is taken after a virtual step of the weights.
+    """
+
+    def __init__(self, network, unrolled=False, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+        self.unrolled = unrolled
+
+    def compile(self, optimizer, arch_optimizer, loss, metrics=None, jit_compile=False, **kwargs):
+        """As `keras.Model.compile`.
+
+        Args:
+            optimizer: trains the weights. With `darts_tf.optimizers.SGD` the virtual step follows its momentum and
+                weight decay; with any other it is plain gradient descent at its learning rate.
+            arch_optimizer: trains alpha.
+            loss: as in Keras.
+            metrics: as in Keras, computed on training batches.
+            jit_compile: whether to use XLA, which is slow on CPUs.
+        """
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
+        self.arch_optimizer = keras.optimizers.get(arch_optimizer)
+
+    def build(self, input_shape):
+        if not self.network.built:
+            self.network.build(input_shape)
+        self.built = True
+
+    def _build_all(self, x, y):
+        """Creates all variables, given batches or their specs. A step that creates some is traced a second time."""
+        with tf.init_scope():
+            self.build(x.shape)
+            self.optimizer.build(self.network.weight_variables)
+            self.arch_optimizer.build(self.network.arch_variables)
+            x, y = (tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in (x, y))
+            logits = tf.zeros(self.network.compute_output_shape(x.shape), self.compute_dtype)
+            self.compute_loss(x, y, logits)
+            self.compute_metrics(x, y, logits)
+            self.reset_metrics()
+
+    def fit(self, x, *args, **kwargs):
+        """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches."""
+        if isinstance(x, tf.data.Dataset):
+            train, _ = x.element_spec
+            self._build_all(*train)
+        return super().fit(x, *args, **kwargs)
+
+    def call(self, x, training=False):
+        return self.network(x, training=training)
+
+    def genotype(self):
+        """The genotype of the current alphas."""
+        return self.network.genotype()
+
+    def train_step(self, data):
+        train, valid = data
+        self._build_all(*train)
+        alphas = self.network.arch_variables
+        self.arch_optimizer.apply(self.alpha_gradient(train, valid), alphas)
+        with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
+            return self._weight_step(*train)
+
+    def alpha_gradient(self, train, valid, unrolled=None):
+        """`architecture_gradient` of this model where it stands, for two batches (x, y)."""
+        weights, alphas = self.values()
+        if not (self.unrolled if unrolled is None else unrolled):
+            return architecture_gradient(self.loss_at, weights, alphas, train, valid)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        return architecture_gradient(self.loss_at, weights, alphas, train, valid, self.virtual_step, rate)
+
+    def loss_at(self, weights, alphas, batch):
+        """Training loss of a batch (x, y), a scalar, with these tensors in place of the variables.
+
+        Changes nothing: what the pass would write (moving statistics) is forgotten.
+        """
+        x, y = batch
+        variables = self.network.weight_variables + self.network.arch_variables
+        with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True)):
+            return self.compute_loss(x, y, self.network(x, training=True), training=True)
+
+    def virtual_step(self, gradients):
+        """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
+        weights, _ = self.values()
+        if hasattr(self.optimizer, "virtual_step"):
+            return self.optimizer.virtual_step(gradients, self.network.weight_variables, weights)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        return [w - tf.cast(rate, w.dtype) * g for w, g in zip(weights, gradients, strict=True)]
+
+    def values(self):
+        """Weights and alphas where they stand, as two lists of tensors."""
+        weights = [tf.convert_to_tensor(variable) for variable in self.network.weight_variables]
+        return weights, [tf.convert_to_tensor(variable) for variable in self.network.arch_variables]
+
+    def _weight_step(self, x, y):
+        variables = self.network.weight_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            logits = self.network(x, training=True)
+            loss = self.compute_loss(x, y, logits, training=True)
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(x)[0])
+        self.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        return self.compute_metrics(x, y, logits)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "unrolled": self.unrolled,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})

@@ -1,0 +1,119 @@
+"""What a search finds: genotypes, their text and JSON forms, and how alphas become one."""
+
+import ast
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Genotype(NamedTuple):
+    """Two cells: per intermediate node two pairs of (operation, source node), and the nodes that are concatenated.
+
+    Nodes 0 and 1 are the inputs of a cell, 2, 3, ... its intermediate nodes.
+    """
+
+    normal: list
+    normal_concat: list
+    reduce: list
+    reduce_concat: list
+
+    def __str__(self):
+        def concat(nodes):
+            nodes = list(nodes)
+            if nodes == list(range(nodes[0], nodes[0] + len(nodes))):
+                return f"range({nodes[0]}, {nodes[-1] + 1})"
+            return str(nodes)
+
+        return (
+            f"Genotype(normal={[tuple(pair) for pair in self.normal]}, normal_concat={concat(self.normal_concat)}, "
+            f"reduce={[tuple(pair) for pair in self.reduce]}, reduce_concat={concat(self.reduce_concat)})"
+        )
+
+    def to_json(self):
+        """The genotype as JSON text; pairs become lists."""
+        return json.dumps({key: [list(i) if isinstance(i, tuple) else i for i in value] for key, value in self.items()})
+
+    def items(self):
+        """(field, value) pairs."""
+        return self._asdict().items()
+
+
+def from_json(text):
+    """Reads `Genotype.to_json`'s text.
+
+    Raises:
+        ValueError: the text is not JSON, or not of a genotype.
+    """
+    return _from_fields(json.loads(text))
+
+
+def from_text(text):
+    """Reads `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)` without running it.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if call.func.id != "Genotype" or call.args:
+            raise ValueError
+        return _from_fields({keyword.arg: _literal(keyword.value) for keyword in call.keywords})
+    except (AttributeError, SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(f"Not a genotype: {text!r}: expected Genotype(normal=[...], normal_concat=[...], ...)") from error
+
+
+def _literal(node):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "range":
+        return list(range(*(ast.literal_eval(argument) for argument in node.args)))
+    return ast.literal_eval(node)
+
+
+def _from_fields(fields):
+    if not isinstance(fields, dict) or set(fields) != set(Genotype._fields):
+        raise ValueError(f"Not a genotype: expected the fields {', '.join(Genotype._fields)}.")
+    return Genotype(
+        **{
+            key: [int(node) for node in value] if key.endswith("concat") else [(str(op), int(i)) for op, i in value]
+            for key, value in fields.items()
+        }
+    )
+
+
+def softmax(alphas):
+    """Architecture weights of alphas (edges, operations): the softmax of each row, in float64."""
+    alphas = np.asarray(alphas, np.float64)
+    exponentials = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
+    # Summed one by one and inverted, as the original does: rounding decides between edges that tie.
+    return exponentials * (1 / np.cumsum(exponentials, axis=-1)[..., -1:])
+
+
+def derive(normal, reduce, primitives):
+    """Keeps the strongest operation on the two strongest edges of every node (section 2.4 of the paper).
+
+    The strength of an edge is the largest weight of its operations other than `none`.
+
+    Args:
+        normal, reduce: (edges, len(primitives)) arrays of architecture weights after the softmax, edges numbered by
+            target node, then by source node.
+        primitives: names of the operations.
+
+    Returns:
+        A `Genotype`; of each node the stronger edge comes first.
+    """
+
+    candidates = [index for index, name in enumerate(primitives) if name != "none"]
+
+    def cell(weights):
+        weights = np.asarray(weights)[:, candidates]
+        pairs, start, sources = [], 0, 2
+        while start < len(weights):
+            rows = weights[start : start + sources]
+            strongest = np.argsort(-rows.max(axis=1), kind="stable")[:2]
+            pairs += [(primitives[candidates[rows[source].argmax()]], int(source)) for source in strongest]
+            start, sources = start + sources, sources + 1
+        return pairs, list(range(2, sources))
+
+    normal_pairs, normal_concat = cell(normal)
+    reduce_pairs, reduce_concat = cell(reduce)
+    return Genotype(normal_pairs, normal_concat, reduce_pairs, reduce_concat)

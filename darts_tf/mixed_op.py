@@ -1,0 +1,152 @@
+"""The mixed operation: all candidate operations on all the edges that leave one node (equation 2 of the paper)."""
+
+import functools
+import inspect
+
+import keras
+import tensorflow as tf
+
+from darts_tf.operations import Operation, compute, get_operation
+from darts_tf.stages import BatchNorm, Pool, ReLU, Zero
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class MixedOp(keras.layers.Layer):
+    """Applies every candidate operation to one node, for all of the node's outgoing edges at once.
+
+    The edges share their input. So an operation with weights runs once, on the input repeated `edges` times, with one
+    group of channels per edge; an operation without (pooling, identity) has the same result on each edge and is
+    computed once. The architecture weight of an operation is the scale of its last batch norm.
+
+    Args:
+        primitives: names of the candidate operations.
+        channels: channels of the node.
+        edges: number of edges that leave the node.
+        stride: 1, or 2 on edges that leave an input of a reduction cell.
+
+    Call arguments:
+        x: (batch, height, width, channels), the node.
+        weights: (edges, len(primitives)), architecture weights after the softmax.
+
+    Returns:
+        (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
+    """
+
+    def __init__(self, primitives, channels, edges, stride=1, **kwargs):
+        super().__init__(**kwargs)
+        self.primitives = tuple(primitives)
+        self.channels = channels
+        self.edges = edges
+        self.stride = stride
+        self.shared, self.grouped, self.separate = {}, {}, {}
+        for index, name in enumerate(self.primitives):
+            made = _make(name, channels, stride)
+            if isinstance(made, keras.layers.Layer):
+                self.separate[index] = [made] + [_make(name, channels, stride) for _ in range(edges - 1)]
+            elif any(isinstance(stage, Zero) for stage in made):
+                continue
+            elif any(weight.trainable for stage in made for weight in stage.weights(1, 1, 1)):
+                self.grouped[index] = Operation(made, channels, edges, name=name)
+            else:
+                pooled = bool(made) and isinstance(made[-1], Pool)
+                self.shared[index] = Operation([*made, BatchNorm()] if pooled else made, channels, name=name)
+
+    def build(self, input_shape):
+        for operation in self.grouped.values():
+            operation.build((*input_shape[:-1], self.edges * input_shape[-1]))
+        for layer in [*self.shared.values(), *(layer for layers in self.separate.values() for layer in layers)]:
+            layer.build(input_shape)
+        self.built = True
+
+    def call(self, x, weights, training=False):
+        total = []
+        if self.shared or self.grouped:
+            tensors = [operation.tensors() for operation in self.grouped.values()]
+            edges_at_once = _edges_at_once(
+                tuple((index, operation.stages) for index, operation in self.grouped.items()),
+                tuple(self.shared),
+                len(self.primitives),
+                bool(training),
+                all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
+                x.dtype,
+            )
+            shared = [operation(x, training=training) for operation in self.shared.values()]
+            y, updates = edges_at_once(x, shared, weights, tensors)
+            if training:
+                updates = iter(tf.unstack(updates, sum(len(op.non_trainable_variables) for op in self.grouped.values())))
+                for operation in self.grouped.values():
+                    operation.update([next(updates) for _ in operation.non_trainable_variables])
+            height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
+            total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
+        for index, layers in self.separate.items():
+            parts = [layer(x, training=training) * weights[edge, index] for edge, layer in enumerate(layers)]
+            total.append(tf.concat(parts, -1))
+        return tf.add_n(total)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "primitives": self.primitives,
+            "channels": self.channels,
+            "edges": self.edges,
+            "stride": self.stride,
+        }
+
+
+def _make(name, channels, stride):
+    function = get_operation(name)
+    more = {"channels": channels} if "channels" in inspect.signature(function).parameters else {}
+    return function(stride=stride, affine=False, **more)
+
+
+def _is_frozen(variable):
+    """Whether no gradient is wanted for a weight: in the current scope it comes out of `tf.stop_gradient`."""
+    tensor = tf.convert_to_tensor(variable)
+    return tf.is_symbolic_tensor(tensor) and tensor.op.type == "StopGradient"
+
+
+@functools.cache
+def _edges_at_once(grouped, shared, num_operations, training, frozen, dtype):
+    """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
+
+    Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
+    function leaves every length open and is never inlined. With `frozen` it computes no gradients of the weights.
+    """
+
+    def edges_at_once(x, images, scales, weights):
+        if frozen:
+            weights = tf.nest.map_structure(tf.stop_gradient, weights)
+        channels, groups = tf.shape(x)[-1], tf.shape(scales)[0]
+        scales = tf.unstack(scales, num_operations, axis=1)
+        results, updates, repeated = [], [], {}
+        if shared:
+            results.append(_spread(images, [scales[index] for index in shared], channels, groups))
+        for (index, stages), tensors in zip(grouped, weights, strict=True):
+            relu = isinstance(stages[0], ReLU)  # cheaper before the repetition than after it
+            if relu not in repeated:
+                repeated[relu] = tf.tile(tf.nn.relu(x) if relu else x, [1, 1, 1, groups])
+            scale = tf.repeat(scales[index], channels)
+            y, update = compute(stages[relu:], repeated[relu], tensors[relu:], groups, training, scale)
+            results.append(y)
+            updates += update
+        return tf.add_n(results), tf.stack(updates) if updates else []
+
+    image = tf.TensorSpec([None] * 4, dtype)
+
+    def any_length(weight):
+        return tf.TensorSpec([None if axis in weight.free else n for axis, n in enumerate(weight.shape)], dtype)
+
+    weights = [[[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages in grouped]
+    return tf.function(
+        edges_at_once,
+        input_signature=[image, [image] * len(shared), tf.TensorSpec([None, num_operations], dtype), weights],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def _spread(images, scales, channels, groups):
+    """Weighted sum of images (batch, h, w, channels) for each edge, as one 1x1 convolution with diagonal blocks."""
+    blocks = tf.einsum("oe,cd->oced", tf.stack(scales), tf.eye(channels, dtype=images[0].dtype))
+    kernel = tf.reshape(blocks, [1, 1, len(images) * channels, groups * channels])
+    return tf.nn.conv2d(tf.concat(images, -1), kernel, 1, "VALID")

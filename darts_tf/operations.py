@@ -1,0 +1,215 @@
+"""The candidate operations of the search space and their registry.
+
+An operation is a function of the stride that returns its stages; `register_operation` adds one:
+
+    import darts_tf
+    from darts_tf.stages import BatchNorm, Depthwise, ReLU
+
+    @darts_tf.register_operation("depthwise_7x7")
+    def depthwise_7x7(stride, affine):
+        return [ReLU(), Depthwise(7, stride), BatchNorm(affine)]
+
+    network = darts_tf.SearchNetwork(primitives=[*darts_tf.PRIMITIVES, "depthwise_7x7"])
+"""
+
+import keras
+import tensorflow as tf
+
+from darts_tf.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Pool, ReLU, Zero
+
+# Section 3.1 of the paper, in the order of the original code.
+PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+_REGISTRY = {}
+
+
+def register_operation(name):
+    """Decorator that adds an operation to those a search may choose from.
+
+    The decorated function takes `stride` (1 or 2) and `affine` (whether batch norms learn a scale and an offset: not
+    during the search, yes in the derived network) and returns either a list of `darts_tf.stages` or a Keras layer. It
+    maps images (batch, H, W, C) to (batch, ceil(H / stride), ceil(W / stride), C); a function that also takes
+    `channels` is given C. Stages are computed for several edges at once; a layer is made and called once per edge.
+    """
+
+    def register(function):
+        _REGISTRY[name] = function
+        return function
+
+    return register
+
+
+def operation_names():
+    """The names of all registered operations, in the order of their registration."""
+    return list(_REGISTRY)
+
+
+def get_operation(name):
+    """The function behind a name.
+
+    Raises:
+        ValueError: no such operation; names those there are.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"Unknown operation {name!r}: expected one of {', '.join(_REGISTRY)}.")
+    return _REGISTRY[name]
+
+
+@register_operation("none")
+def _none(stride, affine):
+    return [Zero(stride)]
+
+
+@register_operation("max_pool_3x3")
+def _max_pool_3x3(stride, affine):
+    return [Pool("max", stride)]
+
+
+@register_operation("avg_pool_3x3")
+def _avg_pool_3x3(stride, affine):
+    return [Pool("avg", stride)]
+
+
+@register_operation("skip_connect")
+def _skip_connect(stride, affine):
+    return [] if stride == 1 else factorized_reduce(affine)
+
+
+def _register_separable(size):
+    @register_operation(f"sep_conv_{size}x{size}")
+    def sep_conv(stride, affine):
+        return [
+            *(ReLU(), Depthwise(size, stride), Conv(), BatchNorm(affine)),
+            *(ReLU(), Depthwise(size), Conv(), BatchNorm(affine)),
+        ]
+
+
+def _register_dilated(size):
+    @register_operation(f"dil_conv_{size}x{size}")
+    def dil_conv(stride, affine):
+        return [ReLU(), Depthwise(size, stride, dilation=2), Conv(), BatchNorm(affine)]
+
+
+for _size in (3, 5, 7):
+    _register_separable(_size)
+for _size in (3, 5):
+    _register_dilated(_size)
+
+
+@register_operation("conv_7x1_1x7")
+def _conv_7x1_1x7(stride, affine):
+    return [ReLU(), Conv((1, 7), (1, stride)), Conv((7, 1), (stride, 1)), BatchNorm(affine)]
+
+
+def relu_conv_bn(affine):
+    """Stages that give the input of a cell the cell's number of channels."""
+    return [ReLU(), Conv(), BatchNorm(affine)]
+
+
+def factorized_reduce(affine):
+    """Stages that also halve the image, where the input comes from before a reduction cell."""
+    return [ReLU(), FactorizedReduce(), BatchNorm(affine)]
+
+
+def stem(affine):
+    """Stages from the image to the first cell."""
+    return [Conv((3, 3)), BatchNorm(affine)]
+
+
+def compute(stages, x, weights, groups, training, scale=None):
+    """Runs an operation's stages.
+
+    Args:
+        stages: list of `Stage`.
+        x: (batch, height, width, groups * inputs).
+        weights: one list of tensors per stage.
+        groups: number of edges, an int or a scalar int32 tensor.
+        training: bool, see `Stage`.
+        scale: (groups * outputs,), multiplies the result: the architecture weights of this operation.
+
+    Returns:
+        The result and the new values of the weights that are not trainable, stage by stage.
+    """
+    updates = []
+    for index, (stage, tensors) in enumerate(zip(stages, weights, strict=True)):
+        last = index == len(stages) - 1
+        if last and scale is not None and isinstance(stage, BatchNorm):
+            x, update = stage(x, tensors, groups, training, scale=scale)
+            scale = None
+        else:
+            x, update = stage(x, tensors, groups, training)
+        updates += update
+    return (x if scale is None else x * scale), updates
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class Operation(keras.layers.Layer):
+    """Stages as a layer: owns their weights.
+
+    Args:
+        stages: list of `darts_tf.stages.Stage`.
+        channels: channels of the result on each edge.
+        groups: number of edges computed at once, each with weights of its own.
+
+    Call arguments:
+        x: (batch, height, width, groups * inputs).
+
+    Returns:
+        (batch, height', width', groups * channels).
+    """
+
+    def __init__(self, stages, channels, groups=1, **kwargs):
+        super().__init__(**kwargs)
+        self.stages = tuple(stages)
+        self.channels = channels
+        self.groups = groups
+        self.specs = []
+        self._by_stage = []
+
+    def build(self, input_shape):
+        inputs = input_shape[-1] // self.groups
+        for index, stage in enumerate(self.stages):
+            specs = stage.weights(inputs, self.channels, self.groups)
+            self.specs += specs
+            self._by_stage.append(
+                [
+                    self.add_weight(
+                        shape=spec.shape,
+                        initializer=spec.initializer,
+                        trainable=spec.trainable,
+                        name=f"{index}_{spec.name}",
+                    )
+                    for spec in specs
+                ]
+            )
+            inputs = stage.channels(inputs, self.channels)
+        self.built = True
+
+    @property
+    def variables_by_stage(self):
+        """One list of variables per stage, in the order of `Stage.weights`."""
+        return self._by_stage
+
+    def tensors(self):
+        """The current weights, one list of tensors per stage."""
+        return [[tf.convert_to_tensor(variable) for variable in stage] for stage in self._by_stage]
+
+    def update(self, values):
+        """Assigns new values to the weights that are not trainable."""
+        for variable, value in zip(self.non_trainable_variables, values, strict=True):
+            variable.assign(value)
+
+    def call(self, x, training=False):
+        y, updates = compute(self.stages, x, self.tensors(), self.groups, training)
+        if training:
+            self.update(updates)
+        return y

@@ -1,0 +1,102 @@
+"""The two optimizers of the paper, with its coupled weight decay.
+
+Keras optimizers decouple weight decay from the gradient, SGD folds the learning rate into the momentum, and Adam adds
+epsilon before the bias correction. DARTS was tuned with the other conventions, and its virtual step (equation 6)
+needs the momentum buffer, so these two follow them.
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class SGD(keras.optimizers.SGD):
+    """SGD with momentum and weight decay added to the gradient.
+
+    Per variable: buffer <- momentum * buffer + gradient + l2 * variable; variable <- variable - rate * buffer.
+
+    Args:
+        learning_rate: float, schedule or callable, as in Keras.
+        momentum: float.
+        l2: float, the weight decay of the paper. Gradient clipping, if asked for, does not see it.
+    """
+
+    def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, name="sgd", **kwargs):
+        super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = self._decayed(gradient, variable)
+        if self.momentum:
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle,
+                accum=self._buffer(variable).value.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=tf.constant(self.momentum, gradient.dtype),
+            )
+        else:
+            variable.assign_sub(rate * gradient)
+
+    def virtual_step(self, gradients, variables, values):
+        """What the next step, unclipped, would make of the variables (w' of equation 6); changes nothing.
+
+        Args:
+            gradients: tensors, one per variable.
+            variables: some of the optimizer's variables, in any order.
+            values: tensors, where the variables stand.
+
+        Returns:
+            Tensors, one per variable.
+        """
+        rate = tf.convert_to_tensor(self.learning_rate)
+        ahead = []
+        for gradient, variable, value in zip(gradients, variables, values, strict=True):
+            step = self._decayed(gradient, value)
+            if self.momentum:
+                step += self.momentum * tf.convert_to_tensor(self._buffer(variable))
+            ahead.append(value - tf.cast(rate, value.dtype) * step)
+        return ahead
+
+    def _decayed(self, gradient, value):
+        return gradient + self.l2 * value if self.l2 else gradient
+
+    def _buffer(self, variable):
+        return self.momentums[self._get_variable_index(variable)]
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class Adam(keras.optimizers.Adam):
+    """Adam with weight decay added to the gradient, and epsilon added after the bias correction.
+
+    Args:
+        learning_rate: float, schedule or callable, as in Keras.
+        beta_1, beta_2, epsilon: floats.
+        l2: float, the weight decay of the paper.
+    """
+
+    def __init__(self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs):
+        super().__init__(
+            learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=name, **kwargs
+        )
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        dtype = variable.dtype
+        gradient = ops.add(ops.cast(gradient, dtype), ops.multiply(variable, self.l2))
+        step = ops.cast(ops.add(self.iterations, 1), dtype)
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        self.assign(first, ops.add(first * self.beta_1, gradient * (1 - self.beta_1)))
+        self.assign(second, ops.add(second * self.beta_2, ops.square(gradient) * (1 - self.beta_2)))
+        mean = first / (1 - ops.power(ops.cast(self.beta_1, dtype), step))
+        variance = second / (1 - ops.power(ops.cast(self.beta_2, dtype), step))
+        self.assign_sub(variable, ops.cast(learning_rate, dtype) * mean / (ops.sqrt(variance) + self.epsilon))
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self.l2}
