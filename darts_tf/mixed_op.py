@@ -147,6 +147,7 @@ def _edges_at_once(grouped, shared, num_operations, training, frozen, dtype):
 
 def _spread(images, scales, channels, groups):
     """Weighted sum of images (batch, h, w, channels) for each edge, as one 1x1 convolution with diagonal blocks."""
-    blocks = tf.einsum("oe,cd->oced", tf.stack(scales), tf.eye(channels, dtype=images[0].dtype))
+    identity = tf.eye(channels, dtype=images[0].dtype)
+    blocks = tf.stack(scales)[:, None, :, None] * identity[None, :, None, :]
     kernel = tf.reshape(blocks, [1, 1, len(images) * channels, groups * channels])
     return tf.nn.conv2d(tf.concat(images, -1), kernel, 1, "VALID")

@@ -254,8 +254,8 @@ def _grouped_conv2d(x, kernel, strides, padding, groups):
     if not isinstance(groups, int) or groups > 1:
         if not _has_grouped_convolutions(x.dtype):  # a block-diagonal kernel does the same with more arithmetic
             height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
-            blocks = tf.reshape(kernel, [height, width, inputs, groups, outputs // groups])
-            kernel = tf.einsum("hwcgd,eg->hwecgd", blocks, tf.eye(groups, dtype=kernel.dtype))
+            blocks = tf.reshape(kernel, [height, width, 1, inputs, groups, outputs // groups])
+            kernel = blocks * tf.eye(groups, dtype=kernel.dtype)[:, None, :, None]
             kernel = tf.reshape(kernel, [height, width, groups * inputs, outputs])
     return tf.nn.conv2d(x, kernel, strides, padding)
 
@@ -279,8 +279,11 @@ def _batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
         unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
         pairs = (moving_mean, mean), (moving_variance, unbiased)
         return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)
+    # Two fused batch norms of oneDNN that run at once corrupt the heap (TensorFlow 2.21, x86). It leaves images with a
+    # depth axis to TensorFlow's own kernel, which is slower and safe; on GPUs there is no oneDNN.
+    volume = not tf.config.list_physical_devices("GPU")
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x,
+        x=tf.expand_dims(x, 1) if volume else x,
         scale=gamma,
         offset=beta,
         mean=moving_mean,
@@ -288,5 +291,6 @@ def _batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
         epsilon=EPSILON,
         exponential_avg_factor=1 - MOMENTUM,
         is_training=training,
+        data_format="NDHWC" if volume else "NHWC",
     )
-    return y, mean, variance
+    return tf.squeeze(y, 1) if volume else y, mean, variance

@@ -1,0 +1,317 @@
+"""Image classification data: from a name, a folder or a file to arrays, and from arrays to batches."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+DIGITS = pathlib.Path(__file__).parent / "data" / "digits.npz"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+SMALLEST = 8  # pixels, since two reduction cells must leave something
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message says what is wrong and what would be accepted."""
+
+
+@dataclasses.dataclass
+class Dataset:
+    """Images in memory, of one size.
+
+    x_train, x_test: (n, height, width, depth), uint8 or float.
+    y_train, y_test: (n,) int32, indices into `class_names`.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: list
+
+    def __post_init__(self):
+        self.x_train, self.x_test = (x[..., None] if x.ndim == 3 else x for x in (self.x_train, self.x_test))
+        self.y_train, self.y_test = (np.asarray(y).reshape(-1).astype(np.int32) for y in (self.y_train, self.y_test))
+        for split, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
+            if x.ndim != 4 or not np.issubdtype(x.dtype, np.number):
+                raise DataError(f"x_{split} is {x.dtype}{list(x.shape)}: expected images (n, height, width[, depth]).")
+            if len(x) != len(y) or not len(x):
+                raise DataError(f"{len(x)} images but {len(y)} labels in the {split} split: expected as many, and some.")
+            if min(x.shape[1:3]) < SMALLEST:
+                size = f"{x.shape[1]}x{x.shape[2]}"
+                raise DataError(f"the images are {size}: expected at least {SMALLEST}x{SMALLEST} pixels.")
+            if not np.isfinite(x).all():
+                raise DataError(f"x_{split} holds NaN or infinite values: expected finite ones.")
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise DataError(f"{self.x_train.shape[1:]} in training and {self.x_test.shape[1:]} in test: expected one shape.")
+        if len(self.class_names) < 2:
+            raise DataError(f"only the class {self.class_names[0]}: expected at least 2 classes.")
+
+    @property
+    def image_shape(self):
+        """(height, width, depth)."""
+        return self.x_train.shape[1:]
+
+    def statistics(self):
+        """Mean and standard deviation of the training images, per channel of depth: two float32 arrays."""
+        x = self.x_train.reshape(-1, self.x_train.shape[-1])
+        mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
+
+
+def load(name, image_size=None, data_dir=None):
+    """Reads a dataset.
+
+    Args:
+        name: "digits" (ships with the package), a folder with one folder of images per class, a `.npz` file with
+            x_train, y_train, x_test, y_test, or a name that tensorflow-datasets knows. Where there is no test split,
+            every fifth image of a class becomes one.
+        image_size: height and width to resize to; None leaves the images as they are.
+        data_dir: where tensorflow-datasets keeps its data; None is its own default.
+
+    Returns:
+        `Dataset`.
+
+    Raises:
+        DataError: there is no such data or it cannot be used.
+    """
+    path = pathlib.Path(name)
+    if name == "digits":
+        with np.load(DIGITS) as arrays:
+            data = _split(arrays["images"], arrays["labels"], [str(digit) for digit in range(10)])
+    elif path.is_dir():
+        return _from_folder(path, image_size)
+    elif path.suffix == ".npz":
+        data = _from_npz(path)
+    else:
+        data = _from_tfds(name, data_dir)
+    if image_size:
+        data = dataclasses.replace(data, x_train=_resized(data.x_train, image_size), x_test=_resized(data.x_test, image_size))
+    return data
+
+
+def _split(images, labels, class_names):
+    """Makes every fifth image of each class a test image."""
+    labels = np.asarray(labels)
+    test = np.zeros(len(labels), bool)
+    for label in range(len(class_names)):
+        test[np.flatnonzero(labels == label)[4::5]] = True
+    return Dataset(images[~test], labels[~test], images[test], labels[test], class_names)
+
+
+def _resized(images, size):
+    resize = tf.function(lambda x: tf.image.resize(x, [size, size], antialias=True))
+    parts = [resize(images[i : i + 256]).numpy() for i in range(0, len(images), 256)]
+    return _like(np.concatenate(parts), images.dtype)
+
+
+def _like(images, dtype):
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(images), limits.min, limits.max).astype(dtype)
+    return images.astype(dtype)
+
+
+def _from_npz(path):
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in keys if key not in file.files]
+            if missing:
+                raise DataError(f"no {', '.join(missing)} in the file: expected {', '.join(keys)}.")
+            arrays = {key: file[key] for key in keys}
+    except FileNotFoundError:
+        raise DataError("no such file: expected a .npz with " + ", ".join(keys) + ".") from None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"not a readable .npz file ({error}): expected {', '.join(keys)}.") from None
+    labels = np.concatenate([arrays["y_train"].reshape(-1), arrays["y_test"].reshape(-1)])
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise DataError(f"labels are {labels.dtype}, from {labels.min()}: expected integers from 0.")
+    return Dataset(**arrays, class_names=[str(label) for label in range(labels.max(initial=0) + 1)])
+
+
+def _from_folder(folder, image_size):
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = [
+        [file for file in sorted(entry.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+        for entry in classes
+    ]
+    expected = "expected one folder of images per class, at least 2"
+    if not classes:
+        raise DataError(f"no folders in it: {expected}.")
+    empty = [entry.name for entry, inside in zip(classes, files, strict=True) if not inside]
+    if empty:
+        raise DataError(f"no images in its folder {empty[0]}: expected {', '.join(IMAGE_SUFFIXES)} files.")
+    if len(classes) < 2:
+        raise DataError(f"only the folder {classes[0].name}: {expected}.")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        images = list(pool.map(_read_image, (file for inside in files for file in inside)))
+    depth = max(image.shape[-1] for image in images)
+    images = [np.repeat(image, depth, axis=-1) if image.shape[-1] < depth else image for image in images]
+    if len({image.shape for image in images}) > 1 and not image_size:
+        image_size = 32
+    if image_size:
+        images = np.concatenate([_resized(image[None], image_size) for image in images])
+    labels = np.repeat(range(len(classes)), [len(inside) for inside in files])
+    return _split(np.asarray(images), labels, [entry.name for entry in classes])
+
+
+def _read_image(file):
+    """Decodes to (height, width, 1 or 3) uint8."""
+    try:
+        image = tf.io.decode_image(tf.io.read_file(str(file)), expand_animations=False).numpy()
+    except (tf.errors.OpError, OSError):
+        raise DataError(f"{file} is not a readable image: expected PNG, JPEG, BMP or GIF.") from None
+    return image[..., :3] if image.shape[-1] > 2 else image[..., :1]
+
+
+def _from_tfds(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    expected = "digits, a folder with one folder of images per class, a .npz file, or a name from tensorflow-datasets"
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise DataError(f"no such dataset: expected {expected}, such as cifar10 or fashion_mnist.") from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # of every kind: network, disk, checksums
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"tensorflow-datasets could not prepare it: {reason}") from error
+    if builder.info.supervised_keys is None or set(builder.info.supervised_keys) != {"image", "label"}:
+        raise DataError("not a classification of images: expected a dataset of images and labels.")
+    if None in builder.info.features["image"].shape:
+        raise DataError("its images differ in size: expected one size; save them as a folder and use --image_size.")
+    class_names = list(builder.info.features["label"].names)
+    splits = {
+        split: builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        for split in ("train", "test", "validation")
+        if split in builder.info.splits
+    }
+    arrays = {split: [tensor.numpy() for tensor in pair] for split, pair in splits.items()}
+    test = arrays.get("test") or arrays.get("validation")
+    if test is None:
+        return _split(*arrays["train"], class_names)
+    return Dataset(*arrays["train"], *test, class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image on the fly: a random crop after padding, a mirror image, a hole.
+
+    padding: pixels of black on every side before the crop to the original size.
+    flip: whether half of the images are mirrored left to right.
+    cutout: height and width of the square whose pixels become the mean (DeVries & Taylor, 2017); 0 for none.
+    """
+
+    padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def before(self, x, seed):
+        """Crops and mirrors raw images (batch, height, width, depth), given a seed (2,)."""
+        batch, height, width = tf.unstack(tf.shape(x)[:3])
+        if self.padding:
+            p = self.padding
+            x = tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]])
+            corner = tf.random.stateless_uniform([2, batch], tf.random.fold_in(seed, 0), maxval=2 * p + 1, dtype=tf.int32)
+            x = tf.gather(x, corner[0][:, None] + tf.range(height), axis=1, batch_dims=1)
+            x = tf.gather(x, corner[1][:, None] + tf.range(width), axis=2, batch_dims=1)
+        if self.flip:
+            mirrored = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
+            x = tf.where(mirrored, x[:, :, ::-1], x)
+        return x
+
+    def after(self, x, seed):
+        """Cuts holes into normalised images (batch, height, width, depth), given a seed (2,)."""
+        if not self.cutout:
+            return x
+
+        def outside(size, seed):
+            centre = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, maxval=size, dtype=tf.int32)
+            start, pixels = centre - self.cutout // 2, tf.range(size)
+            return (pixels < start) | (pixels >= start + self.cutout)
+
+        rows = outside(tf.shape(x)[1], tf.random.fold_in(seed, 2))
+        columns = outside(tf.shape(x)[2], tf.random.fold_in(seed, 3))
+        return x * tf.cast(rows[:, :, None, None] | columns[:, None, :, None], x.dtype)
+
+
+def training_batches(images, labels, batch_size, statistics, augmentation=Augmentation(), seed=0):
+    """Endless shuffled batches; every epoch drops the images that do not fill a batch.
+
+    All that is random is drawn from (seed, epoch, place in the epoch).
+
+    Args:
+        images, labels: arrays (n, height, width, depth) and (n,).
+        batch_size: images in a batch, at most n.
+        statistics: mean and standard deviation per channel, see `Dataset.statistics`.
+        augmentation: `Augmentation`.
+        seed: int.
+
+    Returns:
+        `tf.data.Dataset` of x (batch, height, width, depth) float32, normalised, and y (batch,) int32.
+    """
+    with tf.device("CPU"):
+        images, labels = tf.constant(images), tf.constant(labels)
+    mean, std = statistics
+
+    def epoch(number):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seed=tf.stack([seed, number]))
+        places = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
+        return places.map(lambda batch, chosen: (number, batch, chosen))
+
+    def fetch(number, batch, chosen):
+        own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 0]), number), batch)
+        x = augmentation.before(tf.gather(images, chosen), own)
+        x = augmentation.after((tf.cast(x, tf.float32) - mean) / std, own)
+        return tf.ensure_shape(x, [batch_size, *images.shape[1:]]), tf.gather(labels, chosen)
+
+    batches = tf.data.Dataset.counter().flat_map(epoch).map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(images, labels, batch_size, statistics):
+    """All images once, in order, normalised; arguments and batches as in `training_batches`."""
+    mean, std = statistics
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
+    return batches.map(lambda x, y: ((tf.cast(x, tf.float32) - mean) / std, y)).prefetch(tf.data.AUTOTUNE)
+
+
+def search_batches(data, batch_size, train_portion=0.5, augmentation=Augmentation(), seed=0):
+    """Splits the training images between weights and alphas (section 3.1 of the paper).
+
+    Args:
+        data: `Dataset`.
+        batch_size: images in each of the two batches of a step.
+        train_portion: the part of the images for the weights, between 0 and 1.
+        augmentation: `Augmentation`, for both.
+        seed: int.
+
+    Returns:
+        Endless `tf.data.Dataset` of ((x, y), (x_valid, y_valid)), the number of steps in an epoch, and a
+        `tf.data.Dataset` of the images for alpha, for evaluation.
+
+    Raises:
+        DataError: a part is smaller than a batch.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.y_train))
+    parts = np.split(order, [int(train_portion * len(order))])
+    smallest = min(len(part) for part in parts)
+    if batch_size > smallest:
+        raise DataError(
+            f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} images for the weights, "
+            f"{len(parts[1])} for alpha): expected at most {smallest}."
+        )
+    statistics = data.statistics()
+    weights, alphas = (
+        training_batches(data.x_train[part], data.y_train[part], batch_size, statistics, augmentation, seed=2 * seed + i)
+        for i, part in enumerate(parts)
+    )
+    valid = evaluation_batches(data.x_train[parts[1]], data.y_train[parts[1]], batch_size, statistics)
+    return tf.data.Dataset.zip(weights, alphas), len(parts[0]) // batch_size, valid
