@@ -1,10 +1,11 @@
 """Times the search step: `python -m benchmarks.search_step [--unrolled]` prints one JSON line.
 
-    step_seconds        median over --steps steps, after the first
-    first_step_seconds  from the start of the process until the first step is done
-    peak_memory_mb      largest resident set of the process
+step_seconds        median over --steps steps, after the first
+first_step_seconds  from the start of the process until the first step is done
+peak_memory_mb      largest resident set of the process
 """
 
+import itertools
 import json
 import os
 import resource
@@ -62,7 +63,7 @@ def main(_):
     batches = tf.data.Dataset.from_tensors(((x, y), (x, y))).repeat(1 + FLAGS.steps)
     search.fit(batches, callbacks=[end_of_step], verbose=0)
 
-    steps = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    steps = [end - start for start, end in itertools.pairwise(ends)]
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     names = ("unrolled", "init_channels", "layers", "batch_size", "image_size", "steps")
     result = {

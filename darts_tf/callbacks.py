@@ -3,13 +3,13 @@
 import csv
 import io
 import math
-import os
 import pathlib
 import time
 
 import keras
 import numpy as np
 
+from darts_tf.files import write
 
 
 def cosine_schedule(learning_rate, learning_rate_min, epochs):
@@ -19,17 +19,6 @@ def cosine_schedule(learning_rate, learning_rate_min, epochs):
         return learning_rate_min + (learning_rate - learning_rate_min) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
     return keras.callbacks.LearningRateScheduler(rate)
-
-
-def write(path, content):
-    """Writes a whole file or nothing: text or bytes, first beside the place and then moved there."""
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -93,10 +82,8 @@ class SearchRecord(keras.callbacks.Callback):
 
     def _keep_alphas(self):
         network = self.model.network
-        self._alphas.append({kind: np.array(alpha) for kind, alpha in network.alphas.items()})
+        self._alphas.append({kind: keras.ops.convert_to_numpy(alpha) for kind, alpha in network.alphas.items()})
         content = io.BytesIO()
         stacked = {kind: np.stack([alphas[kind] for alphas in self._alphas]) for kind in network.alphas}
         np.savez_compressed(content, **stacked, primitives=np.array(network.primitives))
         write(self.directory / "alphas.npz", content.getvalue())
-
-

@@ -28,8 +28,7 @@ def rows_by_source(weights, nodes):
         For each node but the last, the rows (edges that leave it, operations).
     """
     return [
-        tf.gather(weights, [num_edges(node) + source for node in targets(source, nodes)])
-        for source in range(nodes + 1)
+        tf.gather(weights, [num_edges(node) + source for node in targets(source, nodes)]) for source in range(nodes + 1)
     ]
 
 

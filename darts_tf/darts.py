@@ -100,6 +100,17 @@ class DARTS(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
         self.arch_optimizer = keras.optimizers.get(arch_optimizer)
 
+    def get_compile_config(self):
+        return {
+            **super().get_compile_config(),
+            "arch_optimizer": keras.saving.serialize_keras_object(self.arch_optimizer),
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.network.built:
+            self._build_optimizers()
+
     def build(self, input_shape):
         if not self.network.built:
             self.network.build(input_shape)
@@ -109,13 +120,16 @@ class DARTS(keras.Model):
         """Creates all variables, given batches or their specs. A step that creates some is traced a second time."""
         with tf.init_scope():
             self.build(x.shape)
-            self.optimizer.build(self.network.weight_variables)
-            self.arch_optimizer.build(self.network.arch_variables)
+            self._build_optimizers()
             x, y = (tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in (x, y))
             logits = tf.zeros(self.network.compute_output_shape(x.shape), self.compute_dtype)
             self.compute_loss(x, y, logits)
             self.compute_metrics(x, y, logits)
             self.reset_metrics()
+
+    def _build_optimizers(self):
+        self.optimizer.build(self.network.weight_variables)
+        self.arch_optimizer.build(self.network.arch_variables)
 
     def fit(self, x, *args, **kwargs):
         """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches."""

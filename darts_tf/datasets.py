@@ -38,14 +38,18 @@ class Dataset:
             if x.ndim != 4 or not np.issubdtype(x.dtype, np.number):
                 raise DataError(f"x_{split} is {x.dtype}{list(x.shape)}: expected images (n, height, width[, depth]).")
             if len(x) != len(y) or not len(x):
-                raise DataError(f"{len(x)} images but {len(y)} labels in the {split} split: expected as many, and some.")
+                raise DataError(
+                    f"{len(x)} images but {len(y)} labels in the {split} split: expected as many, and some."
+                )
             if min(x.shape[1:3]) < SMALLEST:
                 size = f"{x.shape[1]}x{x.shape[2]}"
                 raise DataError(f"the images are {size}: expected at least {SMALLEST}x{SMALLEST} pixels.")
             if not np.isfinite(x).all():
                 raise DataError(f"x_{split} holds NaN or infinite values: expected finite ones.")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise DataError(f"{self.x_train.shape[1:]} in training and {self.x_test.shape[1:]} in test: expected one shape.")
+            raise DataError(
+                f"{self.x_train.shape[1:]} in training and {self.x_test.shape[1:]} in test: expected one shape."
+            )
         if len(self.class_names) < 2:
             raise DataError(f"only the class {self.class_names[0]}: expected at least 2 classes.")
 
@@ -88,7 +92,9 @@ def load(name, image_size=None, data_dir=None):
     else:
         data = _from_tfds(name, data_dir)
     if image_size:
-        data = dataclasses.replace(data, x_train=_resized(data.x_train, image_size), x_test=_resized(data.x_test, image_size))
+        data = dataclasses.replace(
+            data, x_train=_resized(data.x_train, image_size), x_test=_resized(data.x_test, image_size)
+        )
     return data
 
 
@@ -183,17 +189,17 @@ def _from_tfds(name, data_dir):
     except Exception as error:  # of every kind: network, disk, checksums
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"tensorflow-datasets could not prepare it: {reason}") from error
-    if builder.info.supervised_keys is None or set(builder.info.supervised_keys) != {"image", "label"}:
-        raise DataError("not a classification of images: expected a dataset of images and labels.")
-    if None in builder.info.features["image"].shape:
-        raise DataError("its images differ in size: expected one size; save them as a folder and use --image_size.")
-    class_names = list(builder.info.features["label"].names)
-    splits = {
-        split: builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-        for split in ("train", "test", "validation")
-        if split in builder.info.splits
-    }
-    arrays = {split: [tensor.numpy() for tensor in pair] for split, pair in splits.items()}
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise DataError(f"it holds {', '.join(features)}: expected a dataset of image and label.")
+    if None in features["image"].shape:
+        raise DataError("its images differ in size: expected one size, or a folder of images.")
+    class_names = list(features["label"].names)
+    arrays = {}
+    for split in ("train", "test", "validation"):
+        if split in builder.info.splits:
+            whole = builder.as_dataset(split=split, batch_size=-1)
+            arrays[split] = whole["image"].numpy(), whole["label"].numpy()
     test = arrays.get("test") or arrays.get("validation")
     if test is None:
         return _split(*arrays["train"], class_names)
@@ -219,7 +225,9 @@ class Augmentation:
         if self.padding:
             p = self.padding
             x = tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]])
-            corner = tf.random.stateless_uniform([2, batch], tf.random.fold_in(seed, 0), maxval=2 * p + 1, dtype=tf.int32)
+            corner = tf.random.stateless_uniform(
+                [2, batch], tf.random.fold_in(seed, 0), maxval=2 * p + 1, dtype=tf.int32
+            )
             x = tf.gather(x, corner[0][:, None] + tf.range(height), axis=1, batch_dims=1)
             x = tf.gather(x, corner[1][:, None] + tf.range(width), axis=2, batch_dims=1)
         if self.flip:
@@ -310,7 +318,9 @@ def search_batches(data, batch_size, train_portion=0.5, augmentation=Augmentatio
         )
     statistics = data.statistics()
     weights, alphas = (
-        training_batches(data.x_train[part], data.y_train[part], batch_size, statistics, augmentation, seed=2 * seed + i)
+        training_batches(
+            data.x_train[part], data.y_train[part], batch_size, statistics, augmentation, seed=2 * seed + i
+        )
         for i, part in enumerate(parts)
     )
     valid = evaluation_batches(data.x_train[parts[1]], data.y_train[parts[1]], batch_size, statistics)

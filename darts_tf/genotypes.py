@@ -60,7 +60,9 @@ def from_text(text):
             raise ValueError
         return _from_fields({keyword.arg: _literal(keyword.value) for keyword in call.keywords})
     except (AttributeError, SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"Not a genotype: {text!r}: expected Genotype(normal=[...], normal_concat=[...], ...)") from error
+        raise ValueError(
+            f"Not a genotype: {text!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
+        ) from error
 
 
 def _literal(node):

@@ -73,7 +73,9 @@ class MixedOp(keras.layers.Layer):
             shared = [operation(x, training=training) for operation in self.shared.values()]
             y, updates = edges_at_once(x, shared, weights, tensors)
             if training:
-                updates = iter(tf.unstack(updates, sum(len(op.non_trainable_variables) for op in self.grouped.values())))
+                updates = iter(
+                    tf.unstack(updates, sum(len(op.non_trainable_variables) for op in self.grouped.values()))
+                )
                 for operation in self.grouped.values():
                     operation.update([next(updates) for _ in operation.non_trainable_variables])
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])

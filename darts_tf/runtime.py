@@ -5,6 +5,8 @@ import os
 import sys
 import tempfile
 
+from absl import logging
+
 
 def configure():
     """Imports and configures TensorFlow; call it before the first tensor is made.
@@ -13,6 +15,7 @@ def configure():
     operation per core. There the passes of TensorFlow's graph optimiser take longer than they save.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
     with _quiet():
         import keras  # noqa: F401
         import tensorflow as tf

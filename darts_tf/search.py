@@ -24,6 +24,7 @@ import sys
 from absl import flags
 
 from darts_tf import __version__, commands
+from darts_tf.files import write
 
 FLAGS = flags.FLAGS
 
@@ -73,14 +74,18 @@ flags.DEFINE_list("primitives", None, "Candidate operations, comma-separated. De
 flags.DEFINE_string("operations", None, "A Python file that registers operations of your own for --primitives.")
 
 flags.DEFINE_float("learning_rate", None, "Of the weights, at the start. Default: 0.025.", lower_bound=0)
-flags.DEFINE_float("learning_rate_min", None, "Of the weights, at the end of the cosine. Default: 0.001.", lower_bound=0)
+flags.DEFINE_float(
+    "learning_rate_min", None, "Of the weights, at the end of the cosine. Default: 0.001.", lower_bound=0
+)
 flags.DEFINE_float("momentum", 0.9, "Of the weights' SGD.", lower_bound=0, upper_bound=1)
 flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
 flags.DEFINE_float("grad_clip", 5.0, "Largest norm of the weights' gradient.", lower_bound=1e-9)
 flags.DEFINE_float("arch_learning_rate", None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", lower_bound=0)
 flags.DEFINE_float("arch_weight_decay", 1e-3, "L2 decay of alpha.", lower_bound=0)
 
-flags.DEFINE_integer("crop_padding", None, "Pixels that a random crop may shift by. Default: 4; digits 1.", lower_bound=0)
+flags.DEFINE_integer(
+    "crop_padding", None, "Pixels that a random crop may shift by. Default: 4; digits 1.", lower_bound=0
+)
 flags.DEFINE_boolean("flip", None, "Mirror half of the images. Default: yes in colour, no in grey.")
 flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 flags.DEFINE_integer("cutout_length", 16, "Height and width of that hole, in pixels.", lower_bound=1)
@@ -96,10 +101,12 @@ def main(_):
     data = load_data()
     search, batches, steps, valid, config = prepare(data)
 
+    import keras
+
     from darts_tf import callbacks
 
     replace_directory(output)
-    callbacks.write(output / "config.json", json.dumps(config, indent=2) + "\n")
+    write(output / "config.json", json.dumps(config, indent=2) + "\n")
     print(f"Searching on {describe(data)}; results go to {output}/")
     record = callbacks.SearchRecord(output, announce)
     nan = callbacks.StopOnNaN()
@@ -110,14 +117,20 @@ def main(_):
         validation_data=valid,
         callbacks=[
             callbacks.cosine_schedule(config["learning_rate"], config["learning_rate_min"], config["epochs"]),
+            keras.callbacks.ProgbarLogger(),  # finishes its line before the genotype is announced
             nan,
             record,
         ],
         shuffle=False,
     )
     if nan.epoch:
-        kept = f"the genotype of epoch {nan.epoch - 1} is in {output}/genotype.json" if record.genotype else "no genotype"
-        print(f"error: the loss became NaN in epoch {nan.epoch}; kept: {kept}. Try a lower --learning_rate.", file=sys.stderr)
+        kept = (
+            f"the genotype of epoch {nan.epoch - 1} is in {output}/genotype.json" if record.genotype else "no genotype"
+        )
+        print(
+            f"error: the loss became NaN in epoch {nan.epoch}; kept: {kept}. Try a lower --learning_rate.",
+            file=sys.stderr,
+        )
         sys.exit(1)
     print(f"\n{record.genotype}\n\nSaved in {output}/genotype.json")
 
@@ -250,7 +263,8 @@ def announce(epoch, genotype, before):
             continue
         nodes = [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
         text = "; ".join(
-            f"{node} = " + " + ".join(f"{name}({source})" for name, source in pair) for node, pair in enumerate(nodes, 2)
+            f"{node} = " + " + ".join(f"{name}({source})" for name, source in pair)
+            for node, pair in enumerate(nodes, 2)
         )
         print(f"  {kind}: {text}")
 

@@ -251,12 +251,13 @@ def _has_grouped_convolutions(dtype):
 
 def _grouped_conv2d(x, kernel, strides, padding, groups):
     """Convolves each edge's channels with its own kernel: (h, w, inputs, groups * outputs)."""
-    if not isinstance(groups, int) or groups > 1:
-        if not _has_grouped_convolutions(x.dtype):  # a block-diagonal kernel does the same with more arithmetic
-            height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
-            blocks = tf.reshape(kernel, [height, width, 1, inputs, groups, outputs // groups])
-            kernel = blocks * tf.eye(groups, dtype=kernel.dtype)[:, None, :, None]
-            kernel = tf.reshape(kernel, [height, width, groups * inputs, outputs])
+    single = isinstance(groups, int) and groups == 1
+    if not single and not _has_grouped_convolutions(x.dtype):
+        # A block-diagonal kernel does the same with more arithmetic.
+        height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
+        blocks = tf.reshape(kernel, [height, width, 1, inputs, groups, outputs // groups])
+        kernel = blocks * tf.eye(groups, dtype=kernel.dtype)[:, None, :, None]
+        kernel = tf.reshape(kernel, [height, width, groups * inputs, outputs])
     return tf.nn.conv2d(x, kernel, strides, padding)
 
 

@@ -1,7 +1,8 @@
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from darts_tf import runtime
+
+runtime.configure()
 
 
 def pytest_addoption(parser):

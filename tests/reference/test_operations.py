@@ -12,7 +12,11 @@ def test_every_operation(ops_file, dtype):
     cases = sorted({tuple(name.split("/")[:3]) for name in arrays.files})
     assert cases
     for name, stride, kind in cases:
-        case = {key.removeprefix(f"{name}/{stride}/{kind}/"): value for key, value in arrays.items() if f"{name}/{stride}/{kind}/" in key}
+        case = {
+            key.removeprefix(f"{name}/{stride}/{kind}/"): value
+            for key, value in arrays.items()
+            if f"{name}/{stride}/{kind}/" in key
+        }
         x = tf.constant(case["x"].transpose(0, 2, 3, 1), dtype)
         stages = get_operation(name)(stride=int(stride.removeprefix("stride")), affine=kind == "affine")
         operation = Operation(stages, channels=x.shape[-1])

@@ -105,6 +105,7 @@ def test_first_order(case, dtype):
     assert case.alphas_error("first/dalphas_", dalphas) < EXACT[dtype]
 
 
+@pytest.mark.slow
 def test_virtual_step(case, dtype):
     search = case.search
 
@@ -119,6 +120,7 @@ def test_virtual_step(case, dtype):
     assert relative_error(loss, case.arrays["unrolled/loss_valid"]) < EXACT[dtype]
 
 
+@pytest.mark.slow
 def test_second_order(case, dtype):
     dalphas = tf.function(case.search.alpha_gradient)(case.train, case.valid)
     assert case.alphas_error("second/dalphas_", dalphas) < AFTER_DIFFERENCES[dtype]
@@ -132,6 +134,7 @@ def test_step(case, dtype):
     assert case.weights_error("after/w/", search.network.weight_variables) < AFTER_DIFFERENCES[dtype]
 
 
+@pytest.mark.slow
 def test_gradient_norm_after_the_alpha_step(case, dtype):
     search, arrays = case.search, case.arrays
     for kind, alpha in search.network.alphas.items():

@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from darts_tf.darts import DARTS, architecture_gradient, gradient, hessian_vector_product
+from darts_tf.networks import SearchNetwork
+from darts_tf.optimizers import SGD, Adam
+
+
+def loss(weights, alphas, batch):
+    """A smooth toy loss that mixes weights and alphas."""
+    (matrix, vector), (alpha,) = weights, alphas
+    x, y = batch
+    hidden = tf.tanh(x @ matrix) * tf.nn.softmax(alpha)
+    return tf.reduce_mean((tf.sin(hidden @ vector) - y) ** 2)
+
+
+@pytest.fixture
+def point():
+    rng = np.random.default_rng(0)
+    weights = [tf.constant(rng.normal(size=(3, 5))), tf.constant(rng.normal(size=(5, 1)))]
+    alphas = [tf.constant(rng.normal(size=5))]
+    train, valid = [(tf.constant(rng.normal(size=(7, 3))), tf.constant(rng.normal(size=(7, 1)))) for _ in range(2)]
+    return weights, alphas, train, valid
+
+
+def test_finite_differences_are_the_mixed_second_derivative(point):
+    weights, alphas, train, _ = point
+    v = [1e-2 * tf.ones_like(w) for w in weights]
+    with tf.GradientTape() as outer:
+        outer.watch(alphas)
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            value = loss(weights, alphas, train)
+        product = tf.add_n([tf.reduce_sum(g * d) for g, d in zip(inner.gradient(value, weights), v, strict=True)])
+    exact = outer.gradient(product, alphas)
+    np.testing.assert_allclose(hessian_vector_product(loss, weights, alphas, train, v)[0], exact[0], rtol=1e-3)
+
+
+def test_second_order_differentiates_through_the_virtual_step(point):
+    weights, alphas, train, valid = point
+    rate = 0.1
+
+    def ahead(gradients):
+        return [w - rate * g for w, g in zip(weights, gradients, strict=True)]
+
+    with tf.GradientTape() as outer:
+        outer.watch(alphas)
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            value = loss(weights, alphas, train)
+        through = loss(ahead(inner.gradient(value, weights)), alphas, valid)
+    exact = outer.gradient(through, alphas)[0]
+    ours = architecture_gradient(loss, weights, alphas, train, valid, ahead, rate)[0]
+    first = architecture_gradient(loss, weights, alphas, train, valid)[0]
+    np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-6)
+    assert np.abs(first - exact).max() > 100 * np.abs(ours - exact).max()
+
+
+def test_gradient_of_both(point):
+    weights, alphas, train, _ = point
+    dweights, dalphas = gradient(loss, weights, alphas, train, of="both")
+    for together, alone in zip(dweights, gradient(loss, weights, alphas, train, of="weights"), strict=True):
+        np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(dalphas[0], gradient(loss, weights, alphas, train, of="alphas")[0])
+
+
+def small_search(unrolled=False, optimizer=None, **network):
+    search = DARTS(SearchNetwork(**{"channels": 2, "layers": 3, "num_classes": 3, "nodes": 2, **network}), unrolled)
+    search.compile(
+        optimizer=optimizer or SGD(0.05, global_clipnorm=5.0),
+        arch_optimizer=Adam(0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return search
+
+
+def batches(depth=1, steps=3):
+    x = tf.random.stateless_normal([6, 9, 8, depth], seed=[3, 0])
+    y = tf.constant([0, 1, 2, 0, 1, 2])
+    return tf.data.Dataset.from_tensors(((x, y), (x[::-1], y[::-1]))).repeat(steps)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {},
+        {"nodes": 1},
+        {"nodes": 5, "primitives": ["none", "skip_connect", "sep_conv_3x3"]},
+        {"primitives": ["max_pool_3x3"]},
+    ],
+)
+def test_fits(network):
+    search = small_search(**network)
+    history = search.fit(batches(depth=4), verbose=0, shuffle=False, validation_data=batches(4, 1).map(lambda t, v: v))
+    assert np.isfinite(history.history["val_loss"]).all()
+    genotype = search.genotype()
+    nodes = network.get("nodes", 2)
+    assert len(genotype.normal) == len(genotype.reduce) == 2 * nodes
+    assert list(genotype.normal_concat) == list(range(2, 2 + nodes))
+    assert "none" not in dict(genotype.normal)
+
+
+def test_alpha_and_weights_move_and_moving_statistics_once_a_step():
+    search = small_search(unrolled=True)
+    search.fit(batches(steps=1), verbose=0, shuffle=False)
+    x, y = next(iter(batches()))[0]
+    before = [keras.ops.convert_to_numpy(v) for v in search.network.variables]
+    moving = [keras.ops.convert_to_numpy(v) for v in search.network.non_trainable_variables]
+    tf.function(search.alpha_gradient)((x, y), (x, y))
+    assert all(
+        (a == keras.ops.convert_to_numpy(b)).all() for a, b in zip(before, search.network.variables, strict=True)
+    )
+    search.fit(batches(steps=1), verbose=0, shuffle=False)
+    assert any(
+        (a != keras.ops.convert_to_numpy(b)).any()
+        for a, b in zip(moving, search.network.non_trainable_variables, strict=True)
+    )
+    assert all(
+        (a != keras.ops.convert_to_numpy(b)).any()
+        for a, b in zip(before[:2], search.network.variables[:2], strict=True)
+    )
+
+
+def test_any_keras_optimizer():
+    search = small_search(unrolled=True, optimizer=keras.optimizers.Adam(1e-3))
+    assert np.isfinite(search.fit(batches(), verbose=0, shuffle=False).history["loss"]).all()
+
+
+def test_saving_and_loading(tmp_path):
+    search = small_search(unrolled=True)
+    search.fit(batches(), verbose=0, shuffle=False)
+    search.save(tmp_path / "search.keras")
+    loaded = keras.models.load_model(tmp_path / "search.keras")
+    (x, _), _ = next(iter(batches()))
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), search.predict(x, verbose=0), atol=1e-6)
+    assert loaded.genotype() == search.genotype() and loaded.unrolled
+    for one in (search, loaded):
+        one.fit(batches(), verbose=0, shuffle=False)
+    for ours, theirs in zip(search.network.variables, loaded.network.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"layers": 2}, "layers=2: expected at least 3"),
+        ({"nodes": 0}, "nodes=0: expected at least 1"),
+        ({"primitives": ["none"]}, "at least one operation other than none"),
+        ({"primitives": ["conv"]}, "Unknown operation 'conv'"),
+    ],
+)
+def test_impossible_networks(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SearchNetwork(**arguments)

@@ -1,0 +1,26 @@
+import pytest
+
+from darts_tf import genotypes
+from darts_tf.genotypes import Genotype
+
+CELL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 0)]
+GENOTYPE = Genotype(CELL, [2, 3], CELL[::-1], [3])
+
+
+def test_text_and_json_forms():
+    assert str(GENOTYPE).startswith("Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ")
+    assert "normal_concat=range(2, 4)" in str(GENOTYPE)
+    assert genotypes.from_text(str(GENOTYPE)) == GENOTYPE
+    assert genotypes.from_json(GENOTYPE.to_json()) == GENOTYPE
+
+
+@pytest.mark.parametrize("text", ["", "Genotype()", "print('x')", "Genotype(normal=1, reduce=[])", "[1, 2]"])
+def test_other_text_is_refused(text):
+    with pytest.raises(ValueError, match="Not a genotype"):
+        genotypes.from_text(text)
+
+
+def test_none_is_never_chosen_and_the_stronger_edge_comes_first():
+    weights = [[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]
+    found = genotypes.derive(weights, weights, ["none", "skip_connect", "sep_conv_3x3"])
+    assert found == Genotype(*[[("sep_conv_3x3", 1), ("skip_connect", 0)], [2]] * 2)
