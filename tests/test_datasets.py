@@ -1,10 +1,14 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from darts_tf import datasets
+
+
+def save_png(path, image):
+    tf.io.write_file(str(path), tf.io.encode_png(image))
+
 
 ALL = datasets.Augmentation(padding=2, flip=True, cutout=3)
 
@@ -18,7 +22,7 @@ def folder(tmp_path):
     for name, sizes in (("cat", [(9, 12), (20, 8)]), ("dog", [(10, 10)] * 5)):
         (tmp_path / name).mkdir()
         for i, size in enumerate(sizes):
-            keras.utils.save_img(tmp_path / name / f"{i}.png", images(1, *size, 3)[0], scale=False)
+            save_png(tmp_path / name / f"{i}.png", images(1, *size, 3)[0])
     return tmp_path
 
 
@@ -79,7 +83,7 @@ def test_unusable_data(make, message, tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("one/cat", "bad/cat", "bad/dog"):
         (tmp_path / name).mkdir(parents=True)
-        keras.utils.save_img(tmp_path / name / "0.png", images(1, 8, 8, 3)[0], scale=False)
+        save_png(tmp_path / name / "0.png", images(1, 8, 8, 3)[0])
     (tmp_path / "bad/dog/1.png").write_bytes(b"not an image")
     with pytest.raises(datasets.DataError, match=message):
         datasets.load(str(make(tmp_path)))
