@@ -72,7 +72,8 @@ class DARTS(keras.Model):
     the second. Evaluation and prediction take batches as any Keras model.
 
         search = DARTS(SearchNetwork(), unrolled=True)
-        search.compile(optimizer=SGD(), arch_optimizer=Adam(), loss="sparse_categorical_crossentropy" ...)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        search.compile(optimizer=SGD(), arch_optimizer=Adam(), loss=loss)
         search.fit(tf.data.Dataset.zip(train, valid), epochs=50)
         search.genotype()
 
@@ -99,6 +100,7 @@ class DARTS(keras.Model):
         """
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
         self.arch_optimizer = keras.optimizers.get(arch_optimizer)
+        self._has_all = False
 
     def get_compile_config(self):
         return {
@@ -118,6 +120,8 @@ class DARTS(keras.Model):
 
     def _build_all(self, x, y):
         """Creates all variables, given batches or their specs. A step that creates some is traced a second time."""
+        if self._has_all:  # a retrace within an epoch must not reset the metrics
+            return
         with tf.init_scope():
             self.build(x.shape)
             self._build_optimizers()
@@ -126,6 +130,7 @@ class DARTS(keras.Model):
             self.compute_loss(x, y, logits)
             self.compute_metrics(x, y, logits)
             self.reset_metrics()
+        self._has_all = True
 
     def _build_optimizers(self):
         self.optimizer.build(self.network.weight_variables)
