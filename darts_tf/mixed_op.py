@@ -6,7 +6,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from darts_tf.operations import Operation, compute, get_operation
+from darts_tf.operations import Operation, compute, compute_prepared, get_operation
 from darts_tf.stages import BatchNorm, Pool, ReLU, Zero
 
 
@@ -61,23 +61,27 @@ class MixedOp(keras.layers.Layer):
     def call(self, x, weights, training=False):
         total = []
         if self.shared or self.grouped:
-            tensors = [operation.tensors() for operation in self.grouped.values()]
+            operations = [*self.shared.values(), *self.grouped.values()]
             edges_at_once = _edges_at_once(
+                tuple((index, _split(operation.stages)[1]) for index, operation in self.shared.items()),
                 tuple((index, operation.stages) for index, operation in self.grouped.items()),
-                tuple(self.shared),
                 len(self.primitives),
                 bool(training),
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
             )
-            shared = [operation(x, training=training) for operation in self.shared.values()]
-            y, updates = edges_at_once(x, shared, weights, tensors)
+            images, tensors = [], []
+            for operation in self.shared.values():
+                outside, _ = _split(operation.stages)
+                images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
+                tensors.append(operation.tensors()[len(outside) :])
+            tensors += [operation.tensors() for operation in self.grouped.values()]
+            y, updates = edges_at_once(x, images, weights, tensors)
             if training:
-                updates = iter(
-                    tf.unstack(updates, sum(len(op.non_trainable_variables) for op in self.grouped.values()))
-                )
-                for operation in self.grouped.values():
-                    operation.update([next(updates) for _ in operation.non_trainable_variables])
+                moving = [variable for operation in operations for variable in operation.non_trainable_variables]
+                values = tf.split(updates, [variable.shape[-1] for variable in moving], axis=-1) if moving else []
+                for variable, value in zip(moving, values, strict=True):
+                    variable.assign(value)
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
             total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
         for index, layers in self.separate.items():
@@ -107,8 +111,18 @@ def _is_frozen(variable):
     return tf.is_symbolic_tensor(tensor) and tensor.op.type == "StopGradient"
 
 
+def _split(stages):
+    """The stages of an operation without weights before its batch norm, and the batch norm if there is one.
+
+    The former stay out of the function below: oneDNN's max pooling remembers where each maximum was, and inside of a
+    function that is not inlined its gradient cannot see that.
+    """
+    last = len(stages) - (bool(stages) and isinstance(stages[-1], BatchNorm))
+    return stages[:last], stages[last:]
+
+
 @functools.cache
-def _edges_at_once(grouped, shared, num_operations, training, frozen, dtype):
+def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
@@ -120,25 +134,34 @@ def _edges_at_once(grouped, shared, num_operations, training, frozen, dtype):
             weights = tf.nest.map_structure(tf.stop_gradient, weights)
         channels, groups = tf.shape(x)[-1], tf.shape(scales)[0]
         scales = tf.unstack(scales, num_operations, axis=1)
-        results, updates, repeated = [], [], {}
+        results, updates, spread, repeated = [], [], [], {}
+        for (_, stages), image, tensors in zip(shared, images, weights[: len(shared)], strict=True):
+            y, update = compute(stages, image, tensors, 1, training)
+            spread.append(y)
+            updates += update
         if shared:
-            results.append(_spread(images, [scales[index] for index in shared], channels, groups))
-        for (index, stages), tensors in zip(grouped, weights, strict=True):
-            relu = isinstance(stages[0], ReLU)  # cheaper before the repetition than after it
-            if relu not in repeated:
-                repeated[relu] = tf.tile(tf.nn.relu(x) if relu else x, [1, 1, 1, groups])
+            results.append(_spread(spread, [scales[index] for index, _ in shared], channels, groups))
+        for (index, stages), tensors in zip(grouped, weights[len(shared) :], strict=True):
+            relu = isinstance(stages[0], ReLU)
+            stages, tensors = stages[relu:], tensors[relu:]
+            start = relu, stages[0].preparation  # cheaper before the repetition than after it
+            if start not in repeated:
+                image, prepared = stages[0].prepare(tf.nn.relu(x) if relu else x)
+                repeated[start] = tf.tile(image, [1, 1, 1, groups]), prepared
             scale = tf.repeat(scales[index], channels)
-            y, update = compute(stages[relu:], repeated[relu], tensors[relu:], groups, training, scale)
+            y, update = compute_prepared(stages, *repeated[start], tensors, groups, training, scale)
             results.append(y)
             updates += update
-        return tf.add_n(results), tf.stack(updates) if updates else []
+        return tf.add_n(results), tf.concat(updates, -1) if updates else []
 
     image = tf.TensorSpec([None] * 4, dtype)
 
     def any_length(weight):
         return tf.TensorSpec([None if axis in weight.free else n for axis, n in enumerate(weight.shape)], dtype)
 
-    weights = [[[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages in grouped]
+    weights = [
+        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages in (*shared, *grouped)
+    ]
     return tf.function(
         edges_at_once,
         input_signature=[image, [image] * len(shared), tf.TensorSpec([None, num_operations], dtype), weights],

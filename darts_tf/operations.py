@@ -139,14 +139,20 @@ def compute(stages, x, weights, groups, training, scale=None):
     Returns:
         The result and the new values of the weights that are not trainable, stage by stage.
     """
+    x, prepared = stages[0].prepare(x) if stages else (x, None)
+    return compute_prepared(stages, x, prepared, weights, groups, training, scale)
+
+
+def compute_prepared(stages, x, prepared, weights, groups, training, scale=None):
+    """As `compute`, where the first stage has prepared x; see `Stage.prepare`."""
     updates = []
     for index, (stage, tensors) in enumerate(zip(stages, weights, strict=True)):
-        last = index == len(stages) - 1
-        if last and scale is not None and isinstance(stage, BatchNorm):
-            x, update = stage(x, tensors, groups, training, scale=scale)
-            scale = None
-        else:
-            x, update = stage(x, tensors, groups, training)
+        if index:
+            x, prepared = stage.prepare(x)
+        more = {}
+        if scale is not None and index == len(stages) - 1 and isinstance(stage, BatchNorm):
+            more, scale = {"scale": scale}, None
+        x, update = stage.finish(x, prepared, tensors, groups, training, **more)
         updates += update
     return (x if scale is None else x * scale), updates
 

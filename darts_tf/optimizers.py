@@ -26,8 +26,20 @@ class SGD(keras.optimizers.SGD):
         super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
         self.l2 = l2
 
+    # The next two do what Keras does in fewer graph nodes: with hundreds of variables that is seconds of start-up.
+
+    def _clip_gradients(self, gradients):
+        if not self.global_clipnorm:
+            return super()._clip_gradients(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        scale = self.global_clipnorm * tf.minimum(1 / norm, 1 / self.global_clipnorm) + (norm - norm)  # NaN stays NaN
+        return [gradient * scale for gradient in gradients]
+
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))
+
     def update_step(self, gradient, variable, learning_rate):
-        rate = ops.cast(learning_rate, variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype)
         gradient = self._decayed(gradient, variable)
         if self.momentum:
             tf.raw_ops.ResourceApplyMomentum(

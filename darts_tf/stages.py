@@ -9,14 +9,12 @@ becomes one of height ceil(H / stride). Images are float tensors in NHWC.
 """
 
 import dataclasses
-import functools
 import math
 
 import keras
 import tensorflow as tf
 
-EPSILON = 1e-5  # of batch norm
-MOMENTUM = 0.9  # of batch norm's moving statistics
+from darts_tf import kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +51,25 @@ class Stage:
         """Channels of the result on each edge; only a convolution changes their number."""
         return inputs
 
+    preparation = None  # what `prepare` does: stages whose preparations are equal may share its result
+
+    def prepare(self, x):
+        """The part of the stage that sees each channel alone and no weight: edges that share their input share it.
+
+        Returns:
+            The prepared x, with as many channels, and whatever else the rest of the stage needs.
+        """
+        return x, None
+
     def __call__(self, x, weights, groups, training):
-        """Computes the stage.
+        """Computes the stage, given x (batch, height, width, groups * inputs); otherwise as `finish`."""
+        return self.finish(*self.prepare(x), weights, groups, training)
+
+    def finish(self, x, prepared, weights, groups, training):
+        """Computes the stage after `prepare`.
 
         Args:
-            x: (batch, height, width, groups * inputs).
+            x, prepared: what `prepare` returned, for all groups.
             weights: tensors in the order of `weights()`.
             groups: int or scalar int32 tensor.
             training: bool; batch statistics instead of moving ones.
@@ -71,7 +83,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class ReLU(Stage):
-    def __call__(self, x, weights, groups, training):
+    def finish(self, x, prepared, weights, groups, training):
         return tf.nn.relu(x), []
 
 
@@ -89,11 +101,11 @@ class Conv(Stage):
     def channels(self, inputs, outputs):
         return outputs
 
-    def __call__(self, x, weights, groups, training):
+    def finish(self, x, prepared, weights, groups, training):
         if self.strides == (1, 1):
-            return _grouped_conv2d(x, weights[0], 1, "SAME", groups), []
+            return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
         x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
-        return _grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
+        return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +119,26 @@ class Depthwise(Stage):
     def weights(self, inputs, outputs, groups):
         return [_kernel("kernel", (self.size, self.size, groups * inputs, 1), self.size**2)]
 
-    def __call__(self, x, weights, groups, training):
-        stride, dilation = self.stride, self.dilation
-        if dilation == stride:  # every tap falls on a pixel that the stride keeps
-            x, stride, dilation = _subsample(x, dilation), 1, 1
-        if dilation > 1:
-            x, undo = _phases(x, dilation)
-            return undo(_depthwise_same(x, weights[0])), []
-        if stride > 1:
-            x = tf.pad(x, [[0, 0], *[[self.size // 2] * 2] * 2, [0, 0]])
-            return tf.nn.depthwise_conv2d(x, weights[0], [1, stride, stride, 1], "VALID"), []
-        return _depthwise_same(x, weights[0]), []
+    @property
+    def preparation(self):
+        if self.dilation == self.stride:  # every tap falls on a pixel that the stride keeps
+            return "subsample", self.stride
+        return ("pad", self.size // 2) if self.dilation == 1 else ("phases", self.dilation)
+
+    def prepare(self, x):
+        kind, amount = self.preparation
+        if kind == "subsample":
+            return kernels.subsample(x, amount), None
+        if kind == "pad":
+            return tf.pad(x, [[0, 0], *[[amount] * 2] * 2, [0, 0]]), None
+        return kernels.phases(x, amount)
+
+    def finish(self, x, prepared, weights, groups, training):
+        kind, amount = self.preparation
+        if kind == "pad":
+            return tf.nn.depthwise_conv2d(x, weights[0], [1, self.stride, self.stride, 1], "VALID"), []
+        y = kernels.depthwise_same(x, weights[0])
+        return (kernels.join_phases(y, amount, prepared) if kind == "phases" else y), []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,14 +153,14 @@ class BatchNorm(Stage):
         moving = Weight("moving_mean_and_variance", (2, width), (1,), _mean_0_variance_1, trainable=False)
         return [*learned, moving] if self.affine else [moving]
 
-    def __call__(self, x, weights, groups, training, scale=None):
+    def finish(self, x, prepared, weights, groups, training, scale=None):
         """As any stage; `scale` (groups * inputs,) multiplies the result at no cost."""
         *learned, moving = weights
         moving_mean, moving_variance = tf.unstack(moving)
         gamma, beta = learned or (tf.ones_like(moving_mean), tf.zeros_like(moving_mean))
         if scale is not None:
             gamma, beta = gamma * scale, beta * scale if learned else beta
-        y, mean, variance = _batch_norm(x, gamma, beta, moving_mean, moving_variance, training)
+        y, mean, variance = kernels.batch_norm(x, gamma, beta, moving_mean, moving_variance, training)
         return y, [tf.stack([mean, variance])]
 
 
@@ -156,14 +177,14 @@ class FactorizedReduce(Stage):
     def channels(self, inputs, outputs):
         return outputs
 
-    def __call__(self, x, weights, groups, training):
-        # tf.slice, since the gradient of x[:, 1:, 1:] is slow.
-        shifted = tf.pad(tf.slice(x, [0, 1, 1, 0], [-1] * 4), [[0, 0], [0, 1], [0, 1], [0, 0]])
-        halves = [
-            _grouped_conv2d(image, kernel, (2, 2), "VALID", groups)
-            for image, kernel in zip((x, shifted), weights, strict=True)
-        ]
-        return _interleave(halves, groups), []
+    def finish(self, x, prepared, weights, groups, training):
+        # As one 2x2 convolution: half of the outputs see the pixel at (0, 0) only, the other half that at (1, 1).
+        first, second = (kernels.by_group(kernel, groups) for kernel in weights)
+        none_first, none_second = tf.zeros_like(first), tf.zeros_like(second)
+        taps = [[(first, none_second), (none_first, none_second)], [(none_first, none_second), (none_first, second)]]
+        kernel = tf.concat([tf.concat([tf.concat(tap, -1) for tap in row], 1) for row in taps], 0)
+        kernel = tf.reshape(kernel, [2, 2, tf.shape(kernel)[2], -1])
+        return kernels.grouped_conv2d(x, kernel, 2, "SAME", groups), []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +194,7 @@ class Pool(Stage):
     kind: str
     stride: int = 1
 
-    def __call__(self, x, weights, groups, training):
+    def finish(self, x, prepared, weights, groups, training):
         border = [[0, 0], [1, 1], [1, 1], [0, 0]]
         pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
         if self.stride == 1:
@@ -191,107 +212,5 @@ class Zero(Stage):
 
     stride: int = 1
 
-    def __call__(self, x, weights, groups, training):
-        return tf.zeros_like(_subsample(x, self.stride)), []
-
-
-def _subsample(x, stride):
-    """x[:, ::stride, ::stride], as a pool because the gradient of a strided slice is slow."""
-    return tf.nn.avg_pool2d(x, 1, stride, "VALID") if stride > 1 else x
-
-
-def _phases(x, block):
-    """Stacks the block**2 subsampled images into the batch: a dilated convolution is a plain one on each of them."""
-    height, width = tf.shape(x)[1], tf.shape(x)[2]
-    odd = [[0, -height % block], [0, -width % block]]
-
-    def undo(y):
-        return tf.batch_to_space(y, [block, block], odd)
-
-    return tf.space_to_batch(x, [block, block], odd), undo
-
-
-@tf.custom_gradient
-def _depthwise_same(x, kernel):
-    """A depthwise convolution that keeps the size of the image, with the faster of two kernels for d(kernel).
-
-    oneDNN has no vectorised kernel for the filter gradient beyond 3x3; explicit padding selects TensorFlow's own,
-    about twice as fast.
-    """
-    same = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-    y = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **same)
-    size = kernel.shape[0]
-    explicit = {"padding": "EXPLICIT", "explicit_paddings": [0, 0, *[size // 2] * 4, 0, 0]}
-
-    def gradient(dy):
-        dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-            input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **same
-        )
-        dkernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=x, filter_sizes=tf.shape(kernel), out_backprop=dy, **(same | explicit if size > 3 else same)
-        )
-        return dx, dkernel
-
-    return y, gradient
-
-
-@functools.cache
-def _has_grouped_convolutions(dtype):
-    """Whether this device differentiates grouped convolutions: GPUs and oneDNN do, plain CPU kernels do not."""
-    with tf.init_scope():
-        kernel, dy = tf.ones([1, 1, 2, 4], dtype), tf.ones([1, 4, 4, 4], dtype)
-        try:
-            tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=dy.shape, filter=kernel, out_backprop=dy, strides=[1, 1, 1, 1], padding="VALID"
-            )
-            return True
-        except tf.errors.OpError:
-            return False
-
-
-def _grouped_conv2d(x, kernel, strides, padding, groups):
-    """Convolves each edge's channels with its own kernel: (h, w, inputs, groups * outputs)."""
-    single = isinstance(groups, int) and groups == 1
-    if not single and not _has_grouped_convolutions(x.dtype):
-        # A block-diagonal kernel does the same with more arithmetic.
-        height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
-        blocks = tf.reshape(kernel, [height, width, 1, inputs, groups, outputs // groups])
-        kernel = blocks * tf.eye(groups, dtype=kernel.dtype)[:, None, :, None]
-        kernel = tf.reshape(kernel, [height, width, groups * inputs, outputs])
-    return tf.nn.conv2d(x, kernel, strides, padding)
-
-
-def _interleave(parts, groups):
-    """Joins tensors of (..., groups * width) channels edge by edge."""
-    if isinstance(groups, int) and groups == 1:
-        return tf.concat(parts, -1)
-    shape = tf.shape(parts[0])[:-1]
-    split = [tf.reshape(part, tf.concat([shape, [groups, tf.shape(part)[-1] // groups]], 0)) for part in parts]
-    joined = tf.reshape(tf.concat(split, -1), tf.concat([shape, [-1]], 0))
-    return tf.ensure_shape(joined, [None] * 4)
-
-
-def _batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
-    """Returns the normalised x and the new moving mean and (unbiased) variance."""
-    if x.dtype == tf.float64:  # the fused kernel knows no float64
-        mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
-        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
-        count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
-        unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
-        pairs = (moving_mean, mean), (moving_variance, unbiased)
-        return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)
-    # Two fused batch norms of oneDNN that run at once corrupt the heap (TensorFlow 2.21, x86). It leaves images with a
-    # depth axis to TensorFlow's own kernel, which is slower and safe; on GPUs there is no oneDNN.
-    volume = not tf.config.list_physical_devices("GPU")
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=tf.expand_dims(x, 1) if volume else x,
-        scale=gamma,
-        offset=beta,
-        mean=moving_mean,
-        variance=moving_variance,
-        epsilon=EPSILON,
-        exponential_avg_factor=1 - MOMENTUM,
-        is_training=training,
-        data_format="NDHWC" if volume else "NHWC",
-    )
-    return tf.squeeze(y, 1) if volume else y, mean, variance
+    def finish(self, x, prepared, weights, groups, training):
+        return tf.zeros_like(kernels.subsample(x, self.stride)), []

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from darts_tf import stages
+from darts_tf import kernels, stages
 from darts_tf.operations import Operation, get_operation, operation_names
 
 
@@ -18,7 +18,7 @@ def copy_edge(source, target, edge, edges):
 @pytest.mark.parametrize("name", operation_names())
 def test_edges_at_once_are_edges_one_by_one(name, stride, grouped_kernels, monkeypatch):
     if not grouped_kernels:
-        monkeypatch.setattr(stages, "_has_grouped_convolutions", lambda dtype: False)
+        monkeypatch.setattr(kernels, "_has_grouped_convolutions", lambda dtype: False)
     x = tf.random.stateless_normal([2, 9, 12, 3 * 4], seed=[0, 1])
     together = Operation(get_operation(name)(stride=stride, affine=True), channels=4, groups=3)
     expected = []
