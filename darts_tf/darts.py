@@ -151,7 +151,7 @@ class DARTS(keras.Model):
         return self.network.genotype()
 
     def train_step(self, data):
-        train, valid = data
+        train, valid, *_ = data  # train_on_batch adds a weight, which is None
         self._build_all(*train)
         alphas = self.network.arch_variables
         self.arch_optimizer.apply(self.alpha_gradient(train, valid), alphas)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,134 @@ class Genotype(NamedTuple):
     def items(self):
         """(field, value) pairs."""
         return self._asdict().items()
+
+
+class RecurrentGenotype(NamedTuple):
+    """A recurrent cell: for node 1, 2, ... its (activation, source node), and the nodes that are averaged.
+
+    Node 0 is made of the input and the hidden state.
+    """
+
+    recurrent: list
+    concat: list
+
+
+# Of the papers that found them: Zoph et al. 2018; Real et al. 2019; Liu et al. 2019 (first and second order).
+PUBLISHED = {
+    "NASNet": Genotype(
+        normal=[
+            *(("sep_conv_5x5", 1), ("sep_conv_3x3", 0)),
+            *(("sep_conv_5x5", 0), ("sep_conv_3x3", 0)),
+            *(("avg_pool_3x3", 1), ("skip_connect", 0)),
+            *(("avg_pool_3x3", 0), ("avg_pool_3x3", 0)),
+            *(("sep_conv_3x3", 1), ("skip_connect", 1)),
+        ],
+        normal_concat=[2, 3, 4, 5, 6],
+        reduce=[
+            *(("sep_conv_5x5", 1), ("sep_conv_7x7", 0)),
+            *(("max_pool_3x3", 1), ("sep_conv_7x7", 0)),
+            *(("avg_pool_3x3", 1), ("sep_conv_5x5", 0)),
+            *(("skip_connect", 3), ("avg_pool_3x3", 2)),
+            *(("sep_conv_3x3", 2), ("max_pool_3x3", 1)),
+        ],
+        reduce_concat=[4, 5, 6],
+    ),
+    "AmoebaNet": Genotype(
+        normal=[
+            *(("avg_pool_3x3", 0), ("max_pool_3x3", 1)),
+            *(("sep_conv_3x3", 0), ("sep_conv_5x5", 2)),
+            *(("sep_conv_3x3", 0), ("avg_pool_3x3", 3)),
+            *(("sep_conv_3x3", 1), ("skip_connect", 1)),
+            *(("skip_connect", 0), ("avg_pool_3x3", 1)),
+        ],
+        normal_concat=[4, 5, 6],
+        reduce=[
+            *(("avg_pool_3x3", 0), ("sep_conv_3x3", 1)),
+            *(("max_pool_3x3", 0), ("sep_conv_7x7", 2)),
+            *(("sep_conv_7x7", 0), ("avg_pool_3x3", 1)),
+            *(("max_pool_3x3", 0), ("max_pool_3x3", 1)),
+            *(("conv_7x1_1x7", 0), ("sep_conv_3x3", 5)),
+        ],
+        reduce_concat=[3, 4, 6],
+    ),
+    "DARTS_V1": Genotype(
+        normal=[
+            *(("sep_conv_3x3", 1), ("sep_conv_3x3", 0)),
+            *(("skip_connect", 0), ("sep_conv_3x3", 1)),
+            *(("skip_connect", 0), ("sep_conv_3x3", 1)),
+            *(("sep_conv_3x3", 0), ("skip_connect", 2)),
+        ],
+        normal_concat=[2, 3, 4, 5],
+        reduce=[
+            *(("max_pool_3x3", 0), ("max_pool_3x3", 1)),
+            *(("skip_connect", 2), ("max_pool_3x3", 0)),
+            *(("max_pool_3x3", 0), ("skip_connect", 2)),
+            *(("skip_connect", 2), ("avg_pool_3x3", 0)),
+        ],
+        reduce_concat=[2, 3, 4, 5],
+    ),
+    "DARTS_V2": Genotype(
+        normal=[
+            *(("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
+            *(("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
+            *(("sep_conv_3x3", 1), ("skip_connect", 0)),
+            *(("skip_connect", 0), ("dil_conv_3x3", 2)),
+        ],
+        normal_concat=[2, 3, 4, 5],
+        reduce=[
+            *(("max_pool_3x3", 0), ("max_pool_3x3", 1)),
+            *(("skip_connect", 2), ("max_pool_3x3", 1)),
+            *(("max_pool_3x3", 0), ("skip_connect", 2)),
+            *(("skip_connect", 2), ("max_pool_3x3", 1)),
+        ],
+        reduce_concat=[2, 3, 4, 5],
+    ),
+}
+
+# Pham et al. 2018; Liu et al. 2019 (first and second order).
+PUBLISHED_RECURRENT = {
+    "ENAS": RecurrentGenotype(
+        recurrent=[
+            *(("tanh", 0), ("tanh", 1), ("relu", 1), ("tanh", 3), ("tanh", 3), ("relu", 3)),
+            *(("relu", 4), ("relu", 7), ("relu", 8), ("relu", 8), ("relu", 8)),
+        ],
+        concat=[2, 5, 6, 9, 10, 11],
+    ),
+    "DARTS_V1": RecurrentGenotype(
+        recurrent=[
+            *(("relu", 0), ("relu", 1), ("tanh", 2), ("relu", 3)),
+            *(("relu", 4), ("identity", 1), ("relu", 5), ("relu", 1)),
+        ],
+        concat=[1, 2, 3, 4, 5, 6, 7, 8],
+    ),
+    "DARTS_V2": RecurrentGenotype(
+        recurrent=[
+            *(("sigmoid", 0), ("relu", 1), ("relu", 1), ("identity", 1)),
+            *(("tanh", 2), ("sigmoid", 5), ("tanh", 3), ("relu", 5)),
+        ],
+        concat=[1, 2, 3, 4, 5, 6, 7, 8],
+    ),
+}
+
+
+def read(arch):
+    """A genotype from what a user may name: a published one, a `genotype.json`, or the text of a genotype.
+
+    Raises:
+        ValueError: it is none of them.
+        OSError: the file cannot be read.
+    """
+    if arch in PUBLISHED:
+        return PUBLISHED[arch]
+    if "(" not in arch and pathlib.Path(arch).is_file():
+        return from_json(pathlib.Path(arch).read_text())
+    try:
+        return from_text(arch)
+    except ValueError:
+        names = ", ".join(PUBLISHED)
+        raise ValueError(
+            f"Not a genotype: expected {names}, a genotype.json, or Genotype(normal=[...], ...)."
+        ) from None
 
 
 def from_json(text):

@@ -1,11 +1,11 @@
 """Draws the two cells of a genotype as an SVG picture.
 
+python -m darts_tf.plot --arch=DARTS_V2 --output=cells.svg
 python -m darts_tf.plot --arch=runs/a/genotype.json --output=cells.svg
 python -m darts_tf.plot --arch="Genotype(normal=[...], ...)" --output=cells.svg
 """
 
 import html
-import pathlib
 
 from absl import flags
 
@@ -19,10 +19,8 @@ STEP, ROW, BOX, HEIGHT, LABEL = 260, 56, 64, 38, 100  # pixels: columns, rows, a
 def main(_):
     if not FLAGS.arch or not FLAGS.output:
         raise commands.UsageError(f"--{'output' if FLAGS.arch else 'arch'} is missing, see --help.")
-    path = pathlib.Path(FLAGS.arch)
     try:
-        is_file = path.is_file()
-        genotype = genotypes.from_json(path.read_text()) if is_file else genotypes.from_text(FLAGS.arch)
+        genotype = genotypes.read(FLAGS.arch)
     except (OSError, ValueError) as error:
         raise commands.UsageError(f"--arch={FLAGS.arch}: {error}") from error
     write(FLAGS.output, svg(genotype))
@@ -89,6 +87,8 @@ def _cell(pairs, concat):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("arch", None, "A genotype.json, or the text of a genotype.")
+    flags.DEFINE_string(
+        "arch", None, "A published genotype (DARTS_V2, NASNet, ...), a genotype.json, or the text of a genotype."
+    )
     flags.DEFINE_string("output", None, "The SVG file to write.")
     commands.run(main)

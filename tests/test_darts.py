@@ -165,3 +165,13 @@ def test_saving_and_loading(tmp_path):
 def test_impossible_networks(arguments, message):
     with pytest.raises(ValueError, match=message):
         SearchNetwork(**arguments)
+
+
+def test_train_on_batch_takes_the_two_batches():
+    search = DARTS(SearchNetwork(4, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    search.compile(SGD(), Adam(), loss=loss, metrics=["accuracy"])
+    batch = tf.random.stateless_normal([4, 8, 8, 1], seed=[0, 1]), tf.zeros([4], tf.int32)
+    losses = [search.train_on_batch(batch, batch)[0] for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert search.arch_optimizer.iterations == search.optimizer.iterations == 3

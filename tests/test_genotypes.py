@@ -24,3 +24,11 @@ def test_none_is_never_chosen_and_the_stronger_edge_comes_first():
     weights = [[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]
     found = genotypes.derive(weights, weights, ["none", "skip_connect", "sep_conv_3x3"])
     assert found == Genotype(*[[("sep_conv_3x3", 1), ("skip_connect", 0)], [2]] * 2)
+
+
+def test_what_a_user_may_name(tmp_path):
+    (tmp_path / "genotype.json").write_text(GENOTYPE.to_json())
+    assert genotypes.read(str(tmp_path / "genotype.json")) == genotypes.read(str(GENOTYPE)) == GENOTYPE
+    assert genotypes.read("DARTS_V2") == genotypes.PUBLISHED["DARTS_V2"]
+    with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, a genotype\.json"):
+        genotypes.read("DARTS_V3")
