@@ -157,9 +157,9 @@ def read(arch):
     """
     if arch in PUBLISHED:
         return PUBLISHED[arch]
-    if "(" not in arch and pathlib.Path(arch).is_file():
-        return from_json(pathlib.Path(arch).read_text())
     try:
+        if "(" not in arch and pathlib.Path(arch).is_file():
+            return from_json(pathlib.Path(arch).read_text())
         return from_text(arch)
     except ValueError:
         names = ", ".join(PUBLISHED)
@@ -203,12 +203,15 @@ def _literal(node):
 def _from_fields(fields):
     if not isinstance(fields, dict) or set(fields) != set(Genotype._fields):
         raise ValueError(f"Not a genotype: expected the fields {', '.join(Genotype._fields)}.")
-    return Genotype(
-        **{
-            key: [int(node) for node in value] if key.endswith("concat") else [(str(op), int(i)) for op, i in value]
-            for key, value in fields.items()
-        }
-    )
+    try:
+        return Genotype(
+            **{
+                key: [int(node) for node in value] if key.endswith("concat") else [(str(op), int(i)) for op, i in value]
+                for key, value in fields.items()
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError("Not a genotype: expected lists of (operation, node), and of nodes to concatenate.") from error
 
 
 def softmax(alphas):

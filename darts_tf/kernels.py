@@ -33,7 +33,7 @@ def join_phases(x, block, odd):
 
 
 def depthwise_same(x, kernel):
-    """A depthwise convolution that keeps the size of the image."""
+    """A depthwise convolution of x (batch, height, width, channels) by (size, size, channels, 1); keeps x's shape."""
     with _gradient("DepthwiseConv2dNative", "darts_tf.DepthwiseSame"):
         return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, strides=[1, 1, 1, 1], padding="SAME")
 
@@ -72,12 +72,22 @@ def _has_grouped_convolutions(dtype):
 
 
 def by_group(kernel, groups):
-    """Splits the last axis of a kernel into (groups, width)."""
+    """Splits the last axis of a kernel (h, w, inputs, groups * width) into two, (groups, width)."""
     return tf.reshape(kernel, tf.concat([tf.shape(kernel)[:-1], [groups, tf.shape(kernel)[-1] // groups]], 0))
 
 
 def grouped_conv2d(x, kernel, strides, padding, groups):
-    """Convolves each edge's channels with its own kernel: (h, w, inputs, groups * outputs)."""
+    """Convolves each edge's channels with its own kernel.
+
+    Args:
+        x: (batch, height, width, groups * inputs).
+        kernel: (h, w, inputs, groups * outputs).
+        strides, padding: as in `tf.nn.conv2d`.
+        groups: number of edges, an int or a scalar int32 tensor.
+
+    Returns:
+        (batch, height', width', groups * outputs).
+    """
     single = isinstance(groups, int) and groups == 1
     if not single and not _has_grouped_convolutions(x.dtype):
         # A block-diagonal kernel does the same with more arithmetic.
@@ -115,13 +125,13 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
         data_format="NDHWC" if volume else "NHWC",
     )
     if volume:
-        with _gradient("Squeeze", "darts_tf.Squeeze"):
+        with _gradient("Squeeze", "darts_tf.SqueezeDepth"):
             y = tf.squeeze(y, 1)
     return y, mean, variance
 
 
-@tf.RegisterGradient("darts_tf.Squeeze")
-def _squeeze_gradient(op, dy):
+@tf.RegisterGradient("darts_tf.SqueezeDepth")
+def _squeeze_depth_gradient(op, dy):
     return tf.expand_dims(dy, 1)
 
 

@@ -31,9 +31,7 @@ class SGD(keras.optimizers.SGD):
     def _clip_gradients(self, gradients):
         if not self.global_clipnorm:
             return super()._clip_gradients(gradients)
-        norm = tf.linalg.global_norm(gradients)
-        scale = self.global_clipnorm * tf.minimum(1 / norm, 1 / self.global_clipnorm) + (norm - norm)  # NaN stays NaN
-        return [gradient * scale for gradient in gradients]
+        return tf.clip_by_global_norm(gradients, self.global_clipnorm)[0]
 
     def _backend_update_step(self, gradients, variables, learning_rate):
         super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))

@@ -44,7 +44,10 @@ class Stage:
     """One step of an operation."""
 
     def weights(self, inputs, outputs, groups):
-        """Lists the stage's `Weight`s for `inputs` -> `outputs` channels on each of `groups` edges."""
+        """Lists the stage's `Weight`s for `inputs` -> `outputs` channels on each of `groups` edges.
+
+        Those that are not trainable have the shape (2, width), whatever the stage.
+        """
         return []
 
     def channels(self, inputs, outputs):
@@ -61,15 +64,11 @@ class Stage:
         """
         return x, None
 
-    def __call__(self, x, weights, groups, training):
-        """Computes the stage, given x (batch, height, width, groups * inputs); otherwise as `finish`."""
-        return self.finish(*self.prepare(x), weights, groups, training)
-
     def finish(self, x, prepared, weights, groups, training):
         """Computes the stage after `prepare`.
 
         Args:
-            x, prepared: what `prepare` returned, for all groups.
+            x: (batch, height, width, groups * inputs) as `prepare` made it, and `prepared`, what it returned beside x.
             weights: tensors in the order of `weights()`.
             groups: int or scalar int32 tensor.
             training: bool; batch statistics instead of moving ones.

@@ -30,5 +30,10 @@ def test_what_a_user_may_name(tmp_path):
     (tmp_path / "genotype.json").write_text(GENOTYPE.to_json())
     assert genotypes.read(str(tmp_path / "genotype.json")) == genotypes.read(str(GENOTYPE)) == GENOTYPE
     assert genotypes.read("DARTS_V2") == genotypes.PUBLISHED["DARTS_V2"]
+    (tmp_path / "other.json").write_text('{"normal": 1, "normal_concat": 2, "reduce": 3, "reduce_concat": 4}')
+    (tmp_path / "no.json").write_bytes(b"\xff\x00")
+    for name in ("other.json", "no.json"):
+        with pytest.raises(ValueError, match="Not a genotype"):
+            genotypes.read(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, a genotype\.json"):
         genotypes.read("DARTS_V3")

@@ -1,4 +1,4 @@
-import os
+import json
 import pathlib
 import subprocess
 import sys
@@ -75,21 +75,12 @@ def test_batch_norm_keeps_no_result_in_memory():
 @pytest.mark.slow
 def test_operations_that_run_at_once_leave_memory_intact():
     """Hundreds of steps on small images, where kernels of both threads overlap most."""
-    program = """
-from darts_tf import runtime
-runtime.configure()
-import keras, tensorflow as tf
-from darts_tf import DARTS, SearchNetwork
-from darts_tf.optimizers import SGD, Adam
-search = DARTS(SearchNetwork(8, 5))
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-search.compile(SGD(global_clipnorm=5.0), Adam(), loss=loss)
-batch = tf.random.normal([32, 8, 8, 1]), tf.random.uniform([32], 0, 10, tf.int32)
-search.fit(tf.data.Dataset.from_tensors((batch, batch)).repeat(300), verbose=0, shuffle=False)
-print("intact")
-"""
-    root = pathlib.Path(__file__).parent.parent
+    sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=300"]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+        [sys.executable, "-m", "benchmarks.search_step", *sizes],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parent.parent,
+        check=False,
     )
-    assert done.stdout.strip() == "intact", done.stderr[-2000:]
+    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 300, done.stderr[-2000:]

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from darts_tf import kernels, stages
-from darts_tf.operations import Operation, get_operation, operation_names
+from darts_tf.operations import Operation, compute, get_operation, operation_names
 
 
 def copy_edge(source, target, edge, edges):
@@ -36,9 +36,8 @@ def test_edges_at_once_are_edges_one_by_one(name, stride, grouped_kernels, monke
 @pytest.mark.parametrize("image", [(8, 8), (7, 9), (2, 3)])
 def test_dilation(size, image):
     x = tf.random.stateless_normal([2, *image, 4], seed=[0, 2])
-    stage = stages.Depthwise(size, dilation=2)
     kernel = tf.random.stateless_normal([size, size, 4, 1], seed=[0, 3])
-    y, _ = stage(x, [kernel], 1, True)
+    y, _ = compute([stages.Depthwise(size, dilation=2)], x, [[kernel]], 1, True)
     stuffed = np.zeros([2 * size - 1, 2 * size - 1, 4, 1], np.float32)
     stuffed[::2, ::2] = kernel
     np.testing.assert_allclose(y, tf.nn.depthwise_conv2d(x, stuffed, [1, 1, 1, 1], "SAME"), atol=1e-4)
