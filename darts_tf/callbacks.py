@@ -1,14 +1,16 @@
-"""What happens between the epochs of a search."""
+"""What happens between the epochs of a run."""
 
 import csv
 import io
 import math
 import pathlib
+import sys
 import time
 
 import keras
 import numpy as np
 
+from darts_tf.cells import DropPath
 from darts_tf.files import write
 
 
@@ -19,6 +21,24 @@ def cosine_schedule(learning_rate, learning_rate_min, epochs):
         return learning_rate_min + (learning_rate - learning_rate_min) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
     return keras.callbacks.LearningRateScheduler(rate)
+
+
+def exponential_schedule(learning_rate, gamma):
+    """The learning rate is multiplied by gamma after each epoch, as a Keras callback."""
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * gamma**epoch)
+
+
+class DropPathSchedule(keras.callbacks.Callback):
+    """The rate of all `cells.DropPath` layers grows by the epoch, from 0 towards `rate`."""
+
+    def __init__(self, rate, epochs):
+        super().__init__()
+        self.rate, self.epochs = rate, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for layer in self.model.layers:
+            if isinstance(layer, DropPath):
+                layer.rate.assign(self.rate * epoch / self.epochs)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -34,11 +54,51 @@ class StopOnNaN(keras.callbacks.Callback):
             self.epoch = self._current
             self.model.stop_training = True
 
+    def exit_if_stopped(self, kept):
+        """Ends the command with exit code 1 if the run was stopped; `kept` says what is left of it."""
+        if self.epoch:
+            lower = "Try a lower --learning_rate."
+            print(f"error: the loss became NaN in epoch {self.epoch}; kept: {kept}. {lower}", file=sys.stderr)
+            sys.exit(1)
 
-class SearchRecord(keras.callbacks.Callback):
-    """Keeps a search in its run directory, epoch by epoch; an epoch without a finite loss leaves no trace.
 
-    history.csv    a line per epoch: what Keras logs, seconds, and the genotype
+class History(keras.callbacks.Callback):
+    """Keeps history.csv in a run directory: a line per epoch with what Keras logs and the seconds it took.
+
+    An epoch without a finite loss leaves no trace.
+
+    Args:
+        directory: an existing folder.
+    """
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self._rows = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if all(math.isfinite(value) for value in logs.values()):
+            values = {name: float(f"{value:.8g}") for name, value in logs.items()}
+            seconds = round(time.monotonic() - self._began, 3)
+            self._rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
+            text = io.StringIO()
+            table = csv.DictWriter(text, list(self._rows[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(self._rows)
+            write(self.directory / "history.csv", text.getvalue())
+
+    def more(self, epoch):
+        """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
+        return {}
+
+
+class SearchRecord(History):
+    """Keeps a search in its run directory, epoch by epoch.
+
+    history.csv    has the genotype of each epoch, too
     alphas.npz     "normal" and "reduce", (1 + epochs, edges, operations), before the softmax, from the start on;
                    "primitives", the operations' names
     genotype.json  the genotype of the last epoch
@@ -49,36 +109,21 @@ class SearchRecord(keras.callbacks.Callback):
     """
 
     def __init__(self, directory, announce=None):
-        super().__init__()
-        self.directory = pathlib.Path(directory)
+        super().__init__(directory)
         self.announce = announce
         self.genotype = None
-        self._rows = []
         self._alphas = []
 
     def on_train_begin(self, logs=None):
         self._keep_alphas()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not all(math.isfinite(value) for value in logs.values()):
-            return
-        genotype, before = self.model.genotype(), self.genotype
-        values = {name: float(f"{value:.8g}") for name, value in logs.items()}
-        seconds = round(time.monotonic() - self._began, 3)
-        self._rows.append({"epoch": epoch + 1, **values, "seconds": seconds, "genotype": str(genotype)})
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(self._rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(self._rows)
-        write(self.directory / "history.csv", text.getvalue())
+    def more(self, epoch):
+        before, self.genotype = self.genotype, self.model.genotype()
         self._keep_alphas()
-        write(self.directory / "genotype.json", genotype.to_json() + "\n")
-        self.genotype = genotype
+        write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
         if self.announce:
-            self.announce(epoch + 1, genotype, before)
+            self.announce(epoch, self.genotype, before)
+        return {"genotype": str(self.genotype)}
 
     def _keep_alphas(self):
         network = self.model.network

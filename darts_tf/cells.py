@@ -1,10 +1,47 @@
-"""Cells: small directed acyclic graphs whose nodes are images."""
+"""Cells: small directed acyclic graphs whose nodes are images (section 2.1 of the paper).
+
+What `SearchCell` and `derived_cell` have in common, the topology, is in the functions before them.
+"""
 
 import keras
 import tensorflow as tf
 
+from darts_tf import operations
 from darts_tf.mixed_op import MixedOp
 from darts_tf.operations import Operation, factorized_reduce, relu_conv_bn
+
+
+def preprocessing(reduction_prev, affine):
+    """Stages for each of a cell's two inputs; the first one is twice as high and wide after a reduction cell."""
+    return [factorized_reduce(affine) if reduction_prev else relu_conv_bn(affine), relu_conv_bn(affine)]
+
+
+def edge_stride(source, reduction):
+    """The edges that leave an input of a reduction cell halve the image."""
+    return 2 if reduction and source < 2 else 1
+
+
+def connect(inputs, nodes, edges_from, total):
+    """Computes the nodes of a cell one after the other: each is the sum of the edges that reach it.
+
+    Args:
+        inputs: the two inputs, preprocessed.
+        nodes: number of intermediate nodes.
+        edges_from: function (source, image) -> list of (target, image), the edges that leave a node; nodes are counted
+            from the inputs on.
+        total: function (node, images) -> their sum.
+
+    Returns:
+        All nodes, the inputs first.
+    """
+    states = list(inputs)
+    incoming = {node: [] for node in range(2, nodes + 2)}
+    for source in range(nodes + 2):
+        if source >= 2:
+            states.append(total(source, incoming[source]))
+        for target, image in edges_from(source, states[source]):
+            incoming[target].append(image)
+    return states
 
 
 def num_edges(nodes):
@@ -13,8 +50,8 @@ def num_edges(nodes):
 
 
 def targets(source, nodes):
-    """The intermediate nodes, counted from 0, that node `source` feeds; sources 0 and 1 are the cell's inputs."""
-    return range(max(source - 1, 0), nodes)
+    """The nodes that node `source` feeds; nodes 0 and 1 are the cell's inputs."""
+    return range(max(source + 1, 2), nodes + 2)
 
 
 def rows_by_source(weights, nodes):
@@ -28,13 +65,14 @@ def rows_by_source(weights, nodes):
         For each node but the last, the rows (edges that leave it, operations).
     """
     return [
-        tf.gather(weights, [num_edges(node) + source for node in targets(source, nodes)]) for source in range(nodes + 1)
+        tf.gather(weights, [num_edges(node - 2) + source for node in targets(source, nodes)])
+        for source in range(nodes + 1)
     ]
 
 
 @keras.saving.register_keras_serializable("darts_tf")
 class SearchCell(keras.layers.Layer):
-    """A cell of the supernet: every edge is a mixed operation (section 2.1 of the paper).
+    """A cell of the supernet: every edge is a mixed operation.
 
     Args:
         primitives: names of the candidate operations.
@@ -59,17 +97,16 @@ class SearchCell(keras.layers.Layer):
         self.nodes = nodes
         self.reduction = reduction
         self.reduction_prev = reduction_prev
-        first = factorized_reduce(affine=False) if reduction_prev else relu_conv_bn(affine=False)
         self.preprocess = [
-            Operation(first, channels, name="preprocess0"),
-            Operation(relu_conv_bn(affine=False), channels, name="preprocess1"),
+            Operation(stages, channels, name=f"preprocess{place}")
+            for place, stages in enumerate(preprocessing(reduction_prev, affine=False))
         ]
         self.mixed_ops = [
             MixedOp(
                 self.primitives,
                 channels,
                 edges=len(targets(source, nodes)),
-                stride=2 if reduction and source < 2 else 1,
+                stride=edge_stride(source, reduction),
                 name=f"node{source}",
             )
             for source in range(nodes + 1)
@@ -83,16 +120,15 @@ class SearchCell(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, weights, training=False):
-        states = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
-        incoming = [[] for _ in range(self.nodes)]
-        for source, mixed_op in enumerate(self.mixed_ops):
-            if source >= 2:
-                states.append(tf.add_n(incoming[source - 2]))
-            edges = mixed_op(states[source], weights[source], training=training)
+        def edges_from(source, image):
             fed = targets(source, self.nodes)
-            for node, edge in zip(fed, tf.split(edges, len(fed), -1), strict=True):
-                incoming[node].append(edge)
-        states.append(tf.add_n(incoming[-1]))
+            if not fed:
+                return []
+            edges = self.mixed_ops[source](image, weights[source], training=training)
+            return zip(fed, tf.split(edges, len(fed), -1), strict=True)
+
+        inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
+        states = connect(inputs, self.nodes, edges_from, total=lambda node, images: tf.add_n(images))
         return tf.concat(states[2:], -1)
 
     def get_config(self):
@@ -104,3 +140,69 @@ class SearchCell(keras.layers.Layer):
             "reduction": self.reduction,
             "reduction_prev": self.reduction_prev,
         }
+
+
+def derived_cell(inputs, pairs, concat, channels, reduction, reduction_prev, drop_path, name):
+    """A cell of a genotype, of standard Keras layers.
+
+    Args:
+        inputs: the results of the two cells before, `keras.KerasTensor` (batch, height, width, ...) each.
+        pairs: two (operation, source) for each intermediate node.
+        concat: the nodes that make the result.
+        channels: channels of each node.
+        reduction, reduction_prev: as in `SearchCell`.
+        drop_path: whether edges other than identities can be dropped during training, see `DropPath`.
+        name: its layers are called `{name}_preprocess0_...`, `{name}_edge0_...`, `{name}_node2`, ...
+
+    Returns:
+        `keras.KerasTensor` (batch, height', width', len(concat) * channels).
+    """
+
+    def edges_from(source, image):
+        for edge, (operation, start) in enumerate(pairs):
+            if start == source:
+                made = operations.make_operation(operation, channels, edge_stride(source, reduction), affine=True)
+                result = operations.layers(made, image, channels, f"{name}_edge{edge}")
+                if drop_path and result is not image:
+                    result = DropPath(name=f"{name}_edge{edge}_drop_path")(result)
+                yield 2 + edge // 2, result
+
+    def total(node, images):
+        return keras.layers.Add(name=f"{name}_node{node}")(images)
+
+    inputs = [
+        operations.layers(stages, x, channels, f"{name}_preprocess{place}")
+        for place, (stages, x) in enumerate(zip(preprocessing(reduction_prev, affine=True), inputs, strict=True))
+    ]
+    states = connect(inputs, len(pairs) // 2, edges_from, total)
+    states = [states[node] for node in concat]
+    return keras.layers.Concatenate(name=name)(states) if len(states) > 1 else states[0]
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class DropPath(keras.layers.Layer):
+    """Drops an edge for some of the images of a training batch (Larsson et al., 2017).
+
+    As `keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1))`, with a rate that may change without a new trace.
+
+    Attributes:
+        rate: scalar variable, probability that an image is dropped, 0 at first. What is left is divided by 1 - rate.
+
+    Call arguments:
+        x: (batch, height, width, channels).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape):
+        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, name="rate")
+        self.built = True
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        keep = 1 - tf.convert_to_tensor(self.rate)
+        drawn = keras.random.uniform((tf.shape(x)[0], 1, 1, 1), dtype=keep.dtype, seed=self.seed_generator)
+        return x * tf.cast(tf.floor(drawn + keep) / keep, x.dtype)

@@ -9,8 +9,13 @@ class UsageError(Exception):
     """The user asked for something that cannot be; the message is one line."""
 
 
-def run(main):
-    """Runs a command's `main(argv)`; a user's mistake becomes one line on stderr and exit code 2."""
+def run(main, arguments=()):
+    """Runs a command's `main(argv)`; a user's mistake becomes one line on stderr and exit code 2.
+
+    Args:
+        main: function of argv, the program's name and then its arguments without the flags.
+        arguments: what these are called; as many are expected.
+    """
 
     def parse(argv):
         try:
@@ -20,8 +25,11 @@ def run(main):
 
     def guarded(argv):
         try:
-            if len(argv) > 1:
-                raise UsageError(f"{argv[1]}: expected flags only, see --help.")
+            extra = argv[1 + len(arguments) :]
+            if extra:
+                raise UsageError(f"{extra[0]}: expected {' '.join(arguments) or 'no argument'} and flags, see --help.")
+            if len(argv) <= len(arguments):
+                raise UsageError(f"expected {' '.join(arguments)}, see --help.")
             return main(argv)
         except UsageError as error:
             _exit(error)

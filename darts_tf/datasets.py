@@ -64,6 +64,51 @@ class Dataset:
         mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
 
+    def batches(self, batch_size, augmentation, seed=0, portion=1.0):
+        """Batches to train on, not normalised.
+
+        Args:
+            batch_size, augmentation, seed: as in `training_batches`.
+            portion: part of the images to train on, up to 1; the rest is for validation.
+
+        Returns:
+            Endless `tf.data.Dataset` of (x, y), the number of steps in an epoch, and a `tf.data.Dataset` of the images
+            for validation, None if there are none.
+
+        Raises:
+            DataError: there are too few images for a batch.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y_train))
+        chosen, rest = np.split(order, [round(portion * len(order))])
+        if batch_size > len(chosen):
+            raise DataError(f"there are {len(chosen)} images to train on: expected at most that.")
+        x, y = self.x_train, self.y_train
+        train = training_batches(
+            x[chosen], y[chosen], batch_size, self.statistics(), augmentation, seed, normalized=False
+        )
+        valid = evaluation_batches(x[rest], y[rest], batch_size) if len(rest) else None
+        return train, len(chosen) // batch_size, valid
+
+    def test_batches(self, batch_size=128):
+        """The test images once, in order, not normalised, as a `tf.data.Dataset` of (x, y)."""
+        return evaluation_batches(self.x_test, self.y_test, batch_size)
+
+    def fitted(self, image_shape):
+        """The same images resized to (height, width), grey ones with as many equal channels as (..., depth) says.
+
+        Raises:
+            DataError: they have another depth and are not grey.
+        """
+        height, width, depth = image_shape
+        if self.image_shape[-1] not in (1, depth):
+            raise DataError(f"its images have {self.image_shape[-1]} channels: the model expects {depth}.")
+
+        def fit(x):
+            x = x if x.shape[1:3] == (height, width) else _resized(x, height, width)
+            return x if x.shape[-1] == depth else np.repeat(x, depth, axis=-1)
+
+        return dataclasses.replace(self, x_train=fit(self.x_train), x_test=fit(self.x_test))
+
 
 def load(name, image_size=None, data_dir=None):
     """Reads a dataset.
@@ -91,11 +136,7 @@ def load(name, image_size=None, data_dir=None):
         data = _from_npz(path)
     else:
         data = _from_tfds(name, data_dir)
-    if image_size:
-        data = dataclasses.replace(
-            data, x_train=_resized(data.x_train, image_size), x_test=_resized(data.x_test, image_size)
-        )
-    return data
+    return data.fitted((image_size, image_size, data.image_shape[-1])) if image_size else data
 
 
 def _split(images, labels, class_names):
@@ -107,8 +148,8 @@ def _split(images, labels, class_names):
     return Dataset(images[~test], labels[~test], images[test], labels[test], class_names)
 
 
-def _resized(images, size):
-    resize = tf.function(lambda x: tf.image.resize(x, [size, size], antialias=True))
+def _resized(images, height, width):
+    resize = tf.function(lambda x: tf.image.resize(x, [height, width], antialias=True))
     parts = [resize(images[i : i + 256]).numpy() for i in range(0, len(images), 256)]
     return _like(np.concatenate(parts), images.dtype)
 
@@ -162,7 +203,7 @@ def _from_folder(folder, image_size):
     if len({image.shape for image in images}) > 1 and not image_size:
         image_size = 32
     if image_size:
-        images = np.concatenate([_resized(image[None], image_size) for image in images])
+        images = np.concatenate([_resized(image[None], image_size, image_size) for image in images])
     labels = np.repeat(range(len(classes)), [len(inside) for inside in files])
     return _split(np.asarray(images), labels, [entry.name for entry in classes])
 
@@ -219,8 +260,17 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    def before(self, x, seed):
-        """Crops and mirrors raw images (batch, height, width, depth), given a seed (2,)."""
+    def __call__(self, x, seed, mean):
+        """Augments a batch.
+
+        Args:
+            x: images (batch, height, width, depth) of any type, not normalised.
+            seed: (2,) integers; the same seed does the same.
+            mean: (depth,), what fills a hole.
+
+        Returns:
+            float32 images like x.
+        """
         batch, height, width = tf.unstack(tf.shape(x)[:3])
         if self.padding:
             p = self.padding
@@ -233,24 +283,21 @@ class Augmentation:
         if self.flip:
             mirrored = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
             x = tf.where(mirrored, x[:, :, ::-1], x)
-        return x
-
-    def after(self, x, seed):
-        """Cuts holes into normalised images (batch, height, width, depth), given a seed (2,)."""
+        x = tf.cast(x, tf.float32)
         if not self.cutout:
             return x
 
         def outside(size, seed):
-            centre = tf.random.stateless_uniform([tf.shape(x)[0], 1], seed, maxval=size, dtype=tf.int32)
+            centre = tf.random.stateless_uniform([batch, 1], seed, maxval=size, dtype=tf.int32)
             start, pixels = centre - self.cutout // 2, tf.range(size)
             return (pixels < start) | (pixels >= start + self.cutout)
 
-        rows = outside(tf.shape(x)[1], tf.random.fold_in(seed, 2))
-        columns = outside(tf.shape(x)[2], tf.random.fold_in(seed, 3))
-        return x * tf.cast(rows[:, :, None, None] | columns[:, None, :, None], x.dtype)
+        rows = outside(height, tf.random.fold_in(seed, 2))
+        columns = outside(width, tf.random.fold_in(seed, 3))
+        return tf.where((rows[:, :, None] | columns[:, None, :])[..., None], x, mean)
 
 
-def training_batches(images, labels, batch_size, statistics, augmentation=Augmentation(), seed=0):
+def training_batches(images, labels, batch_size, statistics, augmentation=Augmentation(), seed=0, normalized=True):
     """Endless shuffled batches; every epoch drops the images that do not fill a batch.
 
     All that is random is drawn from (seed, epoch, place in the epoch).
@@ -261,9 +308,10 @@ def training_batches(images, labels, batch_size, statistics, augmentation=Augmen
         statistics: mean and standard deviation per channel, see `Dataset.statistics`.
         augmentation: `Augmentation`.
         seed: int.
+        normalized: whether to subtract the mean and divide by the standard deviation.
 
     Returns:
-        `tf.data.Dataset` of x (batch, height, width, depth) float32, normalised, and y (batch,) int32.
+        `tf.data.Dataset` of x (batch, height, width, depth) float32 and y (batch,) int32.
     """
     with tf.device("CPU"):
         images, labels = tf.constant(images), tf.constant(labels)
@@ -276,16 +324,16 @@ def training_batches(images, labels, batch_size, statistics, augmentation=Augmen
 
     def fetch(number, batch, chosen):
         own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 0]), number), batch)
-        x = augmentation.before(tf.gather(images, chosen), own)
-        x = augmentation.after((tf.cast(x, tf.float32) - mean) / std, own)
+        x = augmentation(tf.gather(images, chosen), own, mean)
+        x = (x - mean) / std if normalized else x
         return tf.ensure_shape(x, [batch_size, *images.shape[1:]]), tf.gather(labels, chosen)
 
     batches = tf.data.Dataset.counter().flat_map(epoch).map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(images, labels, batch_size, statistics):
-    """All images once, in order, normalised; arguments and batches as in `training_batches`."""
+def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0)):
+    """All images once, in order, float32, normalised if statistics are given; else as `training_batches`."""
     mean, std = statistics
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
     return batches.map(lambda x, y: ((tf.cast(x, tf.float32) - mean) / std, y)).prefetch(tf.data.AUTOTUNE)

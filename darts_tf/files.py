@@ -1,15 +1,33 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 
 
-def write(path, content):
-    """Writes a whole file or nothing: text or bytes, first beside the place and then moved there."""
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a place beside a file to write to; what is there at the end becomes the file, if all went well."""
     path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write(path, content):
+    """Writes text or bytes."""
+    with replacing(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def save_model(model, path):
+    """Saves a classifier that ends in logits as a `.keras` file, ready for `evaluate` when it is loaded."""
+    import keras
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, metrics=["accuracy"], jit_compile=False)
+    with replacing(path) as beside:
+        model.save(beside)

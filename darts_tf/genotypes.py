@@ -152,20 +152,49 @@ def read(arch):
     """A genotype from what a user may name: a published one, a `genotype.json`, or the text of a genotype.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of them, or not the genotype of a cell (see `check`).
         OSError: the file cannot be read.
     """
     if arch in PUBLISHED:
         return PUBLISHED[arch]
     try:
         if "(" not in arch and pathlib.Path(arch).is_file():
-            return from_json(pathlib.Path(arch).read_text())
-        return from_text(arch)
+            genotype = from_json(pathlib.Path(arch).read_text())
+        else:
+            genotype = from_text(arch)
     except ValueError:
         names = ", ".join(PUBLISHED)
         raise ValueError(
             f"Not a genotype: expected {names}, a genotype.json, or Genotype(normal=[...], ...)."
         ) from None
+    check(genotype)
+    return genotype
+
+
+def check(genotype, operations=None):
+    """Checks that both cells of a genotype can be built.
+
+    Args:
+        genotype: `Genotype`.
+        operations: names of the operations there are; None leaves the names unchecked.
+
+    Raises:
+        ValueError: an operation does not exist, an edge leaves a node that is not there yet, a node has not two edges,
+            or a node to concatenate is missing. Says which.
+    """
+    for kind, pairs, concat in (("normal", *genotype[:2]), ("reduce", *genotype[2:])):
+        if not pairs or len(pairs) % 2:
+            raise ValueError(f"{kind} has {len(pairs)} (operation, node) pairs: expected two for every node.")
+        for place, (name, source) in enumerate(pairs):
+            node = 2 + place // 2
+            if operations is not None and name not in operations:
+                raise ValueError(f"{kind} names the operation {name!r}: expected one of {', '.join(operations)}.")
+            if not 0 <= source < node:
+                raise ValueError(f"{kind} feeds node {node} from node {source}: expected one of 0 to {node - 1}.")
+        # The inputs of a reduction cell are larger than its nodes.
+        first, last = (0 if kind == "normal" else 2), 1 + len(pairs) // 2
+        if not concat or any(not first <= node <= last for node in concat):
+            raise ValueError(f"{kind}_concat is {list(concat)}: expected some of the nodes {first} to {last}.")
 
 
 def from_json(text):

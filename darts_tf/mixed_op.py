@@ -1,12 +1,11 @@
 """The mixed operation: all candidate operations on all the edges that leave one node (equation 2 of the paper)."""
 
 import functools
-import inspect
 
 import keras
 import tensorflow as tf
 
-from darts_tf.operations import Operation, compute, compute_prepared, get_operation
+from darts_tf.operations import Operation, compute, compute_prepared, make_operation
 from darts_tf.stages import BatchNorm, Pool, ReLU, Zero
 
 
@@ -40,9 +39,10 @@ class MixedOp(keras.layers.Layer):
         self.stride = stride
         self.shared, self.grouped, self.separate = {}, {}, {}
         for index, name in enumerate(self.primitives):
-            made = _make(name, channels, stride)
+            made = make_operation(name, channels, stride, affine=False)
             if isinstance(made, keras.layers.Layer):
-                self.separate[index] = [made] + [_make(name, channels, stride) for _ in range(edges - 1)]
+                others = [make_operation(name, channels, stride, affine=False) for _ in range(edges - 1)]
+                self.separate[index] = [made, *others]
             elif any(isinstance(stage, Zero) for stage in made):
                 continue
             elif any(weight.trainable for stage in made for weight in stage.weights(1, 1, 1)):
@@ -97,12 +97,6 @@ class MixedOp(keras.layers.Layer):
             "edges": self.edges,
             "stride": self.stride,
         }
-
-
-def _make(name, channels, stride):
-    function = get_operation(name)
-    more = {"channels": channels} if "channels" in inspect.signature(function).parameters else {}
-    return function(stride=stride, affine=False, **more)
 
 
 def _is_frozen(variable):

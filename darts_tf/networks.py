@@ -1,16 +1,25 @@
-"""Networks made of cells."""
+"""Networks made of cells: the supernet, and what a genotype becomes."""
 
 import keras
 import tensorflow as tf
 
-from darts_tf import genotypes
-from darts_tf.cells import SearchCell, num_edges, rows_by_source
+from darts_tf import genotypes, operations
+from darts_tf.cells import DropPath, SearchCell, derived_cell, num_edges, rows_by_source
 from darts_tf.operations import PRIMITIVES, Operation, get_operation, stem
+from darts_tf.stages import BatchNorm, Conv, ReLU
 
 
 def reductions(layers):
     """The positions of the two reduction cells among `layers` cells: at one and two thirds (section 3.1.1)."""
     return layers // 3, 2 * layers // 3
+
+
+def stack(channels, layers):
+    """The cells of a network: (channels of its nodes, whether it is a reduction cell) of each."""
+    for index in range(layers):
+        reduction = index in reductions(layers)
+        channels *= 2 if reduction else 1
+        yield channels, reduction
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -66,19 +75,10 @@ class SearchNetwork(keras.Model):
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
         self.cells = []
-        for index in range(layers):
-            reduction = index in reductions(layers)
-            channels *= 2 if reduction else 1
-            self.cells.append(
-                SearchCell(
-                    primitives,
-                    channels,
-                    nodes,
-                    reduction,
-                    reduction_prev=index - 1 in reductions(layers),
-                    name=f"cell{index}",
-                )
-            )
+        reduction_prev = False
+        for index, (width, reduction) in enumerate(stack(channels, layers)):
+            self.cells.append(SearchCell(primitives, width, nodes, reduction, reduction_prev, name=f"cell{index}"))
+            reduction_prev = reduction
         self.classifier = keras.layers.Dense(num_classes, name="classifier")
 
     def build(self, input_shape):
@@ -138,3 +138,186 @@ class SearchNetwork(keras.Model):
             "primitives": self.primitives,
             "stem_multiplier": self.stem_multiplier,
         }
+
+
+def cifar_network(
+    genotype,
+    channels=36,
+    layers=20,
+    num_classes=10,
+    image_shape=(32, 32, 3),
+    auxiliary=False,
+    drop_path=False,
+    normalization=None,
+):
+    """The network of a genotype for small images (section 3.2 of the paper).
+
+    Args:
+        genotype: `genotypes.Genotype`.
+        channels: channels of the nodes of the first cell; each reduction cell doubles them.
+        layers: number of cells, at least 1.
+        num_classes: number of classes.
+        image_shape: (height, width, depth), at least 8x8.
+        auxiliary: whether to add an auxiliary head after the second reduction cell, for training.
+        drop_path: whether edges can be dropped in training; how often, see `cells.DropPath`.
+        normalization: mean and standard deviation of the pixels per channel, if the network is to see pixels as they
+            are in files; without it images are expected to be normalised.
+
+    Returns:
+        A functional `keras.Model` from images (batch, *image_shape) to logits (batch, num_classes), of standard Keras
+        layers; with `auxiliary`, an `AuxiliaryModel`.
+
+    Raises:
+        ValueError: the genotype names an operation that is not registered, or an argument is out of range.
+    """
+    images, x = _images(image_shape, normalization)
+    x = operations.layers(stem(affine=True), x, 3 * channels, "stem")
+    last, early = _cells([x, x], False, genotype, channels, layers, drop_path)
+    return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 3) if auxiliary else None)
+
+
+def imagenet_network(
+    genotype,
+    channels=48,
+    layers=14,
+    num_classes=1000,
+    image_shape=(224, 224, 3),
+    auxiliary=False,
+    drop_path=False,
+    normalization=None,
+):
+    """The network of a genotype for large images, which its stem makes eight times smaller (section 3.3 of the paper).
+
+    Arguments, result and errors are those of `cifar_network`.
+    """
+    images, x = _images(image_shape, normalization)
+    halve = [Conv((3, 3), (2, 2)), BatchNorm(affine=True)]
+    x = operations.layers(halve, x, channels // 2, "stem0")
+    before = operations.layers([ReLU(), *halve], x, channels, "stem0", start=len(halve))
+    x = operations.layers([ReLU(), *halve], before, channels, "stem1")
+    last, early = _cells([before, x], True, genotype, channels, layers, drop_path)
+    # Like the networks of the paper, this head lacks a batch norm.
+    return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 2, False) if auxiliary else None)
+
+
+def _images(image_shape, normalization):
+    """The input of a network, and the same after normalisation if that is asked for."""
+    images = keras.Input(image_shape, name="images")
+    if normalization is None:
+        return images, images
+    return images, _normalization(*normalization)(images)
+
+
+def _normalization(mean, std):
+    mean, variance = [float(value) for value in mean], [float(value) ** 2 for value in std]
+    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
+
+
+def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
+    """All cells, on the results of two stems; `reduction_prev` tells that the first is twice as high and wide.
+
+    Returns:
+        The results of the last cell and of the second reduction cell.
+    """
+    genotypes.check(genotype, operations.operation_names())
+    if layers < 1:
+        raise ValueError(f"layers={layers}: expected at least 1 cell.")
+    results = list(inputs)
+    for index, (width, reduction) in enumerate(stack(channels, layers)):
+        cell = genotype[2:] if reduction else genotype[:2]
+        name = f"cell{index}"
+        results.append(derived_cell(results[-2:], *cell, width, reduction, reduction_prev, drop_path, name))
+        reduction_prev = reduction
+    return results[-1], results[len(inputs) + reductions(layers)[1]]
+
+
+def _model(images, last, num_classes, auxiliary_logits):
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(last)
+    logits = keras.layers.Dense(num_classes, name="classifier")(pooled)
+    if auxiliary_logits is None:
+        return keras.Model(images, logits)
+    return AuxiliaryModel(images, [logits, auxiliary_logits])
+
+
+def _auxiliary_head(x, num_classes, pool_stride, norm=True):
+    """Logits from the middle of a network; images too small for the pool and a convolution after it skip the pool."""
+    x = keras.layers.ReLU(name="auxiliary_0")(x)
+    if min(x.shape[1:3]) >= 5 + pool_stride:
+        x = keras.layers.AveragePooling2D(5, pool_stride, name="auxiliary_1")(x)
+    x = operations.layers([Conv(), BatchNorm(affine=True), ReLU()], x, 128, "auxiliary", start=2)
+    padding = "valid" if min(x.shape[1:3]) > 1 else "same"
+    x = keras.layers.Conv2D(768, 2, padding=padding, use_bias=False, name="auxiliary_5")(x)
+    x = operations.layers([BatchNorm(affine=True), ReLU()] if norm else [ReLU()], x, 768, "auxiliary", start=6)
+    x = keras.layers.GlobalAveragePooling2D(name="auxiliary_pooling")(x)
+    return keras.layers.Dense(num_classes, name="auxiliary_classifier")(x)
+
+
+class AuxiliaryModel(keras.Model):
+    """A functional model of two outputs, logits and an auxiliary head's; only training sees the latter.
+
+    Args:
+        inputs, outputs: as of a functional `keras.Model`.
+
+    Attributes:
+        auxiliary_weight: what the head's loss counts.
+    """
+
+    auxiliary_weight = 0.4
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        logits, auxiliary = y_pred
+        loss = super().compute_loss(x, y, logits, sample_weight, training)
+        if training:
+            loss += self.auxiliary_weight * super().compute_loss(x, y, auxiliary, sample_weight, training)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+
+
+def inference_model(network):
+    """The part of a trained derived network that is put to use: no auxiliary head, no drop path.
+
+    Args:
+        network: of `cifar_network` or `imagenet_network`; the result shares its layers.
+
+    Returns:
+        A functional `keras.Model` of standard layers, from images to logits.
+    """
+
+    def call(layer, *args, **kwargs):
+        return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
+
+    whole = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+    return keras.Model(whole.inputs, whole.outputs[0])
+
+
+def with_new_classes(model, num_classes, normalization):
+    """A trained classifier with a new last layer, for other images of the same shape.
+
+    Args:
+        model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result
+            shares its other layers.
+        num_classes: number of classes.
+        normalization: mean and standard deviation of the new pixels per channel; they replace those of a
+            Normalization layer if the model starts with one.
+
+    Returns:
+        A functional `keras.Model` from images to logits (batch, num_classes).
+
+    Raises:
+        ValueError: the model does not end in a Dense layer.
+    """
+    mean, std = normalization
+
+    def exchange(layer):
+        if isinstance(layer, keras.layers.Normalization):
+            return _normalization(mean, std)
+        return layer
+
+    activations = keras.layers.Softmax, keras.layers.Activation
+    last = [layer for layer in model.layers if not isinstance(layer, activations)][-1]
+    if not isinstance(last, keras.layers.Dense):
+        raise ValueError(f"its last layer is {type(last).__name__}: expected Dense.")
+    body = keras.models.clone_model(keras.Model(model.inputs, last.input), clone_function=exchange)
+    return keras.Model(body.inputs, keras.layers.Dense(num_classes, name="classifier")(body.outputs[0]))

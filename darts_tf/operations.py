@@ -12,6 +12,8 @@ An operation is a function of the stride that returns its stages; `register_oper
     network = darts_tf.SearchNetwork(primitives=[*darts_tf.PRIMITIVES, "depthwise_7x7"])
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -62,6 +64,17 @@ def get_operation(name):
     if name not in _REGISTRY:
         raise ValueError(f"Unknown operation {name!r}: expected one of {', '.join(_REGISTRY)}.")
     return _REGISTRY[name]
+
+
+def make_operation(name, channels, stride, affine):
+    """Calls the function behind a name.
+
+    Returns:
+        A list of stages, or a Keras layer.
+    """
+    function = get_operation(name)
+    more = {"channels": channels} if "channels" in inspect.signature(function).parameters else {}
+    return function(stride=stride, affine=affine, **more)
 
 
 @register_operation("none")
@@ -155,6 +168,26 @@ def compute_prepared(stages, x, prepared, weights, groups, training, scale=None)
         x, update = stage.finish(x, prepared, tensors, groups, training, **more)
         updates += update
     return (x if scale is None else x * scale), updates
+
+
+def layers(operation, x, channels, name, start=0):
+    """Runs an operation of a derived network.
+
+    Args:
+        operation: list of `Stage`, or a Keras layer.
+        x: `keras.KerasTensor` (batch, height, width, inputs).
+        channels: channels of the result.
+        name: the layer of the stage at place 2 becomes `{name}_2`.
+        start: the place of the first stage.
+
+    Returns:
+        `keras.KerasTensor` (batch, height', width', channels).
+    """
+    if isinstance(operation, keras.layers.Layer):
+        return operation(x)
+    for place, stage in enumerate(operation, start):
+        x = stage.layers(x, channels, f"{name}_{place}")
+    return x
 
 
 @keras.saving.register_keras_serializable("darts_tf")

@@ -1,8 +1,9 @@
 """What operations are made of: a ReLU, a convolution, a batch norm, a pool.
 
-A stage is a small immutable description that says which weights it has and how it computes. Each computes `groups`
-edges at once: the channels of the edges stand side by side, [edge 0's C channels, edge 1's C channels, ...], and a
-convolution does not mix them. One operation on one edge is the same code with `groups=1`.
+A stage is a small immutable description that says which weights it has and how it computes. In the supernet it
+computes `groups` edges at once: the channels of the edges stand side by side, [edge 0's C channels, edge 1's C
+channels, ...], and a convolution does not mix them. One operation on one edge is the same code with `groups=1`. In a
+derived network, which is to open where this package is not installed, a stage is one or a few standard Keras layers.
 
 All convolutions and pools pad symmetrically (k // 2 pixels on both sides, times the dilation), so an image of height H
 becomes one of height ceil(H / stride). Images are float tensors in NHWC.
@@ -31,9 +32,13 @@ class Weight:
     trainable: bool = True
 
 
-def _kernel(name, shape, fan_in):
+def _uniform(fan_in):
     limit = 1 / math.sqrt(fan_in)
-    return Weight(name, shape, (2, 3), keras.initializers.RandomUniform(-limit, limit))
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+def _kernel(name, shape, fan_in):
+    return Weight(name, shape, (2, 3), _uniform(fan_in))
 
 
 def _mean_0_variance_1(shape, dtype=None):
@@ -79,11 +84,37 @@ class Stage:
         """
         raise NotImplementedError
 
+    def layers(self, x, outputs, name):
+        """The stage as standard Keras layers, for one edge of a derived network.
+
+        Args:
+            x: `keras.KerasTensor` (batch, height, width, inputs), of known height and width.
+            outputs: channels of the result, if the stage may choose.
+            name: of the layer that has the weights; others add to it.
+
+        Returns:
+            `keras.KerasTensor` (batch, height', width', outputs).
+        """
+        raise NotImplementedError
+
+
+def _padded(x, sizes, name):
+    """Pads by half of a kernel's (height, width) on every side."""
+    return keras.layers.ZeroPadding2D([size // 2 for size in sizes], name=f"{name}_padding")(x)
+
+
+def _subsampled(x, stride, name):
+    """x[:, ::stride, ::stride]"""
+    return x if stride == 1 else keras.layers.AveragePooling2D(1, stride, name=f"{name}_stride")(x)
+
 
 @dataclasses.dataclass(frozen=True)
 class ReLU(Stage):
     def finish(self, x, prepared, weights, groups, training):
         return tf.nn.relu(x), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.ReLU(name=name)(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +136,20 @@ class Conv(Stage):
             return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
         x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
         return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
+
+    def layers(self, x, outputs, name):
+        strided = self.strides != (1, 1)
+        x = _padded(x, self.size, name) if strided and self.size != (1, 1) else x
+        padding = "valid" if strided else "same"
+        return keras.layers.Conv2D(
+            outputs,
+            self.size,
+            self.strides,
+            padding,
+            use_bias=False,
+            kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
+            name=name,
+        )(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +184,21 @@ class Depthwise(Stage):
         y = kernels.depthwise_same(x, weights[0])
         return (kernels.join_phases(y, amount, prepared) if kind == "phases" else y), []
 
+    def layers(self, x, outputs, name):
+        kind, amount = self.preparation
+        if kind == "subsample":
+            x = _subsampled(x, amount, name)
+        padded = kind == "pad" and self.stride > 1
+        return keras.layers.DepthwiseConv2D(
+            self.size,
+            self.stride if padded else 1,
+            "valid" if padded else "same",
+            dilation_rate=self.dilation if kind == "phases" else 1,
+            use_bias=False,
+            depthwise_initializer=_uniform(self.size**2),
+            name=name,
+        )(_padded(x, [self.size] * 2, name) if padded else x)
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm(Stage):
@@ -161,6 +221,11 @@ class BatchNorm(Stage):
             gamma, beta = gamma * scale, beta * scale if learned else beta
         y, mean, variance = kernels.batch_norm(x, gamma, beta, moving_mean, moving_variance, training)
         return y, [tf.stack([mean, variance])]
+
+    def layers(self, x, outputs, name):
+        return keras.layers.BatchNormalization(
+            momentum=kernels.MOMENTUM, epsilon=kernels.EPSILON, center=self.affine, scale=self.affine, name=name
+        )(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +250,19 @@ class FactorizedReduce(Stage):
         kernel = tf.reshape(kernel, [2, 2, tf.shape(kernel)[2], -1])
         return kernels.grouped_conv2d(x, kernel, 2, "SAME", groups), []
 
+    def layers(self, x, outputs, name):
+        odd = [(0, size % 2) for size in x.shape[1:3]]
+        shifted = keras.layers.ZeroPadding2D(odd, name=f"{name}_padding")(x) if odd != [(0, 0), (0, 0)] else x
+        shifted = keras.layers.Cropping2D([(1, 0), (1, 0)], name=f"{name}_shift")(shifted)
+        halves = [
+            keras.layers.Conv2D(
+                width, 1, 2, use_bias=False, kernel_initializer=_uniform(x.shape[-1]), name=f"{name}_{conv}"
+            )(image)
+            for conv, width, image in (("conv_1", outputs - outputs // 2, x), ("conv_2", outputs // 2, shifted))
+            if width
+        ]
+        return keras.layers.Concatenate(name=name)(halves) if len(halves) > 1 else halves[0]
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool(Stage):
@@ -204,6 +282,11 @@ class Pool(Stage):
         inside = pool(tf.pad(tf.ones_like(x[:1, :, :, :1]), border), 3, self.stride, "VALID")
         return pool(tf.pad(x, border), 3, self.stride, "VALID") / inside, []
 
+    def layers(self, x, outputs, name):
+        # No Keras pool of stride 2 pads both sides, and by something that does not count.
+        pool = keras.layers.MaxPooling2D if self.kind == "max" else keras.layers.AveragePooling2D
+        return _subsampled(pool(3, 1, "same", name=name)(x), self.stride, name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Zero(Stage):
@@ -213,3 +296,6 @@ class Zero(Stage):
 
     def finish(self, x, prepared, weights, groups, training):
         return tf.zeros_like(kernels.subsample(x, self.stride)), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.Rescaling(0.0, name=name)(_subsampled(x, self.stride, name))

@@ -69,7 +69,7 @@ def test_operations_of_the_user_and_a_loss_that_becomes_nan(tmp_path):
         (["--layers=2"], "flag --layers=2: 2 is not integer >= 3"),
         (["--train_portion=1"], "--train_portion=1.0: expected a number between 0 and 1"),
         (["--init_chanels=3"], "Unknown command line flag 'init_chanels'. Did you mean: init_channels"),
-        (["cifar10"], "cifar10: expected flags only"),
+        (["cifar10"], "cifar10: expected no argument and flags"),
         (["--init_channels=5"], "--init_channels=5: expected an even number"),
     ],
 )

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from darts_tf.cells import num_edges, targets
+from darts_tf.convert import layer_and_weight, to_keras_layout
 from darts_tf.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
 
 
@@ -13,7 +14,7 @@ class Tensor:
     """One tensor of the original: which part of which variable of ours it is."""
 
     variable: object
-    kind: str  # "conv", "dense" or "vector"
+    kind: str  # "conv", "depthwise", "dense" or "vector"
     edge: int = 0
     edges: int = 1
 
@@ -24,8 +25,7 @@ class Tensor:
 
     def write(self, whole, value):
         """Writes the tensor into a value of the whole variable."""
-        axes = {"conv": (2, 3, 1, 0), "depthwise": (2, 3, 0, 1), "dense": (1, 0)}.get(self.kind, (0,))
-        whole[self._part()] = value.transpose(axes)
+        whole[self._part()] = to_keras_layout(value, depthwise=self.kind == "depthwise")
 
     def _part(self):
         axis = {"conv": 3, "depthwise": 2, "dense": 1, "vector": 0}[self.kind]
@@ -33,43 +33,44 @@ class Tensor:
         return (slice(None),) * axis + (slice(self.edge * width, (self.edge + 1) * width),)
 
 
-def stage_tensors(stages, variables, edge=0, edges=1, prefix=""):
-    """{name: Tensor} of one operation on one edge; a stage's place in the list is its place in the original."""
+def operation_tensors(operation, name, edge=0):
+    """{(layer, weight): Tensor} of one edge of an operation called `name`, as `convert.layer_and_weight` gives them."""
     found = {}
-    for place, (stage, owned) in enumerate(zip(stages, variables, strict=True)):
+    for place, (stage, owned) in enumerate(zip(operation.stages, operation.variables_by_stage, strict=True)):
+        layer = f"{name}_{place}"
         if isinstance(stage, FactorizedReduce):
-            for name, variable in zip(("conv_1", "conv_2"), owned, strict=True):
-                found[f"{name}.weight"] = Tensor(variable, "conv", edge, edges)
+            for conv, variable in zip(("conv_1", "conv_2"), owned, strict=True):
+                found[f"{layer}_{conv}", "weight"] = Tensor(variable, "conv", edge, operation.groups)
         elif isinstance(stage, (Conv, Depthwise)):
             kind = "conv" if isinstance(stage, Conv) else "depthwise"
-            found[f"{prefix}{place}.weight"] = Tensor(owned[0], kind, edge, edges)
+            found[layer, "weight"] = Tensor(owned[0], kind, edge, operation.groups)
         elif isinstance(stage, BatchNorm) and stage.affine:
-            name = "bn" if any(isinstance(other, FactorizedReduce) for other in stages) else f"{prefix}{place}"
-            found[f"{name}.weight"] = Tensor(owned[0], "vector", edge, edges)
-            found[f"{name}.bias"] = Tensor(owned[1], "vector", edge, edges)
+            found[layer, "weight"] = Tensor(owned[0], "vector", edge, operation.groups)
+            found[layer, "bias"] = Tensor(owned[1], "vector", edge, operation.groups)
     return found
 
 
-def operation_tensors(operation, edge=0, prefix="op."):
-    return stage_tensors(operation.stages, operation.variables_by_stage, edge, operation.groups, prefix)
-
-
-def supernet_tensors(network):
-    """{name: Tensor} of all weights of a `SearchNetwork`."""
-    found = {f"stem.{name}": tensor for name, tensor in operation_tensors(network.stem, prefix="").items()}
+def supernet_tensors(network, names):
+    """{name: Tensor} of the weights of a `SearchNetwork`, for the original's names."""
+    found = operation_tensors(network.stem, "stem")
     for c, cell in enumerate(network.cells):
         for p, operation in enumerate(cell.preprocess):
-            for name, tensor in operation_tensors(operation).items():
-                found[f"cells.{c}.preprocess{p}.{name}"] = tensor
+            found |= operation_tensors(operation, f"cell{c}_preprocess{p}")
         for source, mixed_op in enumerate(cell.mixed_ops):
             for place, node in enumerate(targets(source, cell.nodes)):
-                edge = num_edges(node) + source
+                edge = num_edges(node - 2) + source
                 for index, operation in mixed_op.grouped.items():
-                    for name, tensor in operation_tensors(operation, place).items():
-                        found[f"cells.{c}._ops.{edge}._ops.{index}.{name}"] = tensor
-    found["classifier.weight"] = Tensor(network.classifier.kernel, "dense")
-    found["classifier.bias"] = Tensor(network.classifier.bias, "vector")
-    return found
+                    found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", place)
+    found["classifier", "weight"] = Tensor(network.classifier.kernel, "dense")
+    found["classifier", "bias"] = Tensor(network.classifier.bias, "vector")
+    return by_original_name(found, names)
+
+
+def by_original_name(tensors, names):
+    """Gives tensors the original's names; each has one."""
+    named = {name: tensors[layer_and_weight(name)] for name in names}
+    assert len(named) == len(tensors)
+    return named
 
 
 def assign(tensors, arrays, variable_of=lambda variable: variable):

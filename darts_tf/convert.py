@@ -1,0 +1,208 @@
+"""Turns a checkpoint of the original PyTorch code into a Keras model.
+
+    python -m darts_tf.convert cifar10_model.pt --arch=DARTS_V2 --output=model.keras
+
+The checkpoint is a state dict of a derived network for CIFAR or ImageNet, read by torch
+(pip install 'darts-tf[torch]'), or the same tensors as arrays in a .npz file. Channels, cells and classes are read off
+it. The model takes pixels from 0 to 255 and normalises them as the original did.
+"""
+
+import pathlib
+import re
+
+import numpy as np
+from absl import flags
+
+from darts_tf import commands, files, genotypes
+
+# The original's mean and standard deviation of pixels between 0 and 1, and its image size.
+CIFAR = (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768), 32
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
+
+# From the name of a module there to that of a layer here.
+_RENAMED = (
+    (r"^cells\.(\d+)\.", r"cell\1_"),
+    (r"^(cell\d+_)_ops\.(\d+)", r"\1edge\2"),
+    (r"\._ops\.(\d+)", r".candidate\1"),  # of the supernet
+    (r"^auxiliary_head\.(features\.)?", "auxiliary."),
+    (r"\.(conv_[12])$", r".1.\1"),  # a factorized reduce: ReLU, two convolutions, batch norm
+    (r"\.bn$", ".2"),
+    (r"\.op\.", "."),
+    (r"\.", "_"),
+)
+
+
+class CheckpointError(ValueError):
+    """The checkpoint does not fit the network; the message says which tensor does not."""
+
+
+def layer_and_weight(tensor):
+    """The layer and the part of it that a tensor of the original is.
+
+    Args:
+        tensor: name in the original's state dict, such as "cells.0.preprocess0.op.1.weight".
+
+    Returns:
+        The layer's name, such as "cell0_preprocess0_1", and "weight", "bias", "running_mean" or "running_var".
+    """
+    layer, _, weight = tensor.rpartition(".")
+    for pattern, name in _RENAMED:
+        layer = re.sub(pattern, name, layer)
+    return layer, weight
+
+
+def to_keras_layout(array, depthwise=False):
+    """Transposes (outputs, inputs, height, width) to (height, width, inputs, outputs), (outputs, inputs) likewise.
+
+    With `depthwise`, (channels, 1, height, width) becomes (height, width, channels, 1).
+    """
+    return array.transpose((2, 3, 0, 1) if depthwise else {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+
+
+def set_weights(network, genotype, state):
+    """Sets the weights of a derived network to those of the original.
+
+    Args:
+        network: of `cifar_network` or `imagenet_network`; without an auxiliary head that of the checkpoint is left out.
+        genotype: its `Genotype`.
+        state: {name in the original: array}.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape or belongs to no layer; the network is unchanged.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    values, left = {}, {id(variable): variable for layer in network.layers for variable in _variables(layer).values()}
+    for name, array in state.items():
+        layer_name, weight = layer_and_weight(name)
+        if weight == "num_batches_tracked" or _is_unused(layer_name, layers, genotype):
+            continue
+        variable = _variables(layers[layer_name]).get(weight) if layer_name in layers else None
+        if variable is None:
+            raise CheckpointError(f"it has a tensor {name} {array.shape}, the network has no such weight.")
+        depthwise = type(layers[layer_name]).__name__ == "DepthwiseConv2D"
+        value = to_keras_layout(np.asarray(array), depthwise)
+        if value.shape != tuple(variable.shape):
+            shape = to_original_shape(tuple(variable.shape), depthwise)
+            raise CheckpointError(f"its tensor {name} is {tuple(array.shape)}, the network expects {shape}.")
+        values[id(variable)] = variable, value
+        del left[id(variable)]
+    for variable in left.values():
+        raise CheckpointError(f"it has no tensor for {variable.path} {tuple(variable.shape)} of the network.")
+    for variable, value in values.values():
+        variable.assign(value)
+
+
+def to_original_shape(shape, depthwise=False):
+    """The inverse of `to_keras_layout`, of a shape."""
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        return (inputs, 1, height, width) if depthwise else (outputs, inputs, height, width)
+    return shape[::-1]
+
+
+def _variables(layer):
+    """{name in the original: variable} of a layer."""
+    names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    return {names[variable.name]: variable for variable in layer.variables if variable.name in names}
+
+
+def _is_unused(layer, layers, genotype):
+    """Whether a layer has no place in the network: it is of an auxiliary head, or of a node that leads nowhere."""
+    if layer.startswith("auxiliary_"):
+        return "auxiliary_classifier" not in layers
+    edge = re.match(r"(cell\d+)_edge(\d+)_", layer)
+    if not edge or int(edge[2]) >= max(len(genotype.normal), len(genotype.reduce)):
+        return False
+    return f"{edge[1]}_node{2 + int(edge[2]) // 2}" not in layers
+
+
+def network_for(state, genotype):
+    """An untrained network of the size of a checkpoint, that takes pixels from 0 to 255.
+
+    Raises:
+        CheckpointError: the checkpoint is not of a derived convolutional network.
+    """
+    from darts_tf import networks
+
+    cells = [int(match[1]) for match in (re.match(r"cells\.(\d+)\.", name) for name in state) if match]
+    stem, build, (mean, std, size) = "stem.0.weight", networks.cifar_network, CIFAR
+    if "stem0.0.weight" in state:
+        stem, build, (mean, std, size) = "stem0.3.weight", networks.imagenet_network, IMAGENET
+    missing = [name for name in (stem, "classifier.bias") if name not in state]
+    if missing or not cells:
+        raise CheckpointError(f"it has no tensor {missing[0] if missing else 'cells.0'}: expected a derived network.")
+    first = "stem0.0.weight" if "stem0.0.weight" in state else stem
+    depth = state[first].shape[1]
+    return build(
+        genotype,
+        channels=state[stem].shape[0] // (1 if build is networks.imagenet_network else 3),
+        layers=1 + max(cells),
+        num_classes=state["classifier.bias"].shape[0],
+        image_shape=(size, size, depth),
+        normalization=[[255 * value for value in values[:depth]] for values in (mean, std)],
+    )
+
+
+def read(path):
+    """Reads a checkpoint.
+
+    Returns:
+        {name: array}, without what torch wrapped around it.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+        ImportError: torch is needed and not installed.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise CheckpointError("no such file.")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                state = dict(arrays)
+        else:
+            import torch
+
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+            state = {name: tensor.detach().numpy() for name, tensor in state.items()}
+    except ImportError:
+        raise
+    except Exception as error:  # of every kind: pickle, zip, torch
+        raise CheckpointError(f"not a readable state dict ({type(error).__name__}).") from error
+    return {name.removeprefix("module."): array for name, array in state.items()}
+
+
+def main(argv):
+    if not flags.FLAGS.arch or not flags.FLAGS.output:
+        raise commands.UsageError(f"--{'output' if flags.FLAGS.arch else 'arch'}: expected a value, see --help.")
+    output = pathlib.Path(flags.FLAGS.output)
+    if output.suffix != ".keras" or output.is_dir() or not output.parent.is_dir():
+        raise commands.UsageError(f"--output={output}: expected a file name in an existing folder, ending in .keras.")
+    arch = flags.FLAGS.arch
+    try:
+        genotype = genotypes.read(arch)
+        state = read(argv[1])
+        from darts_tf import runtime
+
+        runtime.configure()
+        from darts_tf import metrics
+
+        network = network_for(state, genotype)
+        set_weights(network, genotype, state)
+    except CheckpointError as error:
+        raise commands.UsageError(f"{argv[1]}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise commands.UsageError(f"--arch={arch}: {error}") from None
+    except ImportError:
+        raise commands.UsageError(f"{argv[1]}: reading it takes torch: pip install 'darts-tf[torch]'") from None
+    files.save_model(network, output)
+    shape = "x".join(str(size) for size in network.input_shape[1:])
+    print(f"{output}: images {shape}, {network.output_shape[-1]} classes, {metrics.parameters(network):,} parameters")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("arch", None, "Its genotype: a published one, a genotype.json, or Genotype(...) text.")
+    flags.DEFINE_string("output", None, "The .keras file to write.")
+    commands.run(main, arguments=["CHECKPOINT"])

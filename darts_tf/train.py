@@ -1,0 +1,304 @@
+"""Trains the network of a genotype, from scratch, and measures it on test images that training has not seen.
+
+What a search found on the digits that come with the package, in a few minutes on a laptop:
+
+    python -m darts_tf.train --arch=runs/a/genotype.json
+
+The network of the paper on CIFAR-10 (its recipe: 600 epochs, a day on a GPU of 2018):
+
+    python -m darts_tf.train --arch=DARTS_V2 --dataset=cifar10 --output=runs/cifar10
+
+A trained model on other data, measured, or trained on for other classes:
+
+    python -m darts_tf.train --evaluate=runs/b/model.keras --dataset=photos/
+    python -m darts_tf.train --init_from=runs/b/model.keras --dataset=photos/ --epochs=20
+
+The run directory gets config.json, history.csv, model.keras (a plain Keras model, from pixels to logits) and
+metrics.json. Where a flag has no default here, --recipe has one.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from darts_tf import commands, genotypes, runs
+from darts_tf.files import save_model, write
+
+FLAGS = flags.FLAGS
+
+# Sections A.2 (CIFAR-10) and A.3 (ImageNet) of the paper.
+CIFAR = {
+    "network": "cifar",
+    "epochs": 600,
+    "batch_size": 96,
+    "init_channels": 36,
+    "layers": 20,
+    "learning_rate": 0.025,
+    "gamma": 0.0,
+    "weight_decay": 3e-4,
+    "auxiliary": True,
+    "drop_path_prob": 0.2,
+    "label_smooth": 0.0,
+    "cutout": True,
+    "flip": True,
+}
+IMAGENET = {
+    **CIFAR,
+    "network": "imagenet",
+    "epochs": 250,
+    "batch_size": 128,
+    "init_channels": 48,
+    "layers": 14,
+    "learning_rate": 0.1,
+    "gamma": 0.97,
+    "weight_decay": 3e-5,
+    "drop_path_prob": 0.0,
+    "label_smooth": 0.1,
+    "cutout": False,
+}
+SMALL = {
+    **CIFAR,
+    "epochs": 40,
+    "batch_size": 32,
+    "init_channels": 16,
+    "layers": 5,
+    "auxiliary": False,
+    "drop_path_prob": 0.1,
+    "cutout": False,
+}
+RECIPES = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL}
+FEW_IMAGES = 10_000
+
+flags.adopt_module_key_flags(runs)
+flags.DEFINE_string(
+    "arch", None, "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, or Genotype(...) text."
+)
+flags.DEFINE_string("init_from", None, "Start from this trained .keras model, whatever its architecture, not --arch.")
+flags.DEFINE_string("evaluate", None, "Train nothing: measure this .keras model on the test images of --dataset.")
+flags.DEFINE_enum(
+    "recipe",
+    None,
+    list(RECIPES),
+    "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, or "
+    "small.",
+)
+
+flags.DEFINE_enum("network", None, ["cifar", "imagenet"], "imagenet makes images 8 times smaller before the cells.")
+flags.DEFINE_integer("init_channels", None, "Channels of the first cell.", lower_bound=2)
+flags.DEFINE_integer("layers", None, "Cells.", lower_bound=1)
+flags.DEFINE_boolean("auxiliary", None, "Train with an auxiliary head at two thirds of the depth.")
+flags.DEFINE_float("auxiliary_weight", 0.4, "What its loss counts.", lower_bound=0)
+flags.DEFINE_float("drop_path_prob", None, "Drop path: the rate grows from 0 to this.", lower_bound=0, upper_bound=0.9)
+
+flags.DEFINE_integer("epochs", None, "Epochs.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Images per batch.", lower_bound=1)
+flags.DEFINE_float("train_portion", 1.0, "Part of the training images to train on; the rest validates each epoch.")
+flags.DEFINE_float("learning_rate", None, "At the start.", lower_bound=0)
+flags.DEFINE_float("learning_rate_min", 0.0, "At the end of the cosine.", lower_bound=0)
+flags.DEFINE_float("gamma", None, "Multiplies the learning rate after each epoch; 0 for a cosine.", lower_bound=0)
+flags.DEFINE_float("weight_decay", None, "L2 decay of the weights.", lower_bound=0)
+flags.DEFINE_float("label_smooth", None, "Label smoothing.", lower_bound=0, upper_bound=0.9)
+flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images.")
+
+
+def main(_):
+    check_flags()
+    genotype = read_genotype() if FLAGS.arch else None
+    output = runs.directory("train") if FLAGS.output or not FLAGS.evaluate else None
+    print("Starting TensorFlow ...", file=sys.stderr)
+    from darts_tf import runtime
+
+    runtime.configure()
+    runs.import_operations()
+    if FLAGS.evaluate:
+        return evaluate(output)
+
+    from darts_tf import metrics, networks
+
+    pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
+    data = runs.load_data(pretrained and pretrained.input_shape[1:])
+    config = configuration(data)
+    batches, steps, valid = make_batches(data, config)
+    network = prepare(pretrained, genotype, data, config)
+    if genotype:
+        config["genotype"] = str(genotype)
+    runs.start(output, config, data)
+    print(f"Training on {runs.describe(data)}; results go to {output}/")
+    fit(network, batches, steps, valid, config, output)
+
+    model = networks.inference_model(network)
+    save_model(model, output / "model.keras")
+    results = metrics.evaluate(model, data.test_batches(), data.class_names)
+    write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+    print(f"\n{metrics.table(results)}\n\nSaved {output}/model.keras and metrics.json")
+
+
+def check_flags():
+    """Raises UsageError for what can be seen without TensorFlow."""
+    given = [name for name in ("arch", "init_from", "evaluate") if getattr(FLAGS, name)]
+    if len(given) != 1:
+        what = f"--{' and --'.join(given)}" if given else "nothing"
+        raise commands.UsageError(f"{what} given: expected one of --arch, --init_from and --evaluate, see --help.")
+    if not 0 < FLAGS.train_portion <= 1:
+        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number above 0, at most 1.")
+    if FLAGS.init_from:
+        for name in ("network", "init_channels", "layers", "auxiliary", "drop_path_prob"):
+            if getattr(FLAGS, name):
+                value = getattr(FLAGS, name)
+                raise commands.UsageError(f"--{name}={value}: expected none, --init_from has an architecture already.")
+
+
+def read_genotype():
+    try:
+        return genotypes.read(FLAGS.arch)
+    except (OSError, ValueError) as error:
+        raise commands.UsageError(f"--arch={FLAGS.arch}: {error}") from None
+
+
+def load_model(path, flag):
+    """An image classifier from a `.keras` file."""
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # of every kind: zip, JSON, layers that are not registered
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise commands.UsageError(f"--{flag}={path}: not a .keras model that opens here: {reason}") from None
+    shapes = [model.input_shape, model.output_shape]
+    if any(isinstance(shape, list) for shape in shapes) or [len(shape) for shape in shapes] != [4, 2]:
+        raise commands.UsageError(f"--{flag}={path}: it maps {shapes[0]} to {shapes[1]}; expected images to classes.")
+    if None in shapes[0][1:]:
+        raise commands.UsageError(f"--{flag}={path}: expected a model of one image size, not {shapes[0]}.")
+    return model
+
+
+def evaluate(output):
+    """Measures the model of --evaluate and prints the result."""
+    from darts_tf import metrics
+
+    model = load_model(FLAGS.evaluate, "evaluate")
+    data = runs.load_data(model.input_shape[1:])
+    if len(data.class_names) != model.output_shape[-1]:
+        raise commands.UsageError(
+            f"--evaluate={FLAGS.evaluate}: it knows {model.output_shape[-1]} classes, {FLAGS.dataset} has "
+            f"{len(data.class_names)}; expected as many."
+        )
+    results = metrics.evaluate(model, data.test_batches(), data.class_names)
+    if output:
+        runs.start(output, {"evaluate": FLAGS.evaluate, "dataset": FLAGS.dataset}, data)
+        write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+    print(metrics.table(results))
+
+
+def configuration(data):
+    """The flags, completed by the recipe."""
+    few = "small" if len(data.y_train) < FEW_IMAGES else "cifar"
+    recipe = FLAGS.recipe or ("imagenet" if FLAGS.dataset.startswith("imagenet2012") else few)
+    defaults = RECIPES[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
+    if data.image_shape[-1] == 1:
+        defaults["flip"] = False
+    if FLAGS.init_from:
+        defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}
+    return runs.configuration(sys.modules[__name__], defaults)
+
+
+def make_batches(data, config):
+    """Training batches, steps per epoch, and validation batches or None."""
+    from darts_tf import datasets
+
+    augmentation = datasets.Augmentation(
+        config["crop_padding"], config["flip"], config["cutout_length"] if config["cutout"] else 0
+    )
+    try:
+        return data.batches(config["batch_size"], augmentation, config["seed"], config["train_portion"])
+    except datasets.DataError as error:
+        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
+
+
+def prepare(pretrained, genotype, data, config):
+    """The network to train, compiled."""
+    import keras
+
+    from darts_tf import networks
+    from darts_tf.optimizers import SGD
+
+    keras.utils.set_random_seed(config["seed"])
+    classes = len(data.class_names)
+    if pretrained:
+        try:
+            network = networks.with_new_classes(pretrained, classes, data.statistics())
+        except ValueError as error:
+            raise commands.UsageError(f"--init_from={FLAGS.init_from}: {error}") from None
+    else:
+        build = {"cifar": networks.cifar_network, "imagenet": networks.imagenet_network}[config["network"]]
+        try:
+            network = build(
+                genotype,
+                config["init_channels"],
+                config["layers"],
+                classes,
+                data.image_shape,
+                auxiliary=config["auxiliary"],
+                drop_path=config["drop_path_prob"] > 0,
+                normalization=data.statistics(),
+            )
+        except ValueError as error:
+            raise commands.UsageError(f"--arch={FLAGS.arch}: {error}") from None
+        network.auxiliary_weight = config["auxiliary_weight"]
+    network.compile(
+        SGD(
+            config["learning_rate"],
+            momentum=config["momentum"],
+            l2=config["weight_decay"],
+            global_clipnorm=config["grad_clip"],
+        ),
+        loss=cross_entropy(config["label_smooth"]),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    return network
+
+
+def cross_entropy(label_smoothing):
+    """Loss of integer labels and logits, for Keras."""
+    import keras
+
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed(y, logits):
+        y = keras.ops.one_hot(keras.ops.reshape(y, [-1]), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(y, logits, from_logits=True, label_smoothing=label_smoothing)
+
+    return smoothed
+
+
+def fit(network, batches, steps, valid, config, output):
+    from darts_tf import callbacks
+
+    rate, epochs = config["learning_rate"], config["epochs"]
+    schedule = (
+        callbacks.exponential_schedule(rate, config["gamma"])
+        if config["gamma"]
+        else callbacks.cosine_schedule(rate, config["learning_rate_min"], epochs)
+    )
+    nan = callbacks.StopOnNaN()
+    network.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        validation_data=valid,
+        callbacks=[
+            schedule,
+            callbacks.DropPathSchedule(config["drop_path_prob"], epochs),
+            nan,
+            callbacks.History(output),
+        ],
+        shuffle=False,
+    )
+    nan.exit_if_stopped("history.csv")
+
+
+if __name__ == "__main__":
+    commands.run(main)

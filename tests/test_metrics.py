@@ -1,0 +1,52 @@
+import keras
+import numpy as np
+import pytest
+
+from darts_tf import metrics
+from darts_tf.genotypes import PUBLISHED
+from darts_tf.networks import cifar_network
+
+
+def test_multiply_adds_are_counted_by_hand():
+    images = keras.Input((8, 6, 3))
+    x = keras.layers.Conv2D(5, 3, 2, "same", use_bias=False)(images)  # 4 x 3 x (3 x 3 x 3 x 5)
+    x = keras.layers.DepthwiseConv2D((1, 3), padding="same")(x)  # 4 x 3 x (3 x 5)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(7)(x))  # 5 x 7
+    assert metrics.multiply_adds(model) == 12 * 135 + 12 * 15 + 35
+    assert metrics.parameters(model) == 135 + 20 + 10 + 42
+    assert metrics.multiply_adds(keras.Sequential([keras.Input((8, 6, 3)), model])) == metrics.multiply_adds(model)
+
+
+@pytest.mark.slow
+def test_multiply_adds_agree_with_the_profiler():
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    model = cifar_network(PUBLISHED["DARTS_V2"], 8, 5, image_shape=(32, 32, 3))
+    call = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec([1, 32, 32, 3]))
+    graph = convert_variables_to_constants_v2(call).graph
+    counted = [op for op in graph.get_operations() if op.type in ("Conv2D", "DepthwiseConv2dNative", "MatMul")]
+    flops = sum(ops.get_stats_for_node_def(graph, op.node_def, "flops").value for op in counted)
+    assert metrics.multiply_adds(model) == flops / 2
+
+
+class Fixed:
+    """Scores instead of a model."""
+
+    trainable_variables, layers = (), ()
+
+    def predict_on_batch(self, x):
+        return x
+
+
+def test_accuracies():
+    scores = np.array([[3, 2, 1, 0, -1, -2, 9], [0, 1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1, 1], [np.nan] * 7])
+    labels = np.array([0, 1, 2, 3])
+    found = metrics.evaluate(Fixed(), [(scores[:3], labels[:3]), (scores[3:], labels[3:])], list("abcdefg"))
+    assert (found["top1"], found["top5"], found["test_images"]) == (0, 0.25, 4)
+    found = metrics.evaluate(Fixed(), [(scores[:3], np.array([6, 6, 0]))], list("abcdefg"))
+    assert found["top1"] == 2 / 3 and found["per_class"] == {"a": 0, "g": 1}
+    assert "66.67% of 3 images" in metrics.table(found) and "a 0.00%, g 100.00%" in metrics.table(found)
