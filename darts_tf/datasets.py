@@ -8,8 +8,11 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.augmentation import Augmentation
+
 DIGITS = pathlib.Path(__file__).parent / "data" / "digits.npz"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+NO_AUGMENTATION = Augmentation()
 SMALLEST = 8  # pixels, since two reduction cells must leave something
 
 
@@ -129,7 +132,8 @@ def load(name, image_size=None, data_dir=None):
     path = pathlib.Path(name)
     if name == "digits":
         with np.load(DIGITS) as arrays:
-            data = _split(arrays["images"], arrays["labels"], [str(digit) for digit in range(10)])
+            images, labels = arrays["images"], arrays["labels"]
+        data = _split(images, labels, _every_fifth(labels), [str(digit) for digit in range(10)])
     elif path.is_dir():
         return _from_folder(path, image_size)
     elif path.suffix == ".npz":
@@ -139,12 +143,14 @@ def load(name, image_size=None, data_dir=None):
     return data.fitted((image_size, image_size, data.image_shape[-1])) if image_size else data
 
 
-def _split(images, labels, class_names):
-    """Makes every fifth image of each class a test image."""
-    labels = np.asarray(labels)
+def _every_fifth(labels):
     test = np.zeros(len(labels), bool)
-    for label in range(len(class_names)):
+    for label in np.unique(labels):
         test[np.flatnonzero(labels == label)[4::5]] = True
+    return test
+
+
+def _split(images, labels, test, class_names):
     return Dataset(images[~test], labels[~test], images[test], labels[test], class_names)
 
 
@@ -181,7 +187,34 @@ def _from_npz(path):
     return Dataset(**arrays, class_names=[str(label) for label in range(labels.max(initial=0) + 1)])
 
 
-def _from_folder(folder, image_size):
+def image_files(folder):
+    """Finds the images of a folder with one folder per class, or with folders train and test (or val) of that kind.
+
+    Args:
+        folder: `pathlib.Path`.
+
+    Returns:
+        Paths (n,), labels (n,) int, whether each is a test image (n,) bool, and the class names. Without a test folder
+        every fifth image of a class is one.
+
+    Raises:
+        DataError: the folder is otherwise.
+    """
+    if (folder / "train").is_dir():
+        for name in ("test", "val"):
+            if any(entry.is_dir() for entry in folder.glob(f"{name}/*")):
+                files, labels, class_names = _class_files(folder / "train")
+                test_files, test_labels, test_names = _class_files(folder / name)
+                if test_names != class_names:
+                    odd = sorted(set(test_names) ^ set(class_names))
+                    raise DataError(f"train and {name} differ in the class {odd[0]}: expected the same folders.")
+                test = np.repeat([False, True], [len(files), len(test_files)])
+                return np.concatenate([files, test_files]), np.concatenate([labels, test_labels]), test, class_names
+    files, labels, class_names = _class_files(folder)
+    return files, labels, _every_fifth(labels), class_names
+
+
+def _class_files(folder):
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [
         [file for file in sorted(entry.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
@@ -195,17 +228,21 @@ def _from_folder(folder, image_size):
         raise DataError(f"no images in its folder {empty[0]}: expected {', '.join(IMAGE_SUFFIXES)} files.")
     if len(classes) < 2:
         raise DataError(f"only the folder {classes[0].name}: {expected}.")
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(inside) for inside in files])
+    return np.array([str(file) for inside in files for file in inside]), labels, [entry.name for entry in classes]
 
+
+def _from_folder(folder, image_size):
+    files, labels, test, class_names = image_files(folder)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        images = list(pool.map(_read_image, (file for inside in files for file in inside)))
+        images = list(pool.map(_read_image, files))
     depth = max(image.shape[-1] for image in images)
     images = [np.repeat(image, depth, axis=-1) if image.shape[-1] < depth else image for image in images]
     if len({image.shape for image in images}) > 1 and not image_size:
         image_size = 32
     if image_size:
         images = np.concatenate([_resized(image[None], image_size, image_size) for image in images])
-    labels = np.repeat(range(len(classes)), [len(inside) for inside in files])
-    return _split(np.asarray(images), labels, [entry.name for entry in classes])
+    return _split(np.asarray(images), labels, test, class_names)
 
 
 def _read_image(file):
@@ -217,7 +254,12 @@ def _read_image(file):
     return image[..., :3] if image.shape[-1] > 2 else image[..., :1]
 
 
-def _from_tfds(name, data_dir):
+def prepared_builder(name, data_dir):
+    """A `tfds.core.DatasetBuilder` of images and labels whose data is on this machine now.
+
+    Raises:
+        DataError: there is no such dataset, or it could not be prepared.
+    """
     import tensorflow_datasets as tfds
 
     expected = "digits, a folder with one folder of images per class, a .npz file, or a name from tensorflow-datasets"
@@ -233,8 +275,14 @@ def _from_tfds(name, data_dir):
     features = builder.info.features
     if not {"image", "label"} <= set(features):
         raise DataError(f"it holds {', '.join(features)}: expected a dataset of image and label.")
+    return builder
+
+
+def _from_tfds(name, data_dir):
+    builder = prepared_builder(name, data_dir)
+    features = builder.info.features
     if None in features["image"].shape:
-        raise DataError("its images differ in size: expected one size, or a folder of images.")
+        raise DataError("its images differ in size: expected one size, a folder of images, or --recipe=imagenet.")
     class_names = list(features["label"].names)
     arrays = {}
     for split in ("train", "test", "validation"):
@@ -243,61 +291,12 @@ def _from_tfds(name, data_dir):
             arrays[split] = whole["image"].numpy(), whole["label"].numpy()
     test = arrays.get("test") or arrays.get("validation")
     if test is None:
-        return _split(*arrays["train"], class_names)
+        images, labels = arrays["train"]
+        return _split(images, labels, _every_fifth(labels), class_names)
     return Dataset(*arrays["train"], *test, class_names)
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training image on the fly: a random crop after padding, a mirror image, a hole.
-
-    padding: pixels of black on every side before the crop to the original size.
-    flip: whether half of the images are mirrored left to right.
-    cutout: height and width of the square whose pixels become the mean (DeVries & Taylor, 2017); 0 for none.
-    """
-
-    padding: int = 0
-    flip: bool = False
-    cutout: int = 0
-
-    def __call__(self, x, seed, mean):
-        """Augments a batch.
-
-        Args:
-            x: images (batch, height, width, depth) of any type, not normalised.
-            seed: (2,) integers; the same seed does the same.
-            mean: (depth,), what fills a hole.
-
-        Returns:
-            float32 images like x.
-        """
-        batch, height, width = tf.unstack(tf.shape(x)[:3])
-        if self.padding:
-            p = self.padding
-            x = tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]])
-            corner = tf.random.stateless_uniform(
-                [2, batch], tf.random.fold_in(seed, 0), maxval=2 * p + 1, dtype=tf.int32
-            )
-            x = tf.gather(x, corner[0][:, None] + tf.range(height), axis=1, batch_dims=1)
-            x = tf.gather(x, corner[1][:, None] + tf.range(width), axis=2, batch_dims=1)
-        if self.flip:
-            mirrored = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
-            x = tf.where(mirrored, x[:, :, ::-1], x)
-        x = tf.cast(x, tf.float32)
-        if not self.cutout:
-            return x
-
-        def outside(size, seed):
-            centre = tf.random.stateless_uniform([batch, 1], seed, maxval=size, dtype=tf.int32)
-            start, pixels = centre - self.cutout // 2, tf.range(size)
-            return (pixels < start) | (pixels >= start + self.cutout)
-
-        rows = outside(height, tf.random.fold_in(seed, 2))
-        columns = outside(width, tf.random.fold_in(seed, 3))
-        return tf.where((rows[:, :, None] | columns[:, None, :])[..., None], x, mean)
-
-
-def training_batches(images, labels, batch_size, statistics, augmentation=Augmentation(), seed=0, normalized=True):
+def training_batches(images, labels, batch_size, statistics, augmentation=NO_AUGMENTATION, seed=0, normalized=True):
     """Endless shuffled batches; every epoch drops the images that do not fill a batch.
 
     All that is random is drawn from (seed, epoch, place in the epoch).
@@ -339,7 +338,7 @@ def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0)):
     return batches.map(lambda x, y: ((tf.cast(x, tf.float32) - mean) / std, y)).prefetch(tf.data.AUTOTUNE)
 
 
-def search_batches(data, batch_size, train_portion=0.5, augmentation=Augmentation(), seed=0):
+def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0):
     """Splits the training images between weights and alphas (section 3.1 of the paper).
 
     Args:

@@ -28,6 +28,6 @@ def save_model(model, path):
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(loss=loss, metrics=["accuracy"], jit_compile=False)
+    model.compile("sgd", loss=loss, metrics=["accuracy"], jit_compile=False)
     with replacing(path) as beside:
         model.save(beside)

@@ -288,8 +288,8 @@ def inference_model(network):
     def call(layer, *args, **kwargs):
         return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
 
-    whole = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
-    return keras.Model(whole.inputs, whole.outputs[0])
+    network = keras.Model(network.inputs, network.outputs[0])
+    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
 
 
 def with_new_classes(model, num_classes, normalization):

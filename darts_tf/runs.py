@@ -85,12 +85,15 @@ def start(output, config, data):
     write(output / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def load_data(image_shape=None):
-    """The dataset that the flags name, made to fit `image_shape` (height, width, depth) if that is given."""
-    from darts_tf import datasets
+def load_data(image_shape=None, streamed=False):
+    """The dataset that the flags name, made to fit `image_shape` (height, width, depth) if that is given.
+
+    With `streamed` it stays on disk.
+    """
+    from darts_tf import datasets, streams
 
     try:
-        data = datasets.load(FLAGS.dataset, FLAGS.image_size, FLAGS.data_dir)
+        data = (streams if streamed else datasets).load(FLAGS.dataset, FLAGS.image_size, FLAGS.data_dir)
         return data.fitted(image_shape) if image_shape else data
     except datasets.DataError as error:
         raise commands.UsageError(f"--dataset={FLAGS.dataset}: {error}") from error

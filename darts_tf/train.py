@@ -80,8 +80,8 @@ flags.DEFINE_enum(
     "recipe",
     None,
     list(RECIPES),
-    "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, or "
-    "small.",
+    "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, else "
+    "small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
 )
 
 flags.DEFINE_enum("network", None, ["cifar", "imagenet"], "imagenet makes images 8 times smaller before the cells.")
@@ -117,7 +117,7 @@ def main(_):
     from darts_tf import metrics, networks
 
     pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
-    data = runs.load_data(pretrained and pretrained.input_shape[1:])
+    data = load_data(pretrained)
     config = configuration(data)
     batches, steps, valid = make_batches(data, config)
     network = prepare(pretrained, genotype, data, config)
@@ -142,6 +142,8 @@ def check_flags():
         raise commands.UsageError(f"{what} given: expected one of --arch, --init_from and --evaluate, see --help.")
     if not 0 < FLAGS.train_portion <= 1:
         raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number above 0, at most 1.")
+    if FLAGS.train_portion < 1 and is_streamed():
+        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected 1 where images stay on disk.")
     if FLAGS.init_from:
         for name in ("network", "init_channels", "layers", "auxiliary", "drop_path_prob"):
             if getattr(FLAGS, name):
@@ -178,7 +180,7 @@ def evaluate(output):
     from darts_tf import metrics
 
     model = load_model(FLAGS.evaluate, "evaluate")
-    data = runs.load_data(model.input_shape[1:])
+    data = load_data(model)
     if len(data.class_names) != model.output_shape[-1]:
         raise commands.UsageError(
             f"--evaluate={FLAGS.evaluate}: it knows {model.output_shape[-1]} classes, {FLAGS.dataset} has "
@@ -189,6 +191,16 @@ def evaluate(output):
         runs.start(output, {"evaluate": FLAGS.evaluate, "dataset": FLAGS.dataset}, data)
         write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     print(metrics.table(results))
+
+
+def is_streamed():
+    """Whether the dataset is ImageNet or of its kind and stays on disk."""
+    return FLAGS.dataset.startswith("imagenet2012") or FLAGS.recipe == "imagenet"
+
+
+def load_data(model):
+    """The dataset, made to fit a model if there is one."""
+    return runs.load_data(model and model.input_shape[1:], streamed=is_streamed())
 
 
 def configuration(data):

@@ -3,14 +3,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from darts_tf import datasets
+from darts_tf import augmentation, datasets
 
 
 def save_png(path, image):
     tf.io.write_file(str(path), tf.io.encode_png(image))
 
 
-ALL = datasets.Augmentation(padding=2, flip=True, cutout=3)
+ALL = augmentation.Augmentation(padding=2, flip=True, cutout=3)
 
 
 def images(count, *shape):
@@ -101,9 +101,9 @@ def test_small_images_are_refused(tmp_path):
         datasets.load(str(tmp_path / "a.npz"))
 
 
-def take(seed, count=8, augmentation=ALL):
+def take(seed, count=8, augment=ALL):
     x, y = images(20, 8, 9, 3), np.arange(20, dtype=np.int32)
-    made = datasets.training_batches(x, y, 6, (np.zeros(3, np.float32), np.ones(3, np.float32)), augmentation, seed)
+    made = datasets.training_batches(x, y, 6, (np.zeros(3, np.float32), np.ones(3, np.float32)), augment, seed)
     return [(x.numpy(), y.numpy()) for x, y in made.take(count)]
 
 
@@ -122,18 +122,18 @@ def test_an_epoch_shows_no_image_twice_and_the_next_is_in_another_order():
 
 
 def test_augmentation():
-    plain = {label: x for xs, ys in take(0, 3, datasets.Augmentation()) for x, label in zip(xs, ys, strict=True)}
+    plain = {label: x for xs, ys in take(0, 3, augmentation.Augmentation()) for x, label in zip(xs, ys, strict=True)}
     original = images(20, 8, 9, 3)
     for label, x in plain.items():
         np.testing.assert_array_equal(x, original[label])
     flipped = [
         (x == original[label]).all()
-        for xs, ys in take(0, 30, datasets.Augmentation(flip=True))
+        for xs, ys in take(0, 30, augmentation.Augmentation(flip=True))
         for x, label in zip(xs, ys, strict=True)
         if (x == original[label]).all() or (x == original[label][:, ::-1]).all()
     ]
     assert len(flipped) == 180 and 60 < sum(flipped) < 120
-    for xs, _ in take(0, 3, datasets.Augmentation(cutout=3)):
+    for xs, _ in take(0, 3, augmentation.Augmentation(cutout=3)):
         assert ((xs == 0).all(axis=-1).sum(axis=(1, 2)) <= 9 + 5).all()
         assert ((xs == 0).all(axis=-1).sum(axis=(1, 2)) >= 4).all()
 
@@ -145,3 +145,39 @@ def test_a_search_splits_the_training_images():
     assert sum(len(y) for _, y in valid) == len(data.y_train) - len(data.y_train) // 4
     with pytest.raises(datasets.DataError, match=r"a batch of 800 is larger than a split .*: expected at most 721"):
         datasets.search_batches(data, 800)
+
+
+def test_training_images_are_not_normalised_and_some_may_validate():
+    data = datasets.load("digits")
+    batches, steps, valid = data.batches(32, augmentation.Augmentation(padding=1, cutout=3), portion=0.75)
+    held_out = np.concatenate([x for x, _ in valid])
+    assert steps == round(0.75 * len(data.y_train)) // 32
+    assert len(held_out) == len(data.y_train) - round(0.75 * len(data.y_train))
+    mean, _ = data.statistics()
+    x, _ = next(iter(batches))
+    values = np.unique(x)
+    assert set(values[values != mean]) <= set(range(17)) and mean in values
+    assert sum(len(y) for _, y in data.test_batches()) == len(data.y_test)
+    with pytest.raises(datasets.DataError, match="there are 144 images to train on: expected at most that"):
+        data.batches(145, augmentation.Augmentation(), portion=0.1)
+
+
+def test_images_are_fitted_to_a_model():
+    data = datasets.load("digits").fitted((10, 12, 3))
+    assert data.image_shape == (10, 12, 3) and (data.x_test[..., 0] == data.x_test[..., 2]).all()
+    with pytest.raises(datasets.DataError, match="3 channels: the model expects 1"):
+        data.fitted((10, 12, 1))
+
+
+def test_a_folder_of_train_and_test(tmp_path):
+    for split, name, number in (("train", "a", 3), ("train", "b", 2), ("test", "a", 1), ("test", "b", 1)):
+        for i in range(number):
+            path = tmp_path / split / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tf.io.encode_png(images(1, 8, 8, 3)[0].astype(np.uint8)).numpy())
+    data = datasets.load(str(tmp_path))
+    assert (len(data.x_train), len(data.x_test), data.class_names) == (5, 2, ["a", "b"])
+    (tmp_path / "test" / "c").mkdir()
+    (tmp_path / "test" / "c" / "0.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
+    with pytest.raises(datasets.DataError, match="train and test differ in the class c"):
+        datasets.load(str(tmp_path))

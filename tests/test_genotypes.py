@@ -4,7 +4,7 @@ from darts_tf import genotypes
 from darts_tf.genotypes import Genotype
 
 CELL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 0)]
-GENOTYPE = Genotype(CELL, [2, 3], CELL[::-1], [3])
+GENOTYPE = Genotype(CELL, [2, 3], CELL[:2], [2])
 
 
 def test_text_and_json_forms():
@@ -37,3 +37,27 @@ def test_what_a_user_may_name(tmp_path):
             genotypes.read(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, a genotype\.json"):
         genotypes.read("DARTS_V3")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"normal": CELL[:3]}, "normal has 3 .operation, node. pairs: expected two for every node"),
+        ({"reduce": []}, "reduce has 0"),
+        (
+            {"reduce": [("sep_conv_3x3", 0), ("sep_conv_3x3", 2)]},
+            "reduce feeds node 2 from node 2: expected one of 0 to 1",
+        ),
+        ({"normal": [("sep_conv_3x3", -1), *CELL[1:]]}, "normal feeds node 2 from node -1"),
+        ({"normal_concat": [2, 4]}, r"normal_concat is \[2, 4\]: expected some of the nodes 0 to 3"),
+        ({"reduce_concat": [1]}, r"reduce_concat is \[1\]: expected some of the nodes 2 to 2"),
+        ({"normal_concat": []}, r"normal_concat is \[\]"),
+    ],
+)
+def test_genotypes_of_no_cell_are_refused(change, message, tmp_path):
+    wrong = GENOTYPE._replace(**change)
+    with pytest.raises(ValueError, match=message):
+        genotypes.check(wrong)
+    (tmp_path / "wrong.json").write_text(wrong.to_json())
+    with pytest.raises(ValueError, match=message):
+        genotypes.read(str(tmp_path / "wrong.json"))
