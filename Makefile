@@ -1,16 +1,24 @@
 # Both set up .venv in this folder first.
 PYTHON ?= python3
 
-.PHONY: search test test-slow lint
+.PHONY: digits test test-slow test-torch lint
 
-search: .venv/ready  ## search a cell on the digits that come with the package
-	.venv/bin/python -m darts_tf.search $(FLAGS)
+# Where `make digits` leaves its two run directories.
+RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
+
+digits: .venv/ready  ## search a cell on the digits that come with the package, then train the network made of it
+	.venv/bin/python -m darts_tf.search --output=$(RUN)/search $(SEARCH_FLAGS)
+	.venv/bin/python -m darts_tf.train --arch=$(RUN)/search/genotype.json --output=$(RUN)/train $(TRAIN_FLAGS)
 
 test: .venv/ready  ## the fast tests
 	.venv/bin/python -m pytest -q
 
 test-slow: .venv/ready  ## the rest of the tests
 	.venv/bin/python -m pytest -q -m slow
+
+test-torch: .venv/ready  ## what needs PyTorch, which it installs
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[torch]'
+	.venv/bin/python -m pytest -q -m "" tests/test_convert.py -k torch
 
 lint: .venv/ready
 	.venv/bin/ruff check .

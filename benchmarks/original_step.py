@@ -1,14 +1,17 @@
-"""Times the search step of the original PyTorch code, for comparison with `benchmarks.search_step`.
+"""Times a step of the original PyTorch code, for comparison with `benchmarks.search_step` and `train_step`.
 
     git clone https://github.com/quark0/darts && pip install torch==2.13.0 numpy absl-py
     python benchmarks/original_step.py --original=darts/cnn [--unrolled]
+    python benchmarks/original_step.py --original=darts/cnn --arch=DARTS_V2 --init_channels=36 --layers=20
 
 Needs a checkout of the original (its commit f276dd3) and PyTorch, in an environment of its own; nothing of this
 package. The original asks for CUDA and for PyTorch 0.3: on a CPU its `.cuda()` does nothing here, and the in-place
-calls of its architect, written (scale, tensor), become today's (tensor, alpha=scale). Prints one JSON line with the
-names of `benchmarks.search_step`.
+calls of its architect, written (scale, tensor), become today's (tensor, alpha=scale). Drop path is off, torchvision,
+which it imports and does not use here, is left out. Prints one JSON line with the names of `benchmarks.timing`.
 """
 
+import contextlib
+import io
 import json
 import resource
 import statistics
@@ -22,6 +25,7 @@ STARTED = time.time()
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("original", None, "The folder cnn/ of a checkout of the original.", required=True)
+flags.DEFINE_string("arch", None, "Train the network of this genotype, with its auxiliary head, instead of searching.")
 flags.DEFINE_boolean("unrolled", False, "Second order.")
 flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.")
 flags.DEFINE_integer("layers", 8, "Cells.")
@@ -37,34 +41,79 @@ def main(_):
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_: self
     for name in ("add_", "sub_", "sub"):
         setattr(torch.Tensor, name, _scaled(getattr(torch.Tensor, name)))
-    import architect
-    import model_search
+    sys.modules["torchvision"] = types.ModuleType("torchvision")
+    for name in ("datasets", "transforms"):
+        module = sys.modules[f"torchvision.{name}"] = types.ModuleType(name)
+        setattr(sys.modules["torchvision"], name, module)
 
     torch.manual_seed(0)
-    criterion = torch.nn.CrossEntropyLoss()
-    network = model_search.Network(FLAGS.init_channels, 10, FLAGS.layers, criterion)
-    optimizer = torch.optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
-    settings = types.SimpleNamespace(momentum=0.9, weight_decay=3e-4, arch_learning_rate=3e-4, arch_weight_decay=1e-3)
-    search = architect.Architect(network, settings)
     x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size)
     y = torch.randint(0, 10, (FLAGS.batch_size,))
+    step = _training(x, y) if FLAGS.arch else _search(x, y)
     ends = []
     for _ in range(1 + FLAGS.steps):
-        search.step(x, y, x, y, 0.025, optimizer, FLAGS.unrolled)
-        optimizer.zero_grad()
-        criterion(network(x), y).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        step()
         ends.append(time.time())
     steps = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]  # noqa: RUF007
     result = {
-        "unrolled": FLAGS.unrolled,
+        **{name: FLAGS[name].value for name in ("arch", "unrolled", "init_channels", "layers", "batch_size")},
         "step_seconds": round(statistics.median(steps), 4),
         "first_step_seconds": round(ends[0] - STARTED, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "torch": torch.__version__,
     }
     print(json.dumps(result))
+
+
+def _optimizer(network):
+    import torch
+
+    return torch.optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
+
+
+def _search(x, y):
+    import architect
+    import model_search
+    import torch
+
+    criterion = torch.nn.CrossEntropyLoss()
+    network = model_search.Network(FLAGS.init_channels, 10, FLAGS.layers, criterion)
+    optimizer = _optimizer(network)
+    settings = types.SimpleNamespace(momentum=0.9, weight_decay=3e-4, arch_learning_rate=3e-4, arch_weight_decay=1e-3)
+    search = architect.Architect(network, settings)
+
+    def step():
+        search.step(x, y, x, y, 0.025, optimizer, FLAGS.unrolled)
+        _descend(network, optimizer, lambda: criterion(network(x), y))
+
+    return step
+
+
+def _training(x, y):
+    import genotypes
+    import model
+    import torch
+
+    criterion = torch.nn.CrossEntropyLoss()
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = model.NetworkCIFAR(FLAGS.init_channels, 10, FLAGS.layers, True, getattr(genotypes, FLAGS.arch))
+    network.drop_path_prob = 0.0
+    optimizer = _optimizer(network)
+
+    def loss():
+        logits, auxiliary = network(x)
+        return criterion(logits, y) + 0.4 * criterion(auxiliary, y)
+
+    return lambda: _descend(network, optimizer, loss)
+
+
+def _descend(network, optimizer, loss):
+    import torch
+
+    optimizer.zero_grad()
+    loss().backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
 
 
 def _scaled(method):

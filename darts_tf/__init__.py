@@ -7,6 +7,9 @@ __version__ = "0.1.0"
 _PLACES = {
     "DARTS": "darts",
     "SearchNetwork": "networks",
+    "cifar_network": "networks",
+    "imagenet_network": "networks",
+    "inference_model": "networks",
     "Genotype": "genotypes",
     "PRIMITIVES": "operations",
     "register_operation": "operations",

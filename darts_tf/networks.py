@@ -150,7 +150,7 @@ def cifar_network(
     drop_path=False,
     normalization=None,
 ):
-    """The network of a genotype for small images (section 3.2 of the paper).
+    """The network of a genotype for small images (appendix A of the paper).
 
     Args:
         genotype: `genotypes.Genotype`.
@@ -186,7 +186,7 @@ def imagenet_network(
     drop_path=False,
     normalization=None,
 ):
-    """The network of a genotype for large images, which its stem makes eight times smaller (section 3.3 of the paper).
+    """The network of a genotype for large images, which its stem makes eight times smaller (appendix A of the paper).
 
     Arguments, result and errors are those of `cifar_network`.
     """

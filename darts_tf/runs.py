@@ -16,8 +16,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     "digits",
-    "digits, a folder with one folder of images per class, a .npz file with x_train, y_train, x_test and y_test, or a "
-    "tensorflow-datasets name such as cifar10.",
+    "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
+    "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
 )
 flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
 flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)

@@ -1,6 +1,6 @@
 """Image sets too large for memory: files are read, cut to size and augmented while training goes on.
 
-This is the pipeline of ImageNet in the paper (section A.3): a random part of the image resized to 224x224, mirrored and
+This is the original's pipeline for ImageNet: a random part of the image resized to 224x224, mirrored and
 changed in colour; for testing the middle of the image.
 """
 

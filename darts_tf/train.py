@@ -4,7 +4,7 @@ What a search found on the digits that come with the package, in a few minutes o
 
     python -m darts_tf.train --arch=runs/a/genotype.json
 
-The network of the paper on CIFAR-10 (its recipe: 600 epochs, a day on a GPU of 2018):
+The network of the paper on CIFAR-10 (its recipe: 600 epochs, more than a day on a GPU of 2018):
 
     python -m darts_tf.train --arch=DARTS_V2 --dataset=cifar10 --output=runs/cifar10
 
@@ -27,7 +27,7 @@ from darts_tf.files import save_model, write
 
 FLAGS = flags.FLAGS
 
-# Sections A.2 (CIFAR-10) and A.3 (ImageNet) of the paper.
+# Appendix A of the paper.
 CIFAR = {
     "network": "cifar",
     "epochs": 600,
@@ -266,9 +266,10 @@ def prepare(pretrained, genotype, data, config):
             global_clipnorm=config["grad_clip"],
         ),
         loss=cross_entropy(config["label_smooth"]),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
     )
+    network.optimizer.build(network.trainable_variables)  # a step that creates variables is traced twice
     return network
 
 
@@ -309,7 +310,7 @@ def fit(network, batches, steps, valid, config, output):
         ],
         shuffle=False,
     )
-    nan.exit_if_stopped("history.csv")
+    nan.exit_if_stopped("the history until then")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from darts_tf import datasets
+from darts_tf import datasets, genotypes
 from darts_tf.files import save_model
 
 TINY = ["--layers=3", "--init_channels=4"]
@@ -57,6 +57,20 @@ def test_a_training_and_its_run_directory(trained):
     assert metrics["parameters"] == sum(np.prod(v.shape) for v in model.trainable_variables)
     for expected in ("Epoch 3/3", "val_accuracy", f"{metrics['top1']:.2%} of 355 images", "multiply-adds", "weakest"):
         assert expected in printed
+
+
+def test_the_step_is_traced_once():
+    from darts_tf import train
+
+    data = datasets.load("digits")
+    config = {**train.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}
+    config |= {"auxiliary": True, "auxiliary_weight": 0.4}
+    network = train.prepare(None, genotypes.from_text(GENOTYPE), data, config)
+    traces, step = [], network.train_step
+    network.train_step = lambda batch: traces.append(1) or step(batch)
+    batches = tf.data.Dataset.from_tensors((data.x_train[:8].astype("float32"), data.y_train[:8])).repeat()
+    network.fit(batches, epochs=2, steps_per_epoch=2, verbose=0, shuffle=False)
+    assert len(traces) == 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""What benchmarks of a training step share: how they measure it and how they say so."""
+
+import itertools
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+
+IMPORTED = time.time()
+
+
+def process_start():
+    """Seconds since the epoch when this process started."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+            return time.time() - float(uptime.read().split()[0]) + ticks / os.sysconf("SC_CLK_TCK")
+    except OSError:  # not Linux: leaves out the start of the interpreter
+        return IMPORTED
+
+
+def time_steps(model, batch, steps, settings):
+    """Runs `fit` on one batch again and again and prints a JSON line.
+
+    step_seconds        median over `steps` steps, after the first
+    first_step_seconds  from the start of the process until the first step is done
+    peak_memory_mb      largest resident set of the process
+
+    Args:
+        model: a compiled Keras model.
+        batch: what its train step takes.
+        steps: int.
+        settings: dict, printed too.
+    """
+    import keras
+    import tensorflow as tf
+
+    ends = []
+    end_of_step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.time()))
+    batches = tf.data.Dataset.from_tensors(batch).repeat(1 + steps)
+    model.fit(batches, callbacks=[end_of_step], verbose=0, shuffle=False)
+
+    seconds = [end - start for start, end in itertools.pairwise(ends)]
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    result = {
+        **settings,
+        "step_seconds": round(statistics.median(seconds), 4),
+        "first_step_seconds": round(ends[0] - process_start(), 2),
+        "peak_memory_mb": round(kilobytes / 1024),
+        "images_per_second": round(settings["batch_size"] / statistics.median(seconds), 2),
+        "device": (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    print(json.dumps(result))
