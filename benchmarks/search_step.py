@@ -1,4 +1,4 @@
-"""Times the search step: `python -m benchmarks.search_step [--unrolled]` prints a JSON line, see `benchmarks.timing`."""
+"""Times the search step: `python -m benchmarks.search_step [--unrolled]` prints one JSON line, see `timing`."""
 
 from absl import app, flags
 

@@ -132,7 +132,8 @@ def load(name, image_size=None, data_dir=None):
     path = pathlib.Path(name)
     if name == "digits":
         with np.load(DIGITS) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
+            # Their pixels go from 0 to 16; elsewhere, in PNG files for example, from 0 to 255.
+            images, labels = np.rint(arrays["images"] * (255 / 16)).astype(np.uint8), arrays["labels"]
         data = _split(images, labels, _every_fifth(labels), [str(digit) for digit in range(10)])
     elif path.is_dir():
         return _from_folder(path, image_size)
