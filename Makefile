@@ -3,12 +3,13 @@ PYTHON ?= python3
 
 .PHONY: digits test test-slow test-torch lint
 
-# Where `make digits` leaves its two run directories.
+# Where `make digits` leaves its run directories.
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-digits: .venv/ready  ## search a cell on the digits that come with the package, then train the network made of it
+digits: .venv/ready  ## search a cell on the digits that come with the package, train the network made of it, export it
 	.venv/bin/python -m darts_tf.search --output=$(RUN)/search $(SEARCH_FLAGS)
 	.venv/bin/python -m darts_tf.train --arch=$(RUN)/search/genotype.json --output=$(RUN)/train $(TRAIN_FLAGS)
+	.venv/bin/python -m export --model=$(RUN)/train/model.keras --name=digits --output=$(RUN)/serving
 
 test: .venv/ready  ## the fast tests
 	.venv/bin/python -m pytest -q

@@ -14,7 +14,7 @@ def run(main, arguments=()):
 
     Args:
         main: function of argv, the program's name and then its arguments without the flags.
-        arguments: what these are called; as many are expected.
+        arguments: what these are called; as many are expected, or more if the last one is "...".
     """
 
     def parse(argv):
@@ -25,10 +25,11 @@ def run(main, arguments=()):
 
     def guarded(argv):
         try:
+            open_end = list(arguments[-1:]) == ["..."]
             extra = argv[1 + len(arguments) :]
-            if extra:
+            if extra and not open_end:
                 raise UsageError(f"{extra[0]}: expected {' '.join(arguments) or 'no argument'} and flags, see --help.")
-            if len(argv) <= len(arguments):
+            if len(argv) <= len(arguments) - open_end:
                 raise UsageError(f"expected {' '.join(arguments)}, see --help.")
             return main(argv)
         except UsageError as error:

@@ -8,15 +8,15 @@ import tempfile
 from absl import logging
 
 
-def configure():
+def configure(training=True):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
-    operation per core. There the passes of TensorFlow's graph optimiser take longer than they save.
+    operation per core. For `training` there, the passes of TensorFlow's graph optimiser take longer than they save.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
-    with _quiet():
+    with quiet():
         import keras  # noqa: F401
         import tensorflow as tf
 
@@ -25,7 +25,7 @@ def configure():
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
-        if not gpus:
+        if training and not gpus:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         tf.zeros([])  # starts the devices, with what they have to say
 
@@ -37,7 +37,7 @@ def _cores():
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Keeps what native code writes to stderr, and shows it only if something fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

@@ -1,0 +1,183 @@
+"""Exports a trained Keras image classifier for TF Serving (SavedModel) and for devices (TFLite).
+
+    python -m export --model=runs/a/model.keras --output=serving
+
+writes serving/NAME/1 (then 2, ...), serving/models.config and batching.config for the server, and serving/tflite/.
+Any classifier saved by Keras will do, whatever made it; it is expected to take pixels as they are in image files.
+The labels are those of the training run beside the model, or of --labels:
+
+    python -m export --model=flowers.keras --labels=flowers.txt --dataset=flowers/ --output=serving
+
+At the end a table compares what was written with the Keras model, on the test images of --dataset.
+"""
+
+import importlib.util
+import pathlib
+import re
+import sys
+
+from absl import flags
+
+from darts_tf import commands
+from darts_tf.files import write
+
+FLAGS = flags.FLAGS
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+COMPARED = 1000  # images, at most
+
+flags.DEFINE_string("model", None, "The .keras file.")
+flags.DEFINE_string("output", None, "A folder for the exported models; made if it is not there.")
+flags.DEFINE_string("name", None, "What the model is called. Default: the file's name without .keras.")
+flags.DEFINE_boolean("saved_model", True, "Write a SavedModel.")
+flags.DEFINE_integer("top_k", 5, "Classes in its answer to encoded images.", lower_bound=1)
+flags.DEFINE_list(
+    "quantize",
+    None,
+    "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all that "
+    "is possible; int8 takes images.",
+)
+flags.DEFINE_string("labels", None, "A file of labels, one per line. Default: those of the run that made the model.")
+flags.DEFINE_string(
+    "dataset",
+    None,
+    "Typical images, for int8 and the table: a name, a folder or a file as in darts_tf.train. Default: the data of the "
+    "run that made the model.",
+)
+flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
+flags.DEFINE_integer("image_size", None, "Height and width, for a model that takes images of all sizes.", lower_bound=8)
+flags.DEFINE_integer("samples", 200, "Training images from which int8 learns the range of each tensor.", lower_bound=1)
+
+
+def main(_):
+    check_flags()
+    print("Starting TensorFlow ...", file=sys.stderr)
+    from darts_tf import runtime
+
+    runtime.configure(training=False)
+    check_packages()
+    from export import comparison, savedmodel, serving, tflite
+
+    classifier = load_classifier()
+    data = load_data(classifier)
+    quantize = FLAGS.quantize
+    if quantize is None:
+        quantize = QUANTIZATIONS if data else QUANTIZATIONS[:-1]
+    images, labels = test_images(data, classifier)
+    expected = classifier.probabilities(images)
+    size = pathlib.Path(FLAGS.model).stat().st_size
+    rows = [comparison.row("Keras", size, classifier.probabilities, images, expected)]
+    name, output = FLAGS.name or pathlib.Path(FLAGS.model).stem, pathlib.Path(FLAGS.output)
+    version = None
+    try:
+        if FLAGS.saved_model:
+            print("Writing the SavedModel ...", file=sys.stderr)
+            version = savedmodel.export(classifier, output / name, FLAGS.top_k)
+            serving.write_configuration(output)
+            size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+            rows.append(comparison.row("SavedModel", size, comparison.saved_model(version), images, expected))
+        for kind in quantize:
+            print(f"Converting to TFLite, {kind} ...", file=sys.stderr)
+            content = tflite.convert(classifier, kind, samples(data) if kind == "int8" else None)
+            kind = kind.replace("none", "float32")
+            (output / "tflite").mkdir(parents=True, exist_ok=True)
+            write(output / "tflite" / f"{name}-{kind}.tflite", content)
+            rows.append(comparison.row(f"TFLite {kind}", len(content), comparison.tflite(content), images, expected))
+    except OSError as error:
+        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+
+    print(comparison.table(rows))
+    if version:
+        print(f"\nSaved {version}/ (docker run ... tensorflow/serving: README.md)")
+    if quantize:
+        print(f"Saved {output}/tflite/{name}-*.tflite")
+    if version and labels is not None:
+        found, probability = savedmodel.ask(version, images[0])
+        actual = classifier.labels[labels[0]]
+        print(f"\n{version} takes a test image of class {actual} for {found} ({probability:.1%}).")
+
+
+def check_flags():
+    """Raises UsageError for what can be seen without TensorFlow."""
+    for name in ("model", "output"):
+        if not FLAGS[name].value:
+            raise commands.UsageError(f"--{name}: expected a value, see --help.")
+    for kind in FLAGS.quantize or []:
+        if kind not in QUANTIZATIONS:
+            raise commands.UsageError(f"--quantize={kind}: expected some of {', '.join(QUANTIZATIONS)}.")
+    output = pathlib.Path(FLAGS.output)
+    if output.exists() and not output.is_dir():
+        raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
+    if FLAGS.name is not None and not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", FLAGS.name):
+        raise commands.UsageError(f"--name={FLAGS.name}: expected letters, digits, '_', '-' and '.'.")
+    if FLAGS.name == "tflite":
+        raise commands.UsageError("--name=tflite: expected another name, that folder is for TFLite files.")
+    if not FLAGS.saved_model and FLAGS.quantize == []:
+        raise commands.UsageError("--nosaved_model and --quantize='': expected something to write.")
+
+
+def check_packages():
+    """Raises UsageError if what only exports need is not installed."""
+    for package in ("ai_edge_litert", "tensorflow_serving"):
+        if importlib.util.find_spec(package) is None:
+            raise commands.UsageError(f"{package} is not installed: pip install 'darts-tf[export]'")
+
+
+def load_classifier():
+    from export import classifier
+
+    labels = None
+    if FLAGS.labels:
+        try:
+            labels = pathlib.Path(FLAGS.labels).read_text().splitlines()
+        except (OSError, ValueError) as error:
+            raise commands.UsageError(f"--labels={FLAGS.labels}: {error}; expected one label per line.") from None
+    try:
+        return classifier.load(FLAGS.model, labels, FLAGS.image_size)
+    except classifier.ModelError as error:
+        raise commands.UsageError(f"--model={FLAGS.model}: {error}") from None
+
+
+def load_data(model):
+    """Images that fit the model, or None if none were named or those of its run are gone."""
+    from darts_tf import datasets, streams
+    from export.classifier import beside
+
+    run = beside(FLAGS.model)
+    name = FLAGS.dataset or run.get("dataset")
+    if name is None:
+        if "int8" in (FLAGS.quantize or []):
+            raise commands.UsageError("--quantize=int8: it learns ranges from images; expected --dataset, too.")
+        return None
+    rooms = streams if name.startswith("imagenet2012") or run.get("recipe") == "imagenet" else datasets
+    try:
+        return rooms.load(name, data_dir=FLAGS.data_dir or run.get("data_dir")).fitted(model.image_shape)
+    except datasets.DataError as error:
+        if FLAGS.dataset or "int8" in (FLAGS.quantize or []):
+            raise commands.UsageError(f"--dataset={name}: {error}") from None
+        print(f"Without --dataset={name}, of the run that made the model: {error}", file=sys.stderr)
+        return None
+
+
+def test_images(data, classifier):
+    """Some test images and their labels; without data random images and None."""
+    import numpy as np
+
+    if data is None:
+        print("No --dataset: comparing on random images.", file=sys.stderr)
+        return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
+    chosen = data.test_batches().unbatch().shuffle(2 * COMPARED, seed=0).take(COMPARED)
+    images, labels = zip(*chosen.as_numpy_iterator(), strict=True)
+    return np.stack(images), np.stack(labels)
+
+
+def samples(data):
+    """Training images, as many as asked for, in random order."""
+    from darts_tf.augmentation import Augmentation
+
+    batches, *_ = data.batches(min(FLAGS.samples, len(data.y_train)), Augmentation())
+    images, _ = next(iter(batches))
+    return images.numpy()
+
+
+if __name__ == "__main__":
+    commands.run(main)
