@@ -6,8 +6,12 @@
 import keras
 import tensorflow as tf
 
+from darts_tf import replicas
 
-def architecture_gradient(loss, weights, alphas, train, valid, virtual_step=None, rate=0.0):
+
+def architecture_gradient(
+    loss, weights, alphas, train, valid, virtual_step=None, rate=0.0, average=lambda tensors: tensors
+):
     """Gradient of the validation loss with respect to alpha (section 2.3 of the paper).
 
     Args:
@@ -17,18 +21,19 @@ def architecture_gradient(loss, weights, alphas, train, valid, virtual_step=None
         virtual_step: function (gradients of weights) -> w', one step of training ahead; without it the gradient is
             first order, with w' = w.
         rate: scalar, the learning rate xi of the virtual step.
+        average: function of nested tensors -> their mean over the replicas, each of which has its own part of a batch.
 
     Returns:
         One tensor per alpha.
     """
     if virtual_step is None:
-        return gradient(loss, weights, alphas, valid, of="alphas")
+        return average(gradient(loss, weights, alphas, valid, of="alphas"))
 
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    ahead = virtual_step(gradient(loss, weights, alphas, train, of="weights"))
+    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights")))
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
-    v, dalpha = gradient(loss, ahead, alphas, valid, of="both")
-    hessian_v = hessian_vector_product(loss, weights, alphas, train, v)
+    v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both"))
+    hessian_v = average(hessian_vector_product(loss, weights, alphas, train, v))
     return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
 
 
@@ -154,7 +159,9 @@ class DARTS(keras.Model):
         train, valid, *_ = data  # train_on_batch adds a weight, which is None
         self._build_all(*train)
         alphas = self.network.arch_variables
-        self.arch_optimizer.apply(self.alpha_gradient(train, valid), alphas)
+        # Keras adds gradients up over the replicas; this one is their mean already.
+        gradients = [gradient / replicas.count() for gradient in self.alpha_gradient(train, valid)]
+        self.arch_optimizer.apply(gradients, alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
             return self._weight_step(*train)
 
@@ -162,19 +169,21 @@ class DARTS(keras.Model):
         """`architecture_gradient` of this model where it stands, for two batches (x, y)."""
         weights, alphas = self.values()
         if not (self.unrolled if unrolled is None else unrolled):
-            return architecture_gradient(self.loss_at, weights, alphas, train, valid)
+            return architecture_gradient(self.loss_at, weights, alphas, train, valid, average=replicas.average)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        return architecture_gradient(self.loss_at, weights, alphas, train, valid, self.virtual_step, rate)
+        return architecture_gradient(
+            self.loss_at, weights, alphas, train, valid, self.virtual_step, rate, replicas.average
+        )
 
     def loss_at(self, weights, alphas, batch):
-        """Training loss of a batch (x, y), a scalar, with these tensors in place of the variables.
+        """Mean loss of this replica's batch (x, y), a scalar, with these tensors in place of the variables.
 
         Changes nothing: what the pass would write (moving statistics) is forgotten.
         """
         x, y = batch
         variables = self.network.weight_variables + self.network.arch_variables
         with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True)):
-            return self.compute_loss(x, y, self.network(x, training=True), training=True)
+            return self.compute_loss(x, y, self.network(x, training=True), training=True) * replicas.count()
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -195,7 +204,7 @@ class DARTS(keras.Model):
             tape.watch([variable.value for variable in variables])
             logits = self.network(x, training=True)
             loss = self.compute_loss(x, y, logits, training=True)
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(x)[0])
+        self._loss_tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
         self.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
         return self.compute_metrics(x, y, logits)
 

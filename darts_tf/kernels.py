@@ -8,8 +8,11 @@ import functools
 
 import tensorflow as tf
 
+from darts_tf import replicas
+
 EPSILON = 1e-5  # of batch norm
 MOMENTUM = 0.9  # of batch norm's moving statistics
+SYNCHRONIZED = "synchronized"  # a kind of training, see `batch_norm`
 
 
 def subsample(x, stride):
@@ -98,15 +101,22 @@ def grouped_conv2d(x, kernel, strides, padding, groups):
 
 
 def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
-    """Normalises x (batch, height, width, channels), by the statistics of the batch if `training`.
+    """Normalises x (batch, height, width, channels).
+
+    Args:
+        training: False normalises by the moving statistics, True by those of the batch, `SYNCHRONIZED` by those of the
+            batches of all replicas.
 
     Returns:
         y like x, and the new moving mean and (unbiased) variance, (channels,).
     """
-    if x.dtype == tf.float64:  # the fused kernel knows no float64
+    if x.dtype == tf.float64 or training == SYNCHRONIZED:  # the fused kernel knows neither
         mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
-        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
         count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
+        if training == SYNCHRONIZED:
+            mean, square = tf.unstack(replicas.average(tf.stack([mean, variance + mean**2])))
+            variance, count = square - mean**2, count * replicas.count()
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
         unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
         pairs = (moving_mean, mean), (moving_variance, unbiased)
         return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)

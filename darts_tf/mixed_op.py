@@ -5,6 +5,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from darts_tf import kernels
 from darts_tf.operations import Operation, compute, compute_prepared, make_operation
 from darts_tf.stages import BatchNorm, Pool, ReLU, Zero
 
@@ -66,7 +67,7 @@ class MixedOp(keras.layers.Layer):
                 tuple((index, _split(operation.stages)[1]) for index, operation in self.shared.items()),
                 tuple((index, operation.stages) for index, operation in self.grouped.items()),
                 len(self.primitives),
-                bool(training),
+                training,
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
             )
@@ -85,7 +86,7 @@ class MixedOp(keras.layers.Layer):
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
             total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
         for index, layers in self.separate.items():
-            parts = [layer(x, training=training) * weights[edge, index] for edge, layer in enumerate(layers)]
+            parts = [layer(x, training=bool(training)) * weights[edge, index] for edge, layer in enumerate(layers)]
             total.append(tf.concat(parts, -1))
         return tf.add_n(total)
 
@@ -147,6 +148,9 @@ def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype):
             results.append(y)
             updates += update
         return tf.add_n(results), tf.concat(updates, -1) if updates else []
+
+    if training == kernels.SYNCHRONIZED:  # what replicas exchange has its own place in the graph of each
+        return edges_at_once
 
     image = tf.TensorSpec([None] * 4, dtype)
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from darts_tf import genotypes, operations
+from darts_tf import genotypes, kernels, operations
 from darts_tf.cells import DropPath, SearchCell, derived_cell, num_edges, rows_by_source
 from darts_tf.operations import PRIMITIVES, Operation, get_operation, stem
 from darts_tf.stages import BatchNorm, Conv, ReLU
@@ -36,6 +36,7 @@ class SearchNetwork(keras.Model):
         nodes: intermediate nodes of a cell, at least 1.
         primitives: names of the candidate operations, at least one of them other than "none".
         stem_multiplier: the stem has `stem_multiplier * channels` channels.
+        sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
@@ -55,6 +56,7 @@ class SearchNetwork(keras.Model):
         nodes=4,
         primitives=PRIMITIVES,
         stem_multiplier=3,
+        sync_batch_norm=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,6 +74,7 @@ class SearchNetwork(keras.Model):
         self.nodes = nodes
         self.primitives = tuple(primitives)
         self.stem_multiplier = stem_multiplier
+        self.sync_batch_norm = sync_batch_norm
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
         self.cells = []
@@ -103,6 +106,8 @@ class SearchNetwork(keras.Model):
             kind: rows_by_source(tf.nn.softmax(tf.convert_to_tensor(alpha)), self.nodes)
             for kind, alpha in self.alphas.items()
         }
+        if training and self.sync_batch_norm:
+            training = kernels.SYNCHRONIZED
         before = last = self.stem(x, training=training)
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
@@ -137,6 +142,7 @@ class SearchNetwork(keras.Model):
             "nodes": self.nodes,
             "primitives": self.primitives,
             "stem_multiplier": self.stem_multiplier,
+            "sync_batch_norm": self.sync_batch_norm,
         }
 
 

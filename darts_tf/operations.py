@@ -146,7 +146,7 @@ def compute(stages, x, weights, groups, training, scale=None):
         x: (batch, height, width, groups * inputs).
         weights: one list of tensors per stage.
         groups: number of edges, an int or a scalar int32 tensor.
-        training: bool, see `Stage`.
+        training: see `Stage`.
         scale: (groups * outputs,), multiplies the result: the architecture weights of this operation.
 
     Returns:

@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from darts_tf import replicas
+
 
 @keras.saving.register_keras_serializable("darts_tf")
 class SGD(keras.optimizers.SGD):
@@ -29,9 +31,13 @@ class SGD(keras.optimizers.SGD):
     # The next two do what Keras does in fewer graph nodes: with hundreds of variables that is seconds of start-up.
 
     def _clip_gradients(self, gradients):
+        gradients = replicas.add(gradients)  # before their norm is taken
         if not self.global_clipnorm:
             return super()._clip_gradients(gradients)
         return tf.clip_by_global_norm(gradients, self.global_clipnorm)[0]
+
+    def _all_reduce_sum_gradients(self, gradients_and_variables):
+        return gradients_and_variables
 
     def _backend_update_step(self, gradients, variables, learning_rate):
         super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))

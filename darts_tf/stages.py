@@ -76,7 +76,7 @@ class Stage:
             x: (batch, height, width, groups * inputs) as `prepare` made it, and `prepared`, what it returned beside x.
             weights: tensors in the order of `weights()`.
             groups: int or scalar int32 tensor.
-            training: bool; batch statistics instead of moving ones.
+            training: whether batch norms take the statistics of the batch, see `kernels.batch_norm`.
 
         Returns:
             The result (batch, height', width', groups * outputs), and the new values of the weights that are not

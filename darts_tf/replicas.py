@@ -1,0 +1,27 @@
+"""Replicas of a model on several devices: how many there are and how their tensors are averaged.
+
+Keras scales the loss of a replica by 1 / count() and its optimizers add gradients up over the replicas, which gives the
+gradient of the mean.
+"""
+
+import tensorflow as tf
+
+
+def count():
+    """Number of replicas that train together, 1 outside of a distribution strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def average(tensors):
+    """The mean of each tensor (a nested structure of them) over the replicas, the same on all."""
+    return _reduced(tf.distribute.ReduceOp.MEAN, tensors)
+
+
+def add(tensors):
+    """The sum of each tensor over the replicas, the same on all."""
+    return _reduced(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def _reduced(operation, tensors):
+    context = tf.distribute.get_replica_context()
+    return tensors if count() == 1 or context is None else context.all_reduce(operation, tensors)
