@@ -76,7 +76,7 @@ def random_part(encoded, size, seed):
         lambda: tf.io.decode_and_crop_jpeg(encoded, tf.concat([begin[:2], extent[:2]], 0), channels=3),
         lambda: tf.slice(_decoded(encoded), begin, extent),
     )
-    return tf.ensure_shape(tf.image.resize(part, size), (*size, 3))
+    return tf.ensure_shape(tf.image.resize(part, size, antialias=True), (*size, 3))
 
 
 def middle_part(encoded, size):

@@ -120,7 +120,7 @@ def load(name, image_size=None, data_dir=None):
         name: "digits" (ships with the package), a folder with one folder of images per class, a `.npz` file with
             x_train, y_train, x_test, y_test, or a name that tensorflow-datasets knows. Where there is no test split,
             every fifth image of a class becomes one.
-        image_size: height and width to resize to; None leaves the images as they are.
+        image_size: height and width to resize to, one number or two; None leaves the images as they are.
         data_dir: where tensorflow-datasets keeps its data; None is its own default.
 
     Returns:
@@ -130,6 +130,8 @@ def load(name, image_size=None, data_dir=None):
         DataError: there is no such data or it cannot be used.
     """
     path = pathlib.Path(name)
+    if isinstance(image_size, int):
+        image_size = image_size, image_size
     if name == "digits":
         with np.load(DIGITS) as arrays:
             # Their pixels go from 0 to 16; elsewhere, in PNG files for example, from 0 to 255.
@@ -141,7 +143,7 @@ def load(name, image_size=None, data_dir=None):
         data = _from_npz(path)
     else:
         data = _from_tfds(name, data_dir)
-    return data.fitted((image_size, image_size, data.image_shape[-1])) if image_size else data
+    return data.fitted((*image_size, data.image_shape[-1])) if image_size else data
 
 
 def _every_fifth(labels):
@@ -189,7 +191,7 @@ def _from_npz(path):
 
 
 def image_files(folder):
-    """Finds the images of a folder with one folder per class, or with folders train and test (or val) of that kind.
+    """Finds the images of a folder with one folder per class, or of folders train and test (or val...) of that kind.
 
     Args:
         folder: `pathlib.Path`.
@@ -202,7 +204,7 @@ def image_files(folder):
         DataError: the folder is otherwise.
     """
     if (folder / "train").is_dir():
-        for name in ("test", "val"):
+        for name in ("test", "val", "valid", "validation"):
             if any(entry.is_dir() for entry in folder.glob(f"{name}/*")):
                 files, labels, class_names = _class_files(folder / "train")
                 test_files, test_labels, test_names = _class_files(folder / name)
@@ -212,7 +214,10 @@ def image_files(folder):
                 test = np.repeat([False, True], [len(files), len(test_files)])
                 return np.concatenate([files, test_files]), np.concatenate([labels, test_labels]), test, class_names
     files, labels, class_names = _class_files(folder)
-    return files, labels, _every_fifth(labels), class_names
+    test = _every_fifth(labels)
+    if not test.any():
+        raise DataError("fewer than 5 images in each class, of which every fifth is for testing: expected more.")
+    return files, labels, test, class_names
 
 
 def _class_files(folder):
@@ -240,9 +245,9 @@ def _from_folder(folder, image_size):
     depth = max(image.shape[-1] for image in images)
     images = [np.repeat(image, depth, axis=-1) if image.shape[-1] < depth else image for image in images]
     if len({image.shape for image in images}) > 1 and not image_size:
-        image_size = 32
+        image_size = 32, 32
     if image_size:
-        images = np.concatenate([_resized(image[None], image_size, image_size) for image in images])
+        images = np.concatenate([_resized(image[None], *image_size) for image in images])
     return _split(np.asarray(images), labels, test, class_names)
 
 

@@ -158,11 +158,13 @@ def read(arch):
     if arch in PUBLISHED:
         return PUBLISHED[arch]
     try:
-        if "(" not in arch and pathlib.Path(arch).is_file():
+        if not arch.lstrip().startswith("Genotype(") and pathlib.Path(arch).is_file():
             genotype = from_json(pathlib.Path(arch).read_text())
         else:
             genotype = from_text(arch)
     except ValueError:
+        if arch.endswith(".json") and not pathlib.Path(arch).exists():
+            raise FileNotFoundError("no such file.") from None
         names = ", ".join(PUBLISHED)
         raise ValueError(
             f"Not a genotype: expected {names}, a genotype.json, or Genotype(normal=[...], ...)."

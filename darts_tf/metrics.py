@@ -16,7 +16,7 @@ def evaluate(model, batches, class_names):
 
     Returns:
         dict: "top1" and "top5" accuracy, "per_class", the top-1 accuracy of each class that has test images,
-        "test_images", "parameters" that are trained, and "multiply_adds" for one image. Accuracies lie between 0 and 1.
+        "test_images", "parameters" that are trained, and `multiply_adds` for one image. Accuracies lie between 0 and 1.
     """
     ranks, labels = [], []
     for x, y in batches:
@@ -48,15 +48,23 @@ def multiply_adds(model):
     """Multiplications of one image by weights of convolutions and dense layers, as the paper counts them.
 
     Args:
-        model: a functional or sequential Keras model of fixed image size.
+        model: a functional or sequential Keras model.
+
+    Returns:
+        int; None if the size of an image is open somewhere in the model.
     """
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            total += multiply_adds(layer)
+            inside = multiply_adds(layer)
+            if inside is None:
+                return None
+            total += inside
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):
+            if None in layer.output.shape[1:3]:
+                return None
             places = math.prod(layer.output.shape[1:3])
             total += places * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) == 4)
     return total
@@ -69,6 +77,8 @@ def table(metrics):
         "test accuracy": f"{metrics['top1']:.2%} of {metrics['test_images']:,} images (top 5: {metrics['top5']:.2%})",
         "weakest classes": ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in weakest),
         "parameters": f"{metrics['parameters']:,}",
-        "multiply-adds": f"{metrics['multiply_adds'] / 1e6:,.1f} million per image",
+        "multiply-adds": "unknown",
     }
+    if metrics["multiply_adds"] is not None:
+        rows["multiply-adds"] = f"{metrics['multiply_adds'] / 1e6:,.1f} million per image"
     return "\n".join(f"{name:<17}{value}" for name, value in rows.items())

@@ -317,7 +317,7 @@ def with_new_classes(model, num_classes, normalization):
     mean, std = normalization
 
     def exchange(layer):
-        if isinstance(layer, keras.layers.Normalization):
+        if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
             return _normalization(mean, std)
         return layer
 

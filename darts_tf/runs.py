@@ -4,7 +4,6 @@ import datetime
 import json
 import pathlib
 import runpy
-import shutil
 
 from absl import flags
 
@@ -12,6 +11,7 @@ from darts_tf import __version__, commands
 from darts_tf.files import write
 
 FLAGS = flags.FLAGS
+FILES = ("config.json", "history.csv", "alphas.npz", "genotype.json", "model.keras", "metrics.json")
 
 flags.DEFINE_string(
     "dataset",
@@ -49,8 +49,13 @@ def configuration(module, defaults):
     return config | {name: value for name, value in defaults.items() if config[name] is None}
 
 
-def directory(command):
-    """The run directory, which does not exist yet unless it is to be overwritten."""
+def directory(command, inputs=()):
+    """The run directory, which does not exist yet unless it is to be overwritten.
+
+    Args:
+        command: part of its default name.
+        inputs: names of flags whose files it must not hold.
+    """
     name = pathlib.Path(FLAGS.dataset).stem
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(FLAGS.output or f"runs/{command}-{name}-{time}")
@@ -58,22 +63,24 @@ def directory(command):
         raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
     if output.is_dir() and any(output.iterdir()) and not FLAGS.overwrite:
         raise commands.UsageError(f"--output={output}: it already holds files; expected a new name, or --overwrite.")
+    for name in inputs:
+        path = pathlib.Path(FLAGS[name].value or "")
+        if path.is_file() and path.resolve().parent == output.resolve():
+            raise commands.UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
     return output
 
 
 def start(output, config, data):
-    """Makes the run directory, empty but for config.json. Only a folder that holds a run is ever replaced."""
+    """Makes the run directory, empty but for config.json; of a run to be overwritten what runs write is removed."""
     import keras
     import tensorflow as tf
 
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / "config.json").exists():
-            raise commands.UsageError(f"--output={output}: it holds files but no run; expected a run to overwrite.")
-        shutil.rmtree(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+    make(output)
+    if any(output.iterdir()):
+        if not FLAGS.overwrite:
+            raise commands.UsageError(f"--output={output}: it holds files now; expected a new name.")
+        for name in FILES:
+            (output / name).unlink(missing_ok=True)
     mean, std = data.statistics()
     config["data"] = {
         "image_shape": data.image_shape,
@@ -85,6 +92,14 @@ def start(output, config, data):
     write(output / "config.json", json.dumps(config, indent=2) + "\n")
 
 
+def make(output):
+    """Makes a folder if it is not there."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+
+
 def load_data(image_shape=None, streamed=False):
     """The dataset that the flags name, made to fit `image_shape` (height, width, depth) if that is given.
 
@@ -92,8 +107,9 @@ def load_data(image_shape=None, streamed=False):
     """
     from darts_tf import datasets, streams
 
+    size = image_shape[:2] if image_shape else FLAGS.image_size
     try:
-        data = (streams if streamed else datasets).load(FLAGS.dataset, FLAGS.image_size, FLAGS.data_dir)
+        data = (streams if streamed else datasets).load(FLAGS.dataset, size, FLAGS.data_dir)
         return data.fitted(image_shape) if image_shape else data
     except datasets.DataError as error:
         raise commands.UsageError(f"--dataset={FLAGS.dataset}: {error}") from error

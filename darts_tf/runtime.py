@@ -37,8 +37,8 @@ def _cores():
 
 
 @contextlib.contextmanager
-def quiet():
-    """Keeps what native code writes to stderr, and shows it only if something fails."""
+def quiet(show_errors=True):
+    """Keeps what native code writes to stderr, and shows it only if something fails and `show_errors`."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         terminal = os.dup(2)
@@ -47,7 +47,8 @@ def quiet():
             yield
         except BaseException:
             kept.seek(0)
-            os.write(terminal, kept.read())
+            if show_errors:
+                os.write(terminal, kept.read())
             raise
         finally:
             os.dup2(terminal, 2)

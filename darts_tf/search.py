@@ -64,7 +64,7 @@ flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 
 def main(_):
     check_flags()
-    output = runs.directory("search")
+    output = runs.directory("search", inputs=["operations"])
     print("Starting TensorFlow ...", file=sys.stderr)
     from darts_tf import runtime
 

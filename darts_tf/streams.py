@@ -90,8 +90,12 @@ def load(name, image_size=None, data_dir=None):
         DataError: there is no such data or it cannot be used.
     """
     path = pathlib.Path(name)
+    if name == "digits" or path.suffix == ".npz":
+        raise datasets.DataError("images stay on disk here: expected a folder, or a name from tensorflow-datasets.")
+    if isinstance(image_size, int):
+        image_size = image_size, image_size
     stream = _from_folder(path) if path.is_dir() else _from_tfds(name, data_dir)
-    return stream.fitted((image_size, image_size, 3)) if image_size else stream
+    return stream.fitted((*image_size, 3)) if image_size else stream
 
 
 def _from_folder(folder):
@@ -127,9 +131,19 @@ def _from_tfds(name, data_dir):
         return examples.map(lambda example: (example["image"], tf.cast(example["label"], tf.int32)))
 
     examples = read("train")
+    count = builder.info.splits["train"].num_examples
 
     def train_examples(epoch, seed):
-        return examples.shuffle(BUFFER, seed=tf.cast(seed, tf.int64) + epoch)
+        own = tf.stack([tf.constant(seed, tf.int64), epoch])
 
-    count = builder.info.splits["train"].num_examples
+        def shuffled(window, images, labels):
+            order = tf.range(tf.size(labels))
+            order = tf.random.experimental.stateless_shuffle(order, tf.random.fold_in(own, window))
+            return tf.data.Dataset.from_tensor_slices((tf.gather(images, order), tf.gather(labels, order)))
+
+        start = tf.random.stateless_uniform([], own, maxval=min(BUFFER, count), dtype=tf.int64)
+        rotated = examples.skip(start).concatenate(examples.take(start))
+        windows = rotated.batch(BUFFER).enumerate()
+        return windows.flat_map(lambda window, batch: shuffled(window, *batch))
+
     return Stream(train_examples, lambda: read(held_out), range(count), list(builder.info.features["label"].names))

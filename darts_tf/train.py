@@ -18,6 +18,7 @@ metrics.json. Where a flag has no default here, --recipe has one.
 """
 
 import json
+import pathlib
 import sys
 
 from absl import flags
@@ -105,14 +106,14 @@ flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images.")
 def main(_):
     check_flags()
     genotype = read_genotype() if FLAGS.arch else None
-    output = runs.directory("train") if FLAGS.output or not FLAGS.evaluate else None
+    output = None if FLAGS.evaluate else runs.directory("train", inputs=["arch", "init_from", "operations"])
     print("Starting TensorFlow ...", file=sys.stderr)
     from darts_tf import runtime
 
     runtime.configure()
     runs.import_operations()
     if FLAGS.evaluate:
-        return evaluate(output)
+        return evaluate()
 
     from darts_tf import metrics, networks
 
@@ -175,8 +176,8 @@ def load_model(path, flag):
     return model
 
 
-def evaluate(output):
-    """Measures the model of --evaluate and prints the result."""
+def evaluate():
+    """Measures the model of --evaluate and prints the result; with --output, writes metrics.json there, too."""
     from darts_tf import metrics
 
     model = load_model(FLAGS.evaluate, "evaluate")
@@ -187,8 +188,9 @@ def evaluate(output):
             f"{len(data.class_names)}; expected as many."
         )
     results = metrics.evaluate(model, data.test_batches(), data.class_names)
-    if output:
-        runs.start(output, {"evaluate": FLAGS.evaluate, "dataset": FLAGS.dataset}, data)
+    if FLAGS.output:
+        output = pathlib.Path(FLAGS.output)
+        runs.make(output)
         write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     print(metrics.table(results))
 

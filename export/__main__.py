@@ -66,8 +66,8 @@ def main(_):
     expected = classifier.probabilities(images)
     size = pathlib.Path(FLAGS.model).stat().st_size
     rows = [comparison.row("Keras", size, classifier.probabilities, images, expected)]
-    name, output = FLAGS.name or pathlib.Path(FLAGS.model).stem, pathlib.Path(FLAGS.output)
-    version = None
+    name, output = model_name(), pathlib.Path(FLAGS.output)
+    version, failed = None, []
     try:
         if FLAGS.saved_model:
             print("Writing the SavedModel ...", file=sys.stderr)
@@ -76,40 +76,52 @@ def main(_):
             size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
             rows.append(comparison.row("SavedModel", size, comparison.saved_model(version), images, expected))
         for kind in quantize:
-            print(f"Converting to TFLite, {kind} ...", file=sys.stderr)
-            content = tflite.convert(classifier, kind, samples(data) if kind == "int8" else None)
-            kind = kind.replace("none", "float32")
+            shown = kind.replace("none", "float32")
+            print(f"Converting to TFLite, {shown} ...", file=sys.stderr)
+            try:
+                content = tflite.convert(classifier, kind, samples(data) if kind == "int8" else None)
+            except tflite.ConversionError as error:
+                failed.append(f"TFLite {shown}: {error}")
+                continue
             (output / "tflite").mkdir(parents=True, exist_ok=True)
-            write(output / "tflite" / f"{name}-{kind}.tflite", content)
-            rows.append(comparison.row(f"TFLite {kind}", len(content), comparison.tflite(content), images, expected))
+            write(output / "tflite" / f"{name}-{shown}.tflite", content)
+            rows.append(comparison.row(f"TFLite {shown}", len(content), comparison.tflite(content), images, expected))
     except OSError as error:
         raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
 
     print(comparison.table(rows))
     if version:
         print(f"\nSaved {version}/ (docker run ... tensorflow/serving: README.md)")
-    if quantize:
+    if len(quantize) > len(failed):
         print(f"Saved {output}/tflite/{name}-*.tflite")
     if version and labels is not None:
         found, probability = savedmodel.ask(version, images[0])
         actual = classifier.labels[labels[0]]
         print(f"\n{version} takes a test image of class {actual} for {found} ({probability:.1%}).")
+    for message in failed:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def model_name():
+    """What the model is called."""
+    return FLAGS.name if FLAGS.name is not None else pathlib.Path(FLAGS.model).stem
 
 
 def check_flags():
     """Raises UsageError for what can be seen without TensorFlow."""
-    for name in ("model", "output"):
-        if not FLAGS[name].value:
-            raise commands.UsageError(f"--{name}: expected a value, see --help.")
+    for flag in ("model", "output"):
+        if not FLAGS[flag].value:
+            raise commands.UsageError(f"--{flag}: expected a value, see --help.")
     for kind in FLAGS.quantize or []:
         if kind not in QUANTIZATIONS:
             raise commands.UsageError(f"--quantize={kind}: expected some of {', '.join(QUANTIZATIONS)}.")
     output = pathlib.Path(FLAGS.output)
     if output.exists() and not output.is_dir():
         raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
-    if FLAGS.name is not None and not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", FLAGS.name):
-        raise commands.UsageError(f"--name={FLAGS.name}: expected letters, digits, '_', '-' and '.'.")
-    if FLAGS.name == "tflite":
+    if not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", model_name()):
+        raise commands.UsageError(f"--name={model_name()}: expected letters, digits, '_', '-' and '.'.")
+    if model_name() == "tflite":
         raise commands.UsageError("--name=tflite: expected another name, that folder is for TFLite files.")
     if not FLAGS.saved_model and FLAGS.quantize == []:
         raise commands.UsageError("--nosaved_model and --quantize='': expected something to write.")
@@ -148,9 +160,15 @@ def load_data(model):
         if "int8" in (FLAGS.quantize or []):
             raise commands.UsageError("--quantize=int8: it learns ranges from images; expected --dataset, too.")
         return None
-    rooms = streams if name.startswith("imagenet2012") or run.get("recipe") == "imagenet" else datasets
+    large = name.startswith("imagenet2012") or (not FLAGS.dataset and run.get("recipe") == "imagenet")
     try:
-        return rooms.load(name, data_dir=FLAGS.data_dir or run.get("data_dir")).fitted(model.image_shape)
+        loaded = (streams if large else datasets).load(
+            name, model.image_shape[:2], FLAGS.data_dir or run.get("data_dir")
+        )
+        data = loaded.fitted(model.image_shape)
+        if len(data.class_names) != len(model.labels):
+            raise datasets.DataError(f"it has {len(data.class_names)} classes: the model has {len(model.labels)}.")
+        return data
     except datasets.DataError as error:
         if FLAGS.dataset or "int8" in (FLAGS.quantize or []):
             raise commands.UsageError(f"--dataset={name}: {error}") from None
@@ -162,12 +180,22 @@ def test_images(data, classifier):
     """Some test images and their labels; without data random images and None."""
     import numpy as np
 
+    from darts_tf import streams
+
     if data is None:
         print("No --dataset: comparing on random images.", file=sys.stderr)
         return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
-    chosen = data.test_batches().unbatch().shuffle(2 * COMPARED, seed=0).take(COMPARED)
-    images, labels = zip(*chosen.as_numpy_iterator(), strict=True)
-    return np.stack(images), np.stack(labels)
+    if isinstance(data, streams.Stream):
+        images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
+        return np.stack(images), np.stack(labels)
+    if data.x_train.max() <= 1:
+        print(
+            "The images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
+            "something else, unless a Rescaling layer in it expects them.",
+            file=sys.stderr,
+        )
+    chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
+    return data.x_test[chosen].astype(np.float32), data.y_test[chosen]
 
 
 def samples(data):

@@ -20,10 +20,12 @@ class Classifier:
 
     model: Keras model from pixels (batch, height, width, depth), as they are in image files, to one score per class.
     labels: the names of the classes.
+    softmax: whether its scores are probabilities, not logits.
     """
 
     model: keras.Model
     labels: list
+    softmax: bool = False
 
     @property
     def image_shape(self):
@@ -44,12 +46,13 @@ class Classifier:
             if asked for, the logits, (batch, classes) float32.
         """
         model = model or self.model
-        softmax = _ends_in_softmax(self.model)
 
         def scores(images):
             y = tf.cast(model(images, training=False), tf.float32)
-            probabilities = y if softmax else tf.nn.softmax(y)
-            return [probabilities, tf.math.log(y) if softmax else y] if logits else [probabilities]
+            probabilities = y if self.softmax else tf.nn.softmax(y)
+            if not logits:
+                return [probabilities]
+            return [probabilities, tf.math.log(tf.maximum(y, np.finfo(np.float32).tiny)) if self.softmax else y]
 
         images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
         return convert_variables_to_constants_v2(tf.function(scores, autograph=False).get_concrete_function(images))
@@ -57,14 +60,31 @@ class Classifier:
     def probabilities(self, images, batch_size=128):
         """Probabilities (n, classes) of images (n, height, width, depth), by Keras."""
         y = self.model.predict(np.asarray(images, np.float32), batch_size, verbose=0)
-        return y if _ends_in_softmax(self.model) else tf.nn.softmax(y).numpy()
+        return y if self.softmax else tf.nn.softmax(y).numpy()
 
 
-def _ends_in_softmax(model):
-    last = model.layers[-1]
-    if isinstance(last, keras.Model):
-        return _ends_in_softmax(last)
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+def _gives_probabilities(model):
+    """Looks at the scores of random images, since a softmax can be written in many ways."""
+    images = np.random.default_rng(0).uniform(0, 255, (4, *model.input_shape[1:])).astype(np.float32)
+    scores = np.asarray(model.predict(images, verbose=0), np.float32)
+    if not np.isfinite(scores).all():
+        raise ModelError("it gives NaN or infinite scores for random images.")
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2):
+        return True
+    if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+        raise ModelError("it ends in a sigmoid: expected one class per image, by logits or a softmax.")
+    return False
+
+
+def _in_float32(model):
+    """The same model without mixed precision, which is for training."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    plain = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    )
+    plain.set_weights(model.get_weights())
+    return plain
 
 
 def load(path, labels=None, image_size=None):
@@ -100,7 +120,9 @@ def load(path, labels=None, image_size=None):
             raise ModelError(f"its images are {shapes[0]}: expected one size, or --image_size.")
         images = keras.Input((image_size, image_size, shapes[0][3]))
         model = keras.Model(images, model(images))
-    return Classifier(model, _labels(path, labels, shapes[1][1]))
+    labels = _labels(path, labels, shapes[1][1])
+    model = _in_float32(model)
+    return Classifier(model, labels, _gives_probabilities(model))
 
 
 def _labels(path, labels, count):

@@ -14,6 +14,7 @@ import os
 import pathlib
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from absl import flags
@@ -104,7 +105,7 @@ class Rest:
 
     def predict(self, encoded):
         version = "" if self.version is None else f"/versions/{self.version}"
-        url = f"http://{self.server}/v1/models/{self.model}{version}:predict"
+        url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model)}{version}:predict"
         instance = {"encoded": {"b64": base64.b64encode(encoded).decode()}}
         body = json.dumps({"signature_name": self.signature, "instances": [instance]}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})

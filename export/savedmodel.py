@@ -64,7 +64,7 @@ def ask(version, image):
     """The first class, and its probability, that a written model gives an image (height, width, depth), 0 to 255."""
     model = tf.saved_model.load(str(version))
     if "serving_bytes" in model.signatures:
-        encoded = tf.io.encode_png(np.asarray(image).astype(np.uint8))[None]
+        encoded = tf.io.encode_png(np.rint(image).astype(np.uint8))[None]
         answer = model.signatures["serving_bytes"](encoded=encoded)
         return answer["classes"][0, 0].numpy().decode(), float(answer["probabilities"][0, 0])
     labels = pathlib.Path(version, "assets", "labels.txt").read_text().splitlines()
@@ -86,8 +86,7 @@ def _module(classifier, top_k, labels):
         return {"probabilities": probabilities, "logits": logits}
 
     def decode(place, encoded):
-        image = tf.io.decode_image(encoded, channels=depth, expand_animations=False)
-        image = tf.image.resize(tf.ensure_shape(image, [None, None, depth]), [height, width], antialias=True)
+        image = tf.image.resize(_decoded(encoded, depth), [height, width], antialias=True)
         return place, tf.clip_by_value(tf.round(image), 0.0, 255.0)
 
     def serving_bytes(encoded):
@@ -114,6 +113,22 @@ def _module(classifier, top_k, labels):
         encoded = tf.TensorSpec([None], tf.string, "encoded")
         signatures["serving_bytes"] = tf.function(serving_bytes, [encoded], autograph=False)
     return module, signatures
+
+
+def _decoded(encoded, depth):
+    """An image file as (height, width, depth). TensorFlow reads GIF and BMP as colour only, JPEG without alpha."""
+    jpeg = tf.io.is_jpeg(encoded)
+    png = tf.equal(tf.strings.substr(encoded, 0, 4), b"\x89PNG")
+
+    def as_is(channels):
+        image = tf.io.decode_image(encoded, channels, expand_animations=False)
+        return tf.cast(tf.ensure_shape(image, [None, None, channels]), tf.float32)
+
+    if depth == 3:
+        return as_is(3)
+    if depth == 1:
+        return tf.cond(jpeg | png, lambda: as_is(1), lambda: tf.image.rgb_to_grayscale(as_is(3)))
+    return tf.cond(png, lambda: as_is(4), lambda: tf.pad(as_is(3), [[0, 0], [0, 0], [0, 1]], constant_values=255.0))
 
 
 def _write_warmup(classifier, name, signatures, path):

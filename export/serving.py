@@ -5,7 +5,9 @@ import pathlib
 from darts_tf.files import write
 
 BATCHING = """\
-max_batch_size { value: 32 }
+max_batch_size { value: 1024 }
+max_execution_batch_size { value: 32 }
+enable_large_batch_splitting { value: true }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 1000 }
 num_batch_threads { value: 4 }

@@ -13,6 +13,10 @@ from darts_tf import runtime
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
 
+class ConversionError(ValueError):
+    """TensorFlow could not convert the model; the message is its own, shortened."""
+
+
 def convert(classifier, quantize="none", samples=None):
     """Converts a classifier.
 
@@ -28,6 +32,9 @@ def convert(classifier, quantize="none", samples=None):
 
     Returns:
         bytes.
+
+    Raises:
+        ConversionError: an operation of the model has no counterpart among the built-in ones.
     """
     graph = classifier.graph(_with_native_dilations(classifier.model), logits=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
@@ -40,8 +47,12 @@ def convert(classifier, quantize="none", samples=None):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: ([np.asarray(image[None], np.float32)] for image in samples)
         converter.inference_input_type = converter.inference_output_type = tf.uint8
-    with warnings.catch_warnings(action="ignore"), runtime.quiet():
-        content = io.BytesIO(converter.convert())
+    try:
+        with warnings.catch_warnings(action="ignore"), runtime.quiet(show_errors=False):
+            content = io.BytesIO(converter.convert())
+    except Exception as error:  # of every kind: what the converter throws is not documented
+        reason = next((line for line in str(error).splitlines() if "error:" in line), str(error).split("\n")[0])
+        raise ConversionError(" ".join(reason.split())[-300:]) from error
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr("labels.txt", "".join(f"{label}\n" for label in classifier.labels))
     return content.getvalue()

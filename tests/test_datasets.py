@@ -76,14 +76,16 @@ def test_tensorflow_datasets(tmp_path):
         (lambda d: d / "empty", "no folders in it: expected one folder of images per class"),
         (lambda d: d / "one", "only the folder cat"),
         (lambda d: d / "bad", r"dog/1.png is not a readable image: expected PNG"),
+        (lambda d: d / "few", "fewer than 5 images in each class, of which every fifth is for testing"),
         (lambda d: "no_such_set", "no such dataset: expected digits, a folder"),
     ],
 )
 def test_unusable_data(make, message, tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("one/cat", "bad/cat", "bad/dog"):
+    for name in ("one/cat", "bad/cat", "bad/dog", "few/cat", "few/dog"):
         (tmp_path / name).mkdir(parents=True)
-        save_png(tmp_path / name / "0.png", images(1, 8, 8, 3)[0])
+        for number in range(4 if "few" in name else 5):
+            save_png(tmp_path / name / f"{number}.png", images(1, 8, 8, 3)[0])
     (tmp_path / "bad/dog/1.png").write_bytes(b"not an image")
     with pytest.raises(datasets.DataError, match=message):
         datasets.load(str(make(tmp_path)))

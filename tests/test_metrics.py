@@ -19,6 +19,14 @@ def test_multiply_adds_are_counted_by_hand():
     assert metrics.multiply_adds(keras.Sequential([keras.Input((8, 6, 3)), model])) == metrics.multiply_adds(model)
 
 
+def test_multiply_adds_of_images_of_open_size_are_unknown():
+    backbone = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3)])
+    model = keras.Sequential([keras.Input((9, 9, 3)), backbone, keras.layers.GlobalMaxPooling2D()])
+    assert metrics.multiply_adds(model) is None
+    found = {"top1": 1, "top5": 1, "test_images": 1, "parameters": 1, "multiply_adds": None, "per_class": {}}
+    assert "unknown" in metrics.table(found)
+
+
 @pytest.mark.slow
 def test_multiply_adds_agree_with_the_profiler():
     import tensorflow as tf

@@ -129,6 +129,13 @@ def test_new_classes_keep_all_other_weights(head):
         with_new_classes(keras.Model(model.inputs, model.get_layer("pooling").output), 3, ([1, 2], [3, 4]))
 
 
+def test_a_normalization_in_the_middle_stays():
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.Normalization(mean=[0.5], variance=[0.1], name="inner")(keras.layers.Rescaling(1 / 255)(images))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    assert with_new_classes(model, 3, ([9], [9])).get_layer("inner") is model.get_layer("inner")
+
+
 def test_operations_of_the_user_may_be_layers():
     @operations.register_operation("conv_test")
     def conv_test(stride, affine, channels):

@@ -47,6 +47,7 @@ def test_an_epoch_is_a_shuffle_of_all_files(folder):
     stream = streams.load(str(folder))
 
     def shown(epoch, seed):
+        epoch = tf.constant(epoch, tf.int64)
         return [image for image, _ in stream.train(epoch, seed).as_numpy_iterator()]
 
     assert len(set(shown(0, 0))) == 9
@@ -77,6 +78,12 @@ def test_a_name_of_tensorflow_datasets(tmp_path, folder):
     assert (steps, stream.class_names) == (3, ["blue", "red"])
     x, _ = next(iter(batches))
     assert x.shape == (3, 16, 16, 3)
+    tf.random.set_seed(5)  # as a training does
+
+    def shown(epoch):
+        return [image for image, _ in stream.train(tf.constant(epoch, tf.int64), 0).as_numpy_iterator()]
+
+    assert sorted(shown(0)) == sorted(shown(1)) and shown(0) == shown(0) != shown(1)
     assert sum(len(y) for _, y in stream.test_batches()) == 4
     with pytest.raises(datasets.DataError, match=r"its images differ in size: .* or --recipe=imagenet"):
         datasets.load("photos", data_dir=str(tmp_path))

@@ -76,6 +76,8 @@ def test_the_step_is_traced_once():
 @pytest.mark.slow
 def test_evaluation_prints_the_same_metrics(trained, tmp_path):
     output, printed = trained
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "notes.txt").write_text("kept")
     done = run(f"--evaluate={output}/model.keras", f"--output={tmp_path}/again")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and done.stdout.strip() in printed
@@ -144,6 +146,8 @@ def test_a_loss_that_becomes_nan(tmp_path):
         ([f"--arch={GENOTYPE.replace('1)', '2)')}"], "normal feeds node 2 from node 2: expected one of 0 to 1"),
         ([f"--arch={GENOTYPE.replace('concat=[2]', 'concat=[2, 3]')}"], "normal_concat is [2, 3]: expected some of"),
         (["--arch=DARTS_V2", "--train_portion=0"], "--train_portion=0.0: expected a number above 0, at most 1"),
+        (["--arch=FOLDER/run/genotype.json", "--overwrite"], "genotype.json is in it; expected another folder"),
+        (["--arch=FOLDER/typo/genotype.json"], "genotype.json: no such file"),
         (["--init_from=a.keras", "--layers=5"], "--layers=5: expected none, --init_from has an architecture already"),
     ],
 )
@@ -171,6 +175,10 @@ def test_wrong_input(arguments, message, tmp_path):
 
 def check_refusal(arguments, message, folder):
     (folder / "broken.json").write_text('{"normal": [')
+    if arguments and "FOLDER/run" in arguments[0]:
+        (folder / "run").mkdir()
+        (folder / "run" / "genotype.json").write_text(genotypes.PUBLISHED["DARTS_V1"].to_json())
+    arguments = [argument.replace("FOLDER", str(folder)) for argument in arguments]
     arguments = [argument.replace("BROKEN", f"{folder}/broken.json") for argument in arguments]
     before = set(folder.iterdir())
     done = run(*arguments, f"--output={folder}/run")
