@@ -12,10 +12,10 @@ digits: .venv/ready  ## search a cell on the digits that come with the package, 
 	.venv/bin/python -m export --model=$(RUN)/train/model.keras --name=digits --output=$(RUN)/serving
 
 test: .venv/ready  ## the fast tests
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n auto --dist loadfile
 
 test-slow: .venv/ready  ## the rest of the tests
-	.venv/bin/python -m pytest -q -m slow
+	.venv/bin/python -m pytest -q -m slow -n auto --dist loadfile
 
 test-torch: .venv/ready  ## what needs PyTorch, which it installs
 	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[torch]'

@@ -127,7 +127,7 @@ class DARTS(keras.Model):
         """Creates all variables, given batches or their specs. A step that creates some is traced a second time."""
         if self._has_all:  # a retrace within an epoch must not reset the metrics
             return
-        with tf.init_scope():
+        with tf.init_scope(), self.distribute_strategy.scope():
             self.build(x.shape)
             self._build_optimizers()
             x, y = (tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in (x, y))

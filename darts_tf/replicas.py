@@ -7,6 +7,22 @@ gradient of the mean.
 import tensorflow as tf
 
 
+def strategy(name):
+    """A distribution strategy by name.
+
+    Args:
+        name: "none", "mirrored" (all GPUs of this machine, or without one all logical CPU devices) or "auto", which is
+            mirrored where there is more than one GPU.
+
+    Returns:
+        `tf.distribute.Strategy`. A process may make only one: their exchanges get mixed up.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+    return tf.distribute.get_strategy()
+
+
 def count():
     """Number of replicas that train together, 1 outside of a distribution strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -4,6 +4,7 @@ import datetime
 import json
 import pathlib
 import runpy
+import sys
 
 from absl import flags
 
@@ -25,6 +26,15 @@ flags.DEFINE_string("output", None, "Run directory. Default: runs/COMMAND-DATASE
 flags.DEFINE_boolean("overwrite", False, "Replace a run that --output already holds.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0)
 flags.DEFINE_string("operations", None, "A Python file that registers operations of your own.")
+
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "none", "mirrored"],
+    "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several.",
+)
+flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
+flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
 
 flags.DEFINE_integer(
     "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
@@ -123,6 +133,26 @@ def import_operations():
         runpy.run_path(FLAGS.operations)
     except Exception as error:
         raise commands.UsageError(f"--operations={FLAGS.operations}: {type(error).__name__}: {error}") from error
+
+
+def start_tensorflow():
+    """Starts TensorFlow as the flags say.
+
+    Returns:
+        The `tf.distribute.Strategy` to make models under.
+    """
+    print("Starting TensorFlow ...", file=sys.stderr)
+    from darts_tf import replicas, runtime
+
+    runtime.configure(cpu_devices=FLAGS.cpu_devices)
+    return replicas.strategy(FLAGS.strategy)
+
+
+def check_batch_size(batch_size, strategy):
+    """Raises UsageError for a batch that cannot be divided among the replicas."""
+    count = strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise commands.UsageError(f"--batch_size={batch_size}: expected a multiple of {count}, one part per device.")
 
 
 def describe(data):

@@ -8,11 +8,15 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True):
+def configure(training=True, cpu_devices=1):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
     operation per core. For `training` there, the passes of TensorFlow's graph optimiser take longer than they save.
+
+    Args:
+        training: whether this is for training.
+        cpu_devices: logical devices to make of the CPU.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
@@ -22,6 +26,10 @@ def configure(training=True):
 
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(_cores())
+        if cpu_devices > 1:
+            device = tf.config.list_physical_devices("CPU")[0]
+            parts = [tf.config.LogicalDeviceConfiguration() for _ in range(cpu_devices)]
+            tf.config.set_logical_device_configuration(device, parts)
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

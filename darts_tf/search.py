@@ -65,12 +65,9 @@ flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 def main(_):
     check_flags()
     output = runs.directory("search", inputs=["operations"])
-    print("Starting TensorFlow ...", file=sys.stderr)
-    from darts_tf import runtime
-
-    runtime.configure()
+    strategy = runs.start_tensorflow()
     data = runs.load_data()
-    search, batches, steps, valid, config = prepare(data)
+    search, batches, steps, valid, config = prepare(data, strategy)
 
     import keras
 
@@ -105,8 +102,8 @@ def check_flags():
         raise commands.UsageError(f"--init_channels={FLAGS.init_channels}: expected an even number.")
 
 
-def prepare(data):
-    """Model, batches and configuration of the search, from the flags.
+def prepare(data, strategy):
+    """Model, batches and configuration of the search, from the flags, for the replicas of a strategy.
 
     Returns:
         The compiled `DARTS`, training batches, steps per epoch, validation batches, and the configuration as a dict.
@@ -141,21 +138,28 @@ def prepare(data):
     except datasets.DataError as error:
         raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from error
 
-    network = SearchNetwork(
-        config["init_channels"], config["layers"], len(data.class_names), config["nodes"], config["primitives"]
-    )
-    search = DARTS(network, unrolled=config["unrolled"])
-    search.compile(
-        optimizer=SGD(
-            config["learning_rate"],
-            momentum=config["momentum"],
-            l2=config["weight_decay"],
-            global_clipnorm=config["grad_clip"],
-        ),
-        arch_optimizer=Adam(config["arch_learning_rate"], l2=config["arch_weight_decay"]),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    runs.check_batch_size(config["batch_size"], strategy)
+    with strategy.scope():
+        network = SearchNetwork(
+            config["init_channels"],
+            config["layers"],
+            len(data.class_names),
+            config["nodes"],
+            config["primitives"],
+            sync_batch_norm=config["sync_batch_norm"],
+        )
+        search = DARTS(network, unrolled=config["unrolled"])
+        search.compile(
+            optimizer=SGD(
+                config["learning_rate"],
+                momentum=config["momentum"],
+                l2=config["weight_decay"],
+                global_clipnorm=config["grad_clip"],
+            ),
+            arch_optimizer=Adam(config["arch_learning_rate"], l2=config["arch_weight_decay"]),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
     return search, batches, steps, valid, config
 
 

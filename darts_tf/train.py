@@ -107,27 +107,28 @@ def main(_):
     check_flags()
     genotype = read_genotype() if FLAGS.arch else None
     output = None if FLAGS.evaluate else runs.directory("train", inputs=["arch", "init_from", "operations"])
-    print("Starting TensorFlow ...", file=sys.stderr)
-    from darts_tf import runtime
-
-    runtime.configure()
+    strategy = runs.start_tensorflow()
     runs.import_operations()
     if FLAGS.evaluate:
         return evaluate()
 
     from darts_tf import metrics, networks
 
-    pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
+    with strategy.scope():
+        pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
     data = load_data(pretrained)
     config = configuration(data)
     batches, steps, valid = make_batches(data, config)
-    network = prepare(pretrained, genotype, data, config)
+    runs.check_batch_size(config["batch_size"], strategy)
+    with strategy.scope():
+        network = prepare(pretrained, genotype, data, config)
     if genotype:
         config["genotype"] = str(genotype)
     runs.start(output, config, data)
     print(f"Training on {runs.describe(data)}; results go to {output}/")
     fit(network, batches, steps, valid, config, output)
 
+    synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
     save_model(model, output / "model.keras")
     results = metrics.evaluate(model, data.test_batches(), data.class_names)
@@ -271,8 +272,18 @@ def prepare(pretrained, genotype, data, config):
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
     )
+    synchronize_batch_norms(network, config["sync_batch_norm"])
     network.optimizer.build(network.trainable_variables)  # a step that creates variables is traced twice
     return network
+
+
+def synchronize_batch_norms(network, synchronized):
+    """Whether batch norms take the statistics of all replicas while training."""
+    import keras
+
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
 
 
 def cross_entropy(label_smoothing):

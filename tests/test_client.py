@@ -130,14 +130,15 @@ def test_what_the_server_does_not_have(servers, kind, more, message, images):
 
 
 def test_no_server_and_no_answer(kind, images):
-    silent = socket.socket()
-    silent.bind(("localhost", 0))
-    port = silent.getsockname()[1]
+    port = free_port()
     with pytest.raises(client.ServerError, match=f"no server answers at localhost:{port}"):
         connect((f"localhost:{port}",) * 2, kind).predict(png(images[0]))
-    silent.listen()
-    with silent, pytest.raises(client.ServerError, match=f"localhost:{port} did not answer within 0.5 s"):
-        connect((f"localhost:{port}",) * 2, kind, timeout=0.5).predict(png(images[0]))
+    with socket.socket() as silent:
+        silent.bind(("localhost", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        with pytest.raises(client.ServerError, match=f"localhost:{port} did not answer within 1 s"):
+            connect((f"localhost:{port}",) * 2, kind, timeout=1.0).predict(png(images[0]))
 
 
 def test_something_else_than_a_server():

@@ -1,0 +1,59 @@
+"""Two replicas of a search or a training do what one device does."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+def found(case, *flags):
+    command = [sys.executable, HERE / "two_devices.py", case, *map(str, flags)]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_each_average_of_the_architecture_gradient_is_needed_where_it_is():
+    result = found("averages")
+    right, *wrong = result["errors"]
+    assert right < 1e-9 * result["size"]
+    assert min(wrong) > 1e-3 * result["size"]
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_replicas_with_the_same_batch_equal_one_device(unrolled):
+    differences = found("search", unrolled, False, True)
+    assert differences["bitwise"]
+    assert differences["weights"] < 1e-6 and differences["alphas"] < 1e-6 and differences["loss"] < 1e-6
+    assert differences["moved"] > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_a_batch_over_replicas_equals_one_device_if_batch_norms_are_synchronised(unrolled):
+    differences = found("search", unrolled, True, False)
+    assert differences["bitwise"]
+    assert differences["weights"] < 1e-5 and differences["alphas"] < 1e-5 and differences["loss"] < 1e-5
+
+
+def test_training_of_a_derived_network_over_replicas():
+    assert found("train")["weights"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_the_commands(command, tmp_path):
+    more = {"search": ["--nodes=1"], "train": ["--arch=DARTS_V2", "--auxiliary", "--sync_batch_norm"]}[command]
+    flags = ["--strategy=mirrored", "--cpu_devices=2", "--layers=3", "--init_channels=4", "--epochs=1"]
+    run = [sys.executable, "-m", f"darts_tf.{command}", *flags, *more]
+    done = subprocess.run([*run, f"--output={tmp_path}/run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / {"search": "genotype.json", "train": "model.keras"}[command]).exists()
+    refused = [*run, "--batch_size=9", f"--output={tmp_path}/other"]
+    done = subprocess.run(refused, capture_output=True, text=True, check=False)
+    assert not (tmp_path / "other").exists()
+    assert done.returncode == 2 and "--batch_size=9: expected a multiple of 2, one part per device" in done.stderr

@@ -1,0 +1,127 @@
+"""Runs one case of `test_replicas` in a process with two logical CPU devices, and prints what it found as JSON."""
+
+import json
+import sys
+
+from darts_tf import runtime
+
+runtime.configure(cpu_devices=2)
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from darts_tf import DARTS, SearchNetwork, genotypes, replicas  # noqa: E402
+from darts_tf.darts import architecture_gradient  # noqa: E402
+from darts_tf.networks import cifar_network  # noqa: E402
+from darts_tf.optimizers import SGD, Adam  # noqa: E402
+
+STEPS = 5
+mirrored = replicas.strategy("mirrored")
+single = replicas.strategy("none")
+
+
+def batches(count, image_shape, twice):
+    """`count` pairs of batches of 8 images; with `twice` each image is in a batch twice, once for each replica."""
+    draw = np.random.default_rng(0)
+    pairs = []
+    for _ in range(count):
+        x = draw.normal(size=(2, 8, *image_shape)).astype(np.float32)
+        y = draw.integers(0, 3, (2, 8)).astype(np.int32)
+        if twice:
+            x, y = (np.concatenate([value, value], axis=1) for value in (x, y))
+        pairs.append(((x[0], y[0]), (x[1], y[1])))
+    stacked = tf.nest.map_structure(lambda *values: np.stack(values), *pairs)
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+def searched(strategy, unrolled, sync_batch_norm, twice):
+    with strategy.scope():
+        keras.utils.set_random_seed(1)
+        network = SearchNetwork(
+            4, 3, 3, nodes=1, primitives=["skip_connect", "sep_conv_3x3"], sync_batch_norm=sync_batch_norm
+        )
+        search = DARTS(network, unrolled=unrolled)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        search.compile(SGD(0.025, global_clipnorm=0.5), Adam(3e-3), loss, metrics=["accuracy"])
+    history = search.fit(batches(STEPS, (8, 8, 3), twice), verbose=0, shuffle=False).history
+    return search, history
+
+
+def difference(ours, theirs):
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def search_case(unrolled, sync_batch_norm, twice):
+    (one, logs), (two, logs_of_two) = (
+        searched(strategy, unrolled, sync_batch_norm, twice and strategy is mirrored) for strategy in (single, mirrored)
+    )
+    alphas = [alpha.value.values for alpha in two.network.arch_variables]
+    return {
+        "weights": difference(one.network.weight_variables, two.network.weight_variables),
+        "alphas": difference(one.network.arch_variables, two.network.arch_variables),
+        "loss": abs(logs["loss"][0] - logs_of_two["loss"][0]),
+        "bitwise": all(np.array_equal(value, values[0]) for values in alphas for value in values),
+        "moved": difference(two.network.arch_variables, [np.zeros((2, 2))] * 2),
+    }
+
+
+def train_case():
+    """A derived network with synchronised batch norms, the batch split, against one device."""
+    pairs = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+    genotype = genotypes.Genotype(pairs, [2], pairs, [2])
+    trained = []
+    for strategy in (single, mirrored):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            network = cifar_network(genotype, 4, 3, 3, (8, 8, 3), auxiliary=True)
+            for layer in network.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = True
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            network.compile(SGD(0.025, global_clipnorm=0.5), loss, jit_compile=False)
+        network.fit(batches(STEPS, (8, 8, 3), False).map(lambda train, _: train), verbose=0, shuffle=False)
+        trained.append(network.trainable_variables)
+    return {"weights": difference(*trained)}
+
+
+def averages_case():
+    """The gradient of a small problem, its batch split over replicas, with each average left out in turn."""
+    draw = np.random.default_rng(0)
+    w, a = (tf.constant(draw.normal(size=(4, 4)) / 2) for _ in range(2))
+    train, valid = (tf.constant(draw.normal(size=(6, 4))) for _ in range(2))
+
+    def loss(weights, alphas, x):
+        return tf.reduce_mean(tf.tanh(tf.tanh(x @ weights[0]) @ (alphas[0] * weights[0])) ** 2)
+
+    def ahead(gradients):
+        return [w - 0.5 * gradients[0]]
+
+    @tf.function
+    def whole():
+        return architecture_gradient(loss, [w], [a], train, valid, ahead, 0.5)[0]
+
+    def split(left_out):
+        def step():
+            calls = []
+
+            def average(tensors):
+                calls.append(None)
+                return tensors if len(calls) - 1 == left_out else replicas.average(tensors)
+
+            half = tf.distribute.get_replica_context().replica_id_in_sync_group
+            parts = [tf.split(x, 2)[0] if half == 0 else tf.split(x, 2)[1] for x in (train, valid)]
+            dalpha = architecture_gradient(loss, [w], [a], *parts, ahead, 0.5, average)[0]
+            assert len(calls) == 3
+            return dalpha
+
+        return tf.function(lambda: mirrored.experimental_local_results(mirrored.run(step)))()
+
+    exact = whole().numpy()
+    errors = [max(float(np.abs(part - exact).max()) for part in split(i)) for i in (None, 0, 1, 2)]
+    return {"errors": errors, "size": float(np.abs(exact).max())}
+
+
+if __name__ == "__main__":
+    case, *flags = sys.argv[1:]
+    print(json.dumps(globals()[f"{case}_case"](*(flag == "True" for flag in flags))))
