@@ -137,6 +137,11 @@ class DARTS(keras.Model):
             self.reset_metrics()
         self._has_all = True
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would take a pair of batches for x and y, and averages batches over workers in vain.
+        if not self._has_all:
+            super()._maybe_symbolic_build(iterator, data_batch)
+
     def _build_optimizers(self):
         self.optimizer.build(self.network.weight_variables)
         self.arch_optimizer.build(self.network.arch_variables)

@@ -36,6 +36,8 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
 flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
 
+flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.")
+
 flags.DEFINE_integer(
     "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
 )
@@ -142,9 +144,11 @@ def start_tensorflow():
         The `tf.distribute.Strategy` to make models under.
     """
     print("Starting TensorFlow ...", file=sys.stderr)
-    from darts_tf import replicas, runtime
+    from darts_tf import runtime
 
     runtime.configure(cpu_devices=FLAGS.cpu_devices)
+    from darts_tf import replicas
+
     return replicas.strategy(FLAGS.strategy)
 
 

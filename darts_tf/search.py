@@ -159,6 +159,7 @@ def prepare(data, strategy):
             arch_optimizer=Adam(config["arch_learning_rate"], l2=config["arch_weight_decay"]),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
+            jit_compile=config["jit_compile"],
         )
     return search, batches, steps, valid, config
 

@@ -270,7 +270,7 @@ def prepare(pretrained, genotype, data, config):
         ),
         loss=cross_entropy(config["label_smooth"]),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
+        jit_compile=config["jit_compile"],
     )
     synchronize_batch_norms(network, config["sync_batch_norm"])
     network.optimizer.build(network.trainable_variables)  # a step that creates variables is traced twice
