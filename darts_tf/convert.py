@@ -15,9 +15,8 @@ from absl import flags
 
 from darts_tf import commands, files, genotypes
 
-# The original's mean and standard deviation of pixels between 0 and 1, and its image size.
-CIFAR = (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768), 32
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
+# The original's mean and standard deviation of CIFAR-10's pixels, from 0 to 1.
+CIFAR = (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)
 
 # From the name of a module there to that of a layer here.
 _RENAMED = (
@@ -123,24 +122,25 @@ def network_for(state, genotype):
     Raises:
         CheckpointError: the checkpoint is not of a derived convolutional network.
     """
-    from darts_tf import networks
+    from darts_tf import networks, streams
 
     cells = [int(match[1]) for match in (re.match(r"cells\.(\d+)\.", name) for name in state) if match]
-    stem, build, (mean, std, size) = "stem.0.weight", networks.cifar_network, CIFAR
-    if "stem0.0.weight" in state:
-        stem, build, (mean, std, size) = "stem0.3.weight", networks.imagenet_network, IMAGENET
-    missing = [name for name in (stem, "classifier.bias") if name not in state]
+    large = "stem0.0.weight" in state
+    needed = ["stem0.3.weight" if large else "stem.0.weight", "classifier.bias"]
+    missing = [name for name in needed if name not in state]
     if missing or not cells:
         raise CheckpointError(f"it has no tensor {missing[0] if missing else 'cells.0'}: expected a derived network.")
-    first = "stem0.0.weight" if "stem0.0.weight" in state else stem
-    depth = state[first].shape[1]
-    return build(
+    stem, classes = (state[name].shape[0] for name in needed)
+    depth = state["stem0.0.weight" if large else "stem.0.weight"].shape[1]
+    statistics = (streams.MEAN, streams.STD) if large else 255 * np.array(CIFAR)
+    size = 224 if large else 32
+    return (networks.imagenet_network if large else networks.cifar_network)(
         genotype,
-        channels=state[stem].shape[0] // (1 if build is networks.imagenet_network else 3),
+        channels=stem if large else stem // 3,
         layers=1 + max(cells),
-        num_classes=state["classifier.bias"].shape[0],
+        num_classes=classes,
         image_shape=(size, size, depth),
-        normalization=[[255 * value for value in values[:depth]] for values in (mean, std)],
+        normalization=[values[:depth] for values in statistics],
     )
 
 

@@ -23,8 +23,7 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands, genotypes, runs
-from darts_tf.files import save_model, write
+from darts_tf import commands, files, genotypes, runs
 
 FLAGS = flags.FLAGS
 
@@ -130,9 +129,9 @@ def main(_):
 
     synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
-    save_model(model, output / "model.keras")
+    files.save_model(model, output / "model.keras")
     results = metrics.evaluate(model, data.test_batches(), data.class_names)
-    write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+    files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     print(f"\n{metrics.table(results)}\n\nSaved {output}/model.keras and metrics.json")
 
 
@@ -161,19 +160,13 @@ def read_genotype():
 
 
 def load_model(path, flag):
-    """An image classifier from a `.keras` file."""
-    import keras
-
+    """An image classifier of one image size from a `.keras` file."""
     try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # of every kind: zip, JSON, layers that are not registered
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise commands.UsageError(f"--{flag}={path}: not a .keras model that opens here: {reason}") from None
-    shapes = [model.input_shape, model.output_shape]
-    if any(isinstance(shape, list) for shape in shapes) or [len(shape) for shape in shapes] != [4, 2]:
-        raise commands.UsageError(f"--{flag}={path}: it maps {shapes[0]} to {shapes[1]}; expected images to classes.")
-    if None in shapes[0][1:]:
-        raise commands.UsageError(f"--{flag}={path}: expected a model of one image size, not {shapes[0]}.")
+        model = files.load_model(path)
+    except ValueError as error:
+        raise commands.UsageError(f"--{flag}={path}: {error}") from None
+    if None in model.input_shape[1:]:
+        raise commands.UsageError(f"--{flag}={path}: expected a model of one image size, not {model.input_shape}.")
     return model
 
 
@@ -192,7 +185,7 @@ def evaluate():
     if FLAGS.output:
         output = pathlib.Path(FLAGS.output)
         runs.make(output)
-        write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+        files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     print(metrics.table(results))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from darts_tf.files import load_model
+
 
 class ModelError(ValueError):
     """The file is no image classifier; the message says what is wrong and what would be accepted."""
@@ -103,16 +105,11 @@ def load(path, labels=None, image_size=None):
         ModelError: the file cannot be read, needs layers that Keras does not have, or is no image classifier.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ModelError("no such file.")
     try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # of every kind: zip, JSON, layers that are not registered
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"not a .keras file of layers that Keras knows: {reason}") from None
+        model = load_model(path)
+    except ValueError as error:
+        raise ModelError(error) from None
     shapes = [model.input_shape, model.output_shape]
-    if any(isinstance(shape, list | dict) for shape in shapes) or len(shapes[0]) != 4 or len(shapes[1]) != 2:
-        raise ModelError(f"it maps {shapes[0]} to {shapes[1]}: expected images (n, height, width, depth) to classes.")
     if shapes[1][1] is None or shapes[1][1] < 2:
         raise ModelError(f"it has {shapes[1][1]} outputs: expected a score for each of at least 2 classes.")
     if None in shapes[0][1:3]:

@@ -85,7 +85,7 @@ def table(rows):
     titles = ["format", "size", "max. difference", "same class", *(f"ms, batch {batch}" for batch in BATCHES)]
     cells = [titles]
     for entry in rows:
-        size = f"{entry['bytes'] / 1e6:.2f} MB" if entry["bytes"] else ""
+        size = f"{entry['bytes'] / 1e6:.2f} MB"
         latencies = [f"{1e3 * entry[f'latency_{batch}']:.2f}" for batch in BATCHES]
         cells.append([entry["format"], size, f"{entry['max_difference']:.1e}", f"{entry['agreement']:.1%}", *latencies])
     widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]

@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from darts_tf import runtime
 
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-
 
 class ConversionError(ValueError):
     """TensorFlow could not convert the model; the message is its own, shortened."""

@@ -9,6 +9,11 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from darts_tf import datasets, genotypes  # noqa: E402
+from darts_tf.files import save_model  # noqa: E402
+from darts_tf.networks import cifar_network  # noqa: E402
+from export import classifier, savedmodel, serving  # noqa: E402
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -23,10 +28,6 @@ def pytest_addoption(parser):
 def run_directory(tmp_path_factory):
     """As a training leaves it: a small network of DARTS_V2, which has dilated convolutions, trained on the digits."""
     folder = tmp_path_factory.mktemp("run")
-    from darts_tf import datasets, genotypes
-    from darts_tf.files import save_model
-    from darts_tf.networks import cifar_network
-
     data = datasets.load("digits")
     genotype = genotypes.PUBLISHED["DARTS_V2"]
     model = cifar_network(genotype, 8, 3, 10, data.image_shape, normalization=data.statistics())
@@ -40,23 +41,17 @@ def run_directory(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits(run_directory):
-    from export import classifier
-
     return classifier.load(run_directory / "model.keras")
 
 
 @pytest.fixture(scope="session")
 def images():
-    from darts_tf import datasets
-
     return datasets.load("digits").x_test.astype(np.float32)
 
 
 @pytest.fixture(scope="session")
 def expected(digits, images):
     probabilities = digits.probabilities(images)
-    from darts_tf import datasets
-
     assert (probabilities.argmax(1) == datasets.load("digits").y_test).mean() > 0.9
     return probabilities
 
@@ -64,8 +59,6 @@ def expected(digits, images):
 @pytest.fixture(scope="session")
 def base(digits, tmp_path_factory):
     """A model's folder, with one version in it."""
-    from export import savedmodel, serving
-
     base = tmp_path_factory.mktemp("serving") / "digits"
     assert savedmodel.export(digits, base, top_k=3) == base / "1"
     serving.write_configuration(base.parent)

@@ -161,9 +161,9 @@ def test_wrong_flags(arguments, message, tmp_path):
     [
         ([f"--arch={GENOTYPE.replace('sep_conv_3x3', 'sep_conv_4x4')}"], "'sep_conv_4x4': expected one of none, max_"),
         (["--arch=DARTS_V2", "--batch_size=2000"], "--batch_size=2000: there are 1442 images to train on"),
-        (["--evaluate=BROKEN"], "not a .keras model that opens here"),
-        (["--init_from=missing.keras"], "--init_from=missing.keras: not a .keras model that opens here"),
-        (["--evaluate=VECTORS"], "it maps (None, 3) to (None, 2); expected images to classes"),
+        (["--evaluate=BROKEN"], "not a .keras file of layers that Keras knows"),
+        (["--init_from=missing.keras"], "--init_from=missing.keras: no such file"),
+        (["--evaluate=VECTORS"], "it maps (None, 3) to (None, 2): expected images"),
     ],
 )
 def test_wrong_input(arguments, message, tmp_path):
