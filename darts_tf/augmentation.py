@@ -4,6 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from darts_tf.workers import ALONE
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
@@ -18,40 +20,42 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    def __call__(self, x, seed, mean):
+    def __call__(self, x, seed, mean, worker=ALONE):
         """Augments a batch.
 
         Args:
             x: images (batch, height, width, depth) of any type, not normalised.
             seed: (2,) integers; the same seed does the same.
             mean: (depth,), what fills a hole.
+            worker: whose share of a batch x is. To an image the same happens whoever has it.
 
         Returns:
             float32 images like x.
         """
         batch, height, width = tf.unstack(tf.shape(x)[:3])
+
+        def draw(shape, key, **options):  # for the whole batch
+            shape, seed_of_key = [*shape, worker.count * batch], tf.random.fold_in(seed, key)
+            return tf.random.stateless_uniform(shape, seed_of_key, **options)[..., worker.index :: worker.count]
+
         if self.padding:
             p = self.padding
             x = tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]])
-            corner = tf.random.stateless_uniform(
-                [2, batch], tf.random.fold_in(seed, 0), maxval=2 * p + 1, dtype=tf.int32
-            )
+            corner = draw([2], 0, maxval=2 * p + 1, dtype=tf.int32)
             x = tf.gather(x, corner[0][:, None] + tf.range(height), axis=1, batch_dims=1)
             x = tf.gather(x, corner[1][:, None] + tf.range(width), axis=2, batch_dims=1)
         if self.flip:
-            mirrored = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
-            x = tf.where(mirrored, x[:, :, ::-1], x)
+            x = tf.where(draw([], 1)[:, None, None, None] < 0.5, x[:, :, ::-1], x)
         x = tf.cast(x, tf.float32)
         if not self.cutout:
             return x
 
-        def outside(size, seed):
-            centre = tf.random.stateless_uniform([batch, 1], seed, maxval=size, dtype=tf.int32)
+        def outside(size, key):
+            centre = draw([], key, maxval=size, dtype=tf.int32)[:, None]
             start, pixels = centre - self.cutout // 2, tf.range(size)
             return (pixels < start) | (pixels >= start + self.cutout)
 
-        rows = outside(height, tf.random.fold_in(seed, 2))
-        columns = outside(width, tf.random.fold_in(seed, 3))
+        rows, columns = outside(height, 2), outside(width, 3)
         return tf.where((rows[:, :, None] | columns[:, None, :])[..., None], x, mean)
 
 

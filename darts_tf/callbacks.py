@@ -10,6 +10,7 @@ import time
 import keras
 import numpy as np
 
+from darts_tf import genotypes
 from darts_tf.cells import DropPath
 from darts_tf.files import write
 
@@ -69,12 +70,16 @@ class History(keras.callbacks.Callback):
 
     Args:
         directory: an existing folder.
+        epochs: epochs of the run that are done; what the files say of them stays there.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, epochs=0):
         super().__init__()
         self.directory = pathlib.Path(directory)
         self._rows = []
+        if epochs:
+            with (self.directory / "history.csv").open(newline="") as table:
+                self._rows = [row for row in csv.DictReader(table) if int(row["epoch"]) <= epochs]
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
@@ -104,18 +109,23 @@ class SearchRecord(History):
     genotype.json  the genotype of the last epoch
 
     Args:
-        directory: an existing folder.
+        directory, epochs: as of `History`.
         announce: called with (epoch, genotype, genotype of the epoch before or None) after each epoch.
     """
 
-    def __init__(self, directory, announce=None):
-        super().__init__(directory)
+    def __init__(self, directory, epochs=0, announce=None):
+        super().__init__(directory, epochs)
         self.announce = announce
-        self.genotype = None
+        self.genotype = genotypes.from_text(self._rows[-1]["genotype"]) if self._rows else None
         self._alphas = []
+        if (self.directory / "alphas.npz").exists():
+            with np.load(self.directory / "alphas.npz") as kept:
+                arrays = {kind: kept[kind][: epochs + 1] for kind in ("normal", "reduce")}
+            self._alphas = [dict(zip(arrays, pair, strict=True)) for pair in zip(*arrays.values(), strict=True)]
 
     def on_train_begin(self, logs=None):
-        self._keep_alphas()
+        if not self._alphas:
+            self._keep_alphas()
 
     def more(self, epoch):
         before, self.genotype = self.genotype, self.model.genotype()

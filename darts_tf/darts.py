@@ -123,8 +123,12 @@ class DARTS(keras.Model):
             self.network.build(input_shape)
         self.built = True
 
-    def _build_all(self, x, y):
-        """Creates all variables, given batches or their specs. A step that creates some is traced a second time."""
+    def create_variables(self, x, y):
+        """Creates the variables of the network, the metrics and the optimizers; `fit` does it for a `tf.data.Dataset`.
+
+        Args:
+            x, y: a batch, or its specs.
+        """
         if self._has_all:  # a retrace within an epoch must not reset the metrics
             return
         with tf.init_scope(), self.distribute_strategy.scope():
@@ -147,10 +151,13 @@ class DARTS(keras.Model):
         self.arch_optimizer.build(self.network.arch_variables)
 
     def fit(self, x, *args, **kwargs):
-        """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches."""
+        """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches.
+
+        It may be a `tf.distribute.DistributedDataset`, too, after `create_variables`.
+        """
         if isinstance(x, tf.data.Dataset):
             train, _ = x.element_spec
-            self._build_all(*train)
+            self.create_variables(*train)
         return super().fit(x, *args, **kwargs)
 
     def call(self, x, training=False):
@@ -162,7 +169,7 @@ class DARTS(keras.Model):
 
     def train_step(self, data):
         train, valid, *_ = data  # train_on_batch adds a weight, which is None
-        self._build_all(*train)
+        self.create_variables(*train)  # a step that creates some is traced a second time
         alphas = self.network.arch_variables
         # Keras adds gradients up over the replicas; this one is their mean already.
         gradients = [gradient / replicas.count() for gradient in self.alpha_gradient(train, valid)]

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.augmentation import Augmentation
+from darts_tf.workers import ALONE
 
 DIGITS = pathlib.Path(__file__).parent / "data" / "digits.npz"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -67,16 +68,16 @@ class Dataset:
         mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
 
-    def batches(self, batch_size, augmentation, seed=0, portion=1.0):
+    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE):
         """Batches to train on, not normalised.
 
         Args:
-            batch_size, augmentation, seed: as in `training_batches`.
+            batch_size, augmentation, seed, worker: as in `training_batches`.
             portion: part of the images to train on, up to 1; the rest is for validation.
 
         Returns:
-            Endless `tf.data.Dataset` of (x, y), the number of steps in an epoch, and a `tf.data.Dataset` of the images
-            for validation, None if there are none.
+            The batches as a function, see `training_batches`, the number of steps in an epoch, and a `tf.data.Dataset`
+            of the images for validation, None if there are none.
 
         Raises:
             DataError: there are too few images for a batch.
@@ -87,9 +88,9 @@ class Dataset:
             raise DataError(f"there are {len(chosen)} images to train on: expected at most that.")
         x, y = self.x_train, self.y_train
         train = training_batches(
-            x[chosen], y[chosen], batch_size, self.statistics(), augmentation, seed, normalized=False
+            x[chosen], y[chosen], batch_size, self.statistics(), augmentation, seed, worker, normalized=False
         )
-        valid = evaluation_batches(x[rest], y[rest], batch_size) if len(rest) else None
+        valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker) if len(rest) else None
         return train, len(chosen) // batch_size, valid
 
     def test_batches(self, batch_size=128):
@@ -302,49 +303,88 @@ def _from_tfds(name, data_dir):
     return Dataset(*arrays["train"], *test, class_names)
 
 
-def training_batches(images, labels, batch_size, statistics, augmentation=NO_AUGMENTATION, seed=0, normalized=True):
+def training_batches(
+    images,
+    labels,
+    batch_size,
+    statistics,
+    augmentation=NO_AUGMENTATION,
+    seed=0,
+    worker=ALONE,
+    normalized=True,
+):
     """Endless shuffled batches; every epoch drops the images that do not fill a batch.
 
     All that is random is drawn from (seed, epoch, place in the epoch).
 
     Args:
         images, labels: arrays (n, height, width, depth) and (n,).
-        batch_size: images in a batch, at most n.
+        batch_size: images in a batch, at most n; a multiple of the number of workers.
         statistics: mean and standard deviation per channel, see `Dataset.statistics`.
         augmentation: `Augmentation`.
         seed: int.
+        worker: `Worker`, whose share of each batch this is to be. All together they make the batches of one alone.
         normalized: whether to subtract the mean and divide by the standard deviation.
 
     Returns:
-        `tf.data.Dataset` of x (batch, height, width, depth) float32 and y (batch,) int32.
+        Function of the number of batches that a run has seen already -> endless `tf.data.Dataset` of those that follow,
+        x (batch, height, width, depth) float32 and y (batch,) int32.
     """
     with tf.device("CPU"):
         images, labels = tf.constant(images), tf.constant(labels)
     mean, std = statistics
 
-    def epoch(number):
+    def epoch(number, done):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seed=tf.stack([seed, number]))
         places = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
-        return places.map(lambda batch, chosen: (number, batch, chosen))
+        return places.skip(done).map(lambda batch, chosen: (number, batch, chosen))
 
     def fetch(number, batch, chosen):
         own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 0]), number), batch)
-        x = augmentation(tf.gather(images, chosen), own, mean)
+        chosen = worker.share(chosen)
+        x = augmentation(tf.gather(images, chosen), own, mean, worker)
         x = (x - mean) / std if normalized else x
-        return tf.ensure_shape(x, [batch_size, *images.shape[1:]]), tf.gather(labels, chosen)
+        return tf.ensure_shape(x, [*chosen.shape, *images.shape[1:]]), tf.gather(labels, chosen)
 
-    batches = tf.data.Dataset.counter().flat_map(epoch).map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    def batches(start=0):
+        places = from_step(epoch, start, len(labels) // batch_size)
+        return places.map(fetch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return batches
 
 
-def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0)):
-    """All images once, in order, float32, normalised if statistics are given; else as `training_batches`."""
+def from_step(epoch, start, steps):
+    """Endless examples from a step of training on.
+
+    Args:
+        epoch: function of an epoch's number, an int64 scalar, and of steps to leave out -> `tf.data.Dataset`.
+        start: steps to leave out at the beginning.
+        steps: steps in an epoch.
+    """
+    first, done = divmod(start, steps)
+    rest = tf.data.Dataset.counter(start=first + 1).flat_map(lambda number: epoch(number, 0))
+    return epoch(tf.constant(first, tf.int64), done).concatenate(rest)
+
+
+def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker=ALONE):
+    """All images once, float32, normalised if statistics are given; else as `training_batches`.
+
+    There are as few batches of at most `batch_size` images as possible, all of about the same size, so that each
+    device of each worker gets its share of each.
+    """
     mean, std = statistics
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
-    return batches.map(lambda x, y: ((tf.cast(x, tf.float32) - mean) / std, y)).prefetch(tf.data.AUTOTUNE)
+    steps = -(-len(labels) // batch_size)
+    with tf.device("CPU"):
+        images, labels = (tf.constant(worker.share(values)) for values in (images, labels))
+
+    def fetch(step):
+        begin, end = (tf.cast(i * len(labels) // steps, tf.int32) for i in (step, step + 1))
+        return (tf.cast(images[begin:end], tf.float32) - mean) / std, labels[begin:end]
+
+    return tf.data.Dataset.range(steps).map(fetch).prefetch(tf.data.AUTOTUNE)
 
 
-def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0):
+def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0, worker=ALONE):
     """Splits the training images between weights and alphas (section 3.1 of the paper).
 
     Args:
@@ -353,10 +393,11 @@ def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTA
         train_portion: the part of the images for the weights, between 0 and 1.
         augmentation: `Augmentation`, for both.
         seed: int.
+        worker: as in `training_batches`.
 
     Returns:
-        Endless `tf.data.Dataset` of ((x, y), (x_valid, y_valid)), the number of steps in an epoch, and a
-        `tf.data.Dataset` of the images for alpha, for evaluation.
+        The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of steps in
+        an epoch, and a `tf.data.Dataset` of the images for alpha, for evaluation.
 
     Raises:
         DataError: a part is smaller than a batch.
@@ -372,9 +413,13 @@ def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTA
     statistics = data.statistics()
     weights, alphas = (
         training_batches(
-            data.x_train[part], data.y_train[part], batch_size, statistics, augmentation, seed=2 * seed + i
+            data.x_train[part], data.y_train[part], batch_size, statistics, augmentation, 2 * seed + i, worker
         )
         for i, part in enumerate(parts)
     )
-    valid = evaluation_batches(data.x_train[parts[1]], data.y_train[parts[1]], batch_size, statistics)
-    return tf.data.Dataset.zip(weights, alphas), len(parts[0]) // batch_size, valid
+    valid = evaluation_batches(data.x_train[parts[1]], data.y_train[parts[1]], batch_size, statistics, worker)
+
+    def batches(start=0):
+        return tf.data.Dataset.zip(weights(start), alphas(start))
+
+    return batches, len(parts[0]) // batch_size, valid

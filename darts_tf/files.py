@@ -12,9 +12,22 @@ def replacing(path):
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield beside
+        _to_disk(beside)
         beside.replace(path)
+        _to_disk(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _to_disk(path):
+    """Waits until a file, or what a folder lists, would survive a loss of power."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write(path, content):

@@ -2,17 +2,31 @@
 
 import datetime
 import json
+import os
 import pathlib
 import runpy
 import sys
 
 from absl import flags
 
-from darts_tf import __version__, commands
+from darts_tf import __version__, commands, workers
 from darts_tf.files import write
+from darts_tf.workers import ALONE
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FLAGS = flags.FLAGS
 FILES = ("config.json", "history.csv", "alphas.npz", "genotype.json", "model.keras", "metrics.json")
+LOCK = ".lock"
+# A run may go on with other values of these.
+MAY_CHANGE = (
+    *("output", "overwrite", "resume", "checkpoint_every"),
+    *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
+)
+_locks = []
 
 flags.DEFINE_string(
     "dataset",
@@ -24,19 +38,30 @@ flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.
 flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)
 flags.DEFINE_string("output", None, "Run directory. Default: runs/COMMAND-DATASET-TIME.")
 flags.DEFINE_boolean("overwrite", False, "Replace a run that --output already holds.")
+flags.DEFINE_boolean(
+    "resume", False, "Go on with the run in --output; without this flag that is done, too, if there is one."
+)
+flags.DEFINE_integer(
+    "checkpoint_every",
+    200,
+    "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
+    lower_bound=0,
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0)
 flags.DEFINE_string("operations", None, "A Python file that registers operations of your own.")
 
 flags.DEFINE_enum(
     "strategy",
     "auto",
-    ["auto", "none", "mirrored"],
-    "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several.",
+    ["auto", "none", "mirrored", "multi_worker"],
+    "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several; "
+    "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
 )
 flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
 flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
 
 flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.")
+flags.DEFINE_integer("steps_per_execution", 1, "Steps to run without a look at them, as in Keras.", lower_bound=1)
 
 flags.DEFINE_integer(
     "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
@@ -61,47 +86,204 @@ def configuration(module, defaults):
     return config | {name: value for name, value in defaults.items() if config[name] is None}
 
 
-def directory(command, inputs=()):
-    """The run directory, which does not exist yet unless it is to be overwritten.
+def this_worker():
+    """This process's `Worker`: the only one, unless --strategy=multi_worker."""
+    if FLAGS.strategy != "multi_worker":
+        return ALONE
+    try:
+        worker, addresses = workers.from_environment()
+    except ValueError as error:
+        raise commands.UsageError(f"--strategy=multi_worker: {error}") from None
+    if not FLAGS.output or FLAGS.overwrite:
+        wrong = "--overwrite" if FLAGS.overwrite else "no --output"
+        message = f"--strategy=multi_worker with {wrong}: expected an --output to go on in when a machine comes back."
+        raise commands.UsageError(message)
+    where = ", ".join(addresses)
+    print(f"Worker {worker.index} of {worker.count} ({where}), waits for the others.", file=sys.stderr)
+    return worker
+
+
+def directory(command, inputs=(), worker=ALONE):
+    """The run directory; if it holds a run already, flags that were not given get that run's values.
 
     Args:
         command: part of its default name.
         inputs: names of flags whose files it must not hold.
+        worker: `Worker`; only the chief looks.
     """
     name = pathlib.Path(FLAGS.dataset).stem
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(FLAGS.output or f"runs/{command}-{name}-{time}")
+    if not worker.is_chief:
+        return output
     if output.exists() and not output.is_dir():
         raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
-    if output.is_dir() and any(output.iterdir()) and not FLAGS.overwrite:
-        raise commands.UsageError(f"--output={output}: it already holds files; expected a new name, or --overwrite.")
     for name in inputs:
         path = pathlib.Path(FLAGS[name].value or "")
         if path.is_file() and path.resolve().parent == output.resolve():
             raise commands.UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
+    config = saved_configuration(output)
+    if config is None and FLAGS.resume:
+        raise commands.UsageError(f"--output={output}: it holds no run to --resume; expected one with config.json.")
+    if config is None and is_occupied(output):
+        raise commands.UsageError(f"--output={output}: it already holds files; expected a new name, or --overwrite.")
+    if config and config.get("command") != command:
+        raise commands.UsageError(
+            f"--output={output}: it holds a run of {config.get('command')}, not of {command}; expected a new name, or "
+            "--overwrite."
+        )
+    for name, value in (config or {}).items():
+        if name in FLAGS and name not in ("output", "resume", "overwrite"):
+            if FLAGS[name].using_default_value:
+                FLAGS[name].value = value
+            elif name not in MAY_CHANGE:
+                check_same(output, f"--{name}", FLAGS[name].value, value)
     return output
 
 
-def start(output, config, data):
-    """Makes the run directory, empty but for config.json; of a run to be overwritten what runs write is removed."""
+def saved_configuration(output):
+    """What config.json of a run that is to go on says; None if there is none."""
+    try:
+        return None if FLAGS.overwrite else json.loads((output / "config.json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise commands.UsageError(
+            f"--output={output}: its config.json cannot be read; expected a new name, or --overwrite."
+        ) from None
+
+
+def check_same(output, name, value, saved):
+    """Raises UsageError if a run that is to go on was begun with another value."""
+    if value != saved:
+        raise commands.UsageError(
+            f"{name}={value}: the run in {output} has {saved}; expected that, another --output, or --overwrite."
+        )
+
+
+def is_occupied(output):
+    """Whether a folder has something in it that is to be kept."""
+    files = [path.name for path in output.iterdir()] if output.is_dir() else []
+    return not FLAGS.overwrite and any(name != LOCK for name in files)
+
+
+def start(output, command, config, data, worker=ALONE):
+    """Makes the run directory or goes on in it; of a run to be overwritten what runs write is removed first.
+
+    Args:
+        output: the directory; only the chief writes there.
+        command: which it is.
+        config: dict, from the flags. It is completed and written to config.json, or compared with what is there.
+        data: the dataset.
+        worker: `Worker`.
+    """
     import keras
     import tensorflow as tf
 
+    if not worker.is_chief:
+        return
     make(output)
-    if any(output.iterdir()):
-        if not FLAGS.overwrite:
-            raise commands.UsageError(f"--output={output}: it holds files now; expected a new name.")
-        for name in FILES:
-            (output / name).unlink(missing_ok=True)
+    lock(output)
     mean, std = data.statistics()
+    config["command"] = command
     config["data"] = {
         "image_shape": data.image_shape,
         "class_names": data.class_names,
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
+    saved = saved_configuration(output)
+    if saved is None and is_occupied(output):
+        raise commands.UsageError(f"--output={output}: it holds files now; expected a new name.")
+    for left in [*output.glob(".[0-9]*"), *output.glob("*/.[0-9]*")]:  # of a process that was killed
+        left.unlink()
+    if saved:
+        for name, value in json.loads(json.dumps(config)).items():
+            if name not in MAY_CHANGE:
+                check_same(output, name, value, saved.get(name))
+        return
+    for name in FILES:
+        (output / name).unlink(missing_ok=True)
+    for checkpoint in output.glob("checkpoints/*.npz"):
+        checkpoint.unlink()
     config["versions"] = {"darts_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
     write(output / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def lock(output):
+    """Keeps other processes out of a run directory until this one ends, however it ends."""
+    if fcntl is None:
+        return
+    file = (output / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "another one"
+        raise commands.UsageError(
+            f"--output={output}: process {owner} is at work in it; expected another folder, or its end."
+        ) from None
+    except OSError:  # a file system without locks
+        return
+    file.truncate(0)
+    print(os.getpid(), file=file, flush=True)
+    _locks.append(file)  # open, as long as this process lives
+
+
+def restore(model, output, steps, worker=ALONE):
+    """Puts a model where the run in a directory is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        output: the run directory, started.
+        steps: steps in an epoch.
+        worker: `Worker`.
+
+    Returns:
+        `checkpoints.Checkpoints`, for `fit`.
+    """
+    from darts_tf.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(output, steps, FLAGS.checkpoint_every, worker)
+    try:
+        done = checkpoints.restore(model, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
+    except ValueError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+    if done and worker.is_chief:
+        print(f"Going on after step {done % steps} of epoch {done // steps + 1}.", file=sys.stderr)
+    return checkpoints
+
+
+def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, verbose="auto"):
+    """Trains a model from where its checkpoints say that it is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        batches: function of the steps that are done -> what Keras is to be given.
+        steps: steps in an epoch.
+        epochs: epochs, those that are done included.
+        valid: batches to validate on after each epoch, or None.
+        callbacks: list of Keras callbacks.
+        checkpoints: `checkpoints.Checkpoints`, restored.
+        verbose: as in Keras.
+    """
+
+    def part(steps_per_epoch, last):
+        model.fit(
+            batches(checkpoints.done),
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=checkpoints.done // steps,
+            epochs=last,
+            validation_data=valid,
+            callbacks=[*callbacks, checkpoints],
+            shuffle=False,
+            verbose=verbose,
+        )
+
+    if checkpoints.done % steps:  # the rest of an epoch
+        part(-checkpoints.done % steps, checkpoints.done // steps + 1)
+    if checkpoints.done < epochs * steps and not model.stop_training:
+        part(steps, epochs)
 
 
 def make(output):
@@ -146,10 +328,11 @@ def start_tensorflow():
     print("Starting TensorFlow ...", file=sys.stderr)
     from darts_tf import runtime
 
-    runtime.configure(cpu_devices=FLAGS.cpu_devices)
+    runtime.configure(cpu_devices=FLAGS.cpu_devices, start=FLAGS.strategy != "multi_worker")
     from darts_tf import replicas
 
-    return replicas.strategy(FLAGS.strategy)
+    with runtime.quiet():
+        return replicas.strategy(FLAGS.strategy)
 
 
 def check_batch_size(batch_size, strategy):

@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1):
+def configure(training=True, cpu_devices=1, start=True):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -17,6 +17,7 @@ def configure(training=True, cpu_devices=1):
     Args:
         training: whether this is for training.
         cpu_devices: logical devices to make of the CPU.
+        start: whether to start the devices, too; a strategy for several machines wants to do that itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
@@ -35,7 +36,8 @@ def configure(training=True, cpu_devices=1):
             tf.config.experimental.set_memory_growth(gpu, True)
         if training and not gpus:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        tf.zeros([])  # starts the devices, with what they have to say
+        if start:
+            tf.zeros([])  # with what the devices have to say
 
 
 def _cores():

@@ -64,32 +64,27 @@ flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 
 def main(_):
     check_flags()
-    output = runs.directory("search", inputs=["operations"])
+    worker = runs.this_worker()
+    output = runs.directory("search", ["operations"], worker)
     strategy = runs.start_tensorflow()
     data = runs.load_data()
-    search, batches, steps, valid, config = prepare(data, strategy)
+    search, batches, steps, valid, config = prepare(data, strategy, worker)
+    runs.start(output, "search", config, data, worker)
+    checkpoints = runs.restore(search, output, steps, worker)
 
     import keras
 
     from darts_tf import callbacks
 
-    runs.start(output, config, data)
-    print(f"Searching on {runs.describe(data)}; results go to {output}/")
-    record = callbacks.SearchRecord(output, announce)
+    always = [callbacks.cosine_schedule(config["learning_rate"], config["learning_rate_min"], config["epochs"])]
     nan = callbacks.StopOnNaN()
-    search.fit(
-        batches,
-        steps_per_epoch=steps,
-        epochs=config["epochs"],
-        validation_data=valid,
-        callbacks=[
-            callbacks.cosine_schedule(config["learning_rate"], config["learning_rate_min"], config["epochs"]),
-            keras.callbacks.ProgbarLogger(),  # finishes its line before the genotype is announced
-            nan,
-            record,
-        ],
-        shuffle=False,
-    )
+    if not worker.is_chief:
+        runs.fit(search, batches, steps, config["epochs"], valid, [*always, nan], checkpoints, verbose=0)
+        return
+    print(f"Searching on {runs.describe(data)}; results go to {output}/")
+    record = callbacks.SearchRecord(output, checkpoints.done // steps, announce)
+    progress = keras.callbacks.ProgbarLogger()  # finishes its line before the genotype is announced
+    runs.fit(search, batches, steps, config["epochs"], valid, [*always, progress, nan, record], checkpoints)
     nan.exit_if_stopped(f"{output}/genotype.json of the epoch before" if record.genotype else "no genotype")
     print(f"\n{record.genotype}\n\nSaved in {output}/genotype.json")
 
@@ -102,15 +97,16 @@ def check_flags():
         raise commands.UsageError(f"--init_channels={FLAGS.init_channels}: expected an even number.")
 
 
-def prepare(data, strategy):
+def prepare(data, strategy, worker):
     """Model, batches and configuration of the search, from the flags, for the replicas of a strategy.
 
     Returns:
-        The compiled `DARTS`, training batches, steps per epoch, validation batches, and the configuration as a dict.
+        The compiled `DARTS`, with all its variables; training batches as a function of the steps that are done, steps
+        per epoch, and validation batches, as Keras wants them; and the configuration as a dict.
     """
     import keras
 
-    from darts_tf import DARTS, PRIMITIVES, SearchNetwork, datasets, operations
+    from darts_tf import DARTS, PRIMITIVES, SearchNetwork, datasets, operations, replicas
     from darts_tf.optimizers import SGD, Adam
 
     height, width, depth = data.image_shape
@@ -133,7 +129,7 @@ def prepare(data, strategy):
     )
     try:
         batches, steps, valid = datasets.search_batches(
-            data, config["batch_size"], config["train_portion"], augmentation, config["seed"]
+            data, config["batch_size"], config["train_portion"], augmentation, config["seed"], worker
         )
     except datasets.DataError as error:
         raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from error
@@ -160,8 +156,15 @@ def prepare(data, strategy):
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile=config["jit_compile"],
+            steps_per_execution=config["steps_per_execution"],
         )
-    return search, batches, steps, valid, config
+    train, _ = batches().element_spec
+    search.create_variables(*train)
+
+    def feed(start):
+        return replicas.feed(strategy, batches(start), worker)
+
+    return search, feed, steps, replicas.feed(strategy, valid, worker), config
 
 
 def announce(epoch, genotype, before):

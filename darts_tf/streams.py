@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from darts_tf import datasets
 from darts_tf.augmentation import jittered, middle_part, random_part
+from darts_tf.workers import ALONE
 
 # Of the pixels of ImageNet, from 0 to 255.
 MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
@@ -23,7 +24,8 @@ BUFFER = 10_000  # examples to shuffle at a time where they can only be read in 
 class Stream:
     """Encoded colour images; offers what `datasets.Dataset` offers for training.
 
-    train: function of an epoch and a seed -> `tf.data.Dataset` of (encoded image, label), in that epoch's order.
+    train: function of an epoch, a seed and a `Worker` -> `tf.data.Dataset` of (encoded image, label) in that epoch's
+        order, of the worker's share.
     test: function -> the same of the test images.
     y_train: as long as there are training images.
     class_names: what the labels stand for.
@@ -50,7 +52,7 @@ class Stream:
             raise datasets.DataError(f"its images have 3 channels: the model expects {image_shape[-1]}.")
         return dataclasses.replace(self, image_shape=tuple(image_shape))
 
-    def batches(self, batch_size, augmentation, seed=0, portion=1.0):
+    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE):
         """As `Dataset.batches`; a random part of the image takes the place of the padded crop."""
         if portion < 1:
             raise datasets.DataError("images that are streamed cannot be split.")
@@ -58,21 +60,29 @@ class Stream:
             raise datasets.DataError(f"there are {len(self.y_train)} images to train on: expected at most that.")
         augmentation = dataclasses.replace(augmentation, padding=0)
 
+        steps = len(self.y_train) // batch_size
+
         def cut(number, index, encoded, label):
+            index = index * worker.count + worker.index  # among the images of all workers
             own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 1]), number), index)
             return jittered(random_part(encoded, self.image_shape[:2], own), own), label
 
-        def epoch(number):
-            examples = self.train(number, seed).enumerate().map(lambda index, example: (number, index, *example))
-            batches = examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-            return batches.enumerate().map(lambda batch, example: (number, batch, *example))
+        def epoch(number, done):
+            size = batch_size // worker.count
+            examples = self.train(number, seed, worker).enumerate().skip(done * size).take((steps - done) * size)
+            examples = examples.map(lambda index, example: (number, index, *example))
+            batches = examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE).batch(size, drop_remainder=True)
+            return batches.enumerate(done).map(lambda batch, example: (number, batch, *example))
 
         def augment(number, batch, x, y):
             own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 2]), number), batch)
-            return augmentation(x, own, MEAN), y
+            return augmentation(x, own, MEAN, worker), y
 
-        batches = tf.data.Dataset.counter().flat_map(epoch).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-        return batches.prefetch(tf.data.AUTOTUNE), len(self.y_train) // batch_size, None
+        def batches(start=0):
+            images = datasets.from_step(epoch, start, steps).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+            return images.prefetch(tf.data.AUTOTUNE)
+
+        return batches, steps, None
 
     def test_batches(self, batch_size=128):
         """As `Dataset.test_batches`: of each image the middle, 224 of 256 parts of its shorter side."""
@@ -107,9 +117,9 @@ def _from_folder(folder):
     def read(chosen):
         return chosen.map(lambda i: (tf.io.read_file(tf.gather(files, i)), tf.gather(labels, i)), tf.data.AUTOTUNE)
 
-    def train_examples(epoch, seed):
+    def train_examples(epoch, seed, worker):
         order = tf.random.experimental.stateless_shuffle(train_numbers, tf.stack([seed, epoch]))
-        return read(tf.data.Dataset.from_tensor_slices(order))
+        return read(tf.data.Dataset.from_tensor_slices(worker.share(order)))
 
     def test_examples():
         return read(tf.data.Dataset.from_tensor_slices(test_numbers))
@@ -132,7 +142,7 @@ def _from_tfds(name, data_dir):
     examples = read("train")
     count = builder.info.splits["train"].num_examples
 
-    def train_examples(epoch, seed):
+    def train_examples(epoch, seed, worker):
         own = tf.stack([tf.constant(seed, tf.int64), epoch])
 
         def shuffled(window, images, labels):
@@ -143,6 +153,6 @@ def _from_tfds(name, data_dir):
         start = tf.random.stateless_uniform([], own, maxval=min(BUFFER, count), dtype=tf.int64)
         rotated = examples.skip(start).concatenate(examples.take(start))
         windows = rotated.batch(BUFFER).enumerate()
-        return windows.flat_map(lambda window, batch: shuffled(window, *batch))
+        return windows.flat_map(lambda window, batch: shuffled(window, *batch)).shard(worker.count, worker.index)
 
     return Stream(train_examples, lambda: read(held_out), range(count), list(builder.info.features["label"].names))

@@ -105,7 +105,8 @@ flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images.")
 def main(_):
     check_flags()
     genotype = read_genotype() if FLAGS.arch else None
-    output = None if FLAGS.evaluate else runs.directory("train", inputs=["arch", "init_from", "operations"])
+    worker = runs.this_worker()
+    output = None if FLAGS.evaluate else runs.directory("train", ["arch", "init_from", "operations"], worker)
     strategy = runs.start_tensorflow()
     runs.import_operations()
     if FLAGS.evaluate:
@@ -117,15 +118,19 @@ def main(_):
         pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
     data = load_data(pretrained)
     config = configuration(data)
-    batches, steps, valid = make_batches(data, config)
+    batches, steps, valid = make_batches(data, config, strategy, worker)
     runs.check_batch_size(config["batch_size"], strategy)
     with strategy.scope():
         network = prepare(pretrained, genotype, data, config)
     if genotype:
         config["genotype"] = str(genotype)
-    runs.start(output, config, data)
-    print(f"Training on {runs.describe(data)}; results go to {output}/")
-    fit(network, batches, steps, valid, config, output)
+    runs.start(output, "train", config, data, worker)
+    checkpoints = runs.restore(network, output, steps, worker)
+    if worker.is_chief:
+        print(f"Training on {runs.describe(data)}; results go to {output}/")
+    fit(network, batches, steps, valid, config, checkpoints, output, worker)
+    if not worker.is_chief:
+        return
 
     synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
@@ -211,17 +216,24 @@ def configuration(data):
     return runs.configuration(sys.modules[__name__], defaults)
 
 
-def make_batches(data, config):
-    """Training batches, steps per epoch, and validation batches or None."""
-    from darts_tf import datasets
+def make_batches(data, config, strategy, worker):
+    """Training batches as a function of the steps that are done, steps per epoch, and validation batches or None."""
+    from darts_tf import datasets, replicas
 
     augmentation = datasets.Augmentation(
         config["crop_padding"], config["flip"], config["cutout_length"] if config["cutout"] else 0
     )
     try:
-        return data.batches(config["batch_size"], augmentation, config["seed"], config["train_portion"])
+        batches, steps, valid = data.batches(
+            config["batch_size"], augmentation, config["seed"], config["train_portion"], worker
+        )
     except datasets.DataError as error:
         raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
+
+    def feed(start):
+        return replicas.feed(strategy, batches(start), worker)
+
+    return feed, steps, valid and replicas.feed(strategy, valid, worker)
 
 
 def prepare(pretrained, genotype, data, config):
@@ -264,10 +276,23 @@ def prepare(pretrained, genotype, data, config):
         loss=cross_entropy(config["label_smooth"]),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=config["jit_compile"],
+        steps_per_execution=config["steps_per_execution"],
     )
     synchronize_batch_norms(network, config["sync_batch_norm"])
-    network.optimizer.build(network.trainable_variables)  # a step that creates variables is traced twice
+    create_variables(network)
     return network
+
+
+def create_variables(network):
+    """Creates those of the optimizer and the metrics; a step that does so is traced twice."""
+    import tensorflow as tf
+
+    network.optimizer.build(network.trainable_variables)
+    logits = tf.nest.map_structure(lambda output: tf.zeros([1, *output.shape[1:]]), network.output)
+    batch = None, tf.zeros([1], tf.int32), logits
+    network.compute_loss(*batch)
+    network.compute_metrics(*batch)
+    network.reset_metrics()
 
 
 def synchronize_batch_norms(network, synchronized):
@@ -293,7 +318,7 @@ def cross_entropy(label_smoothing):
     return smoothed
 
 
-def fit(network, batches, steps, valid, config, output):
+def fit(network, batches, steps, valid, config, checkpoints, output, worker):
     from darts_tf import callbacks
 
     rate, epochs = config["learning_rate"], config["epochs"]
@@ -303,19 +328,11 @@ def fit(network, batches, steps, valid, config, output):
         else callbacks.cosine_schedule(rate, config["learning_rate_min"], epochs)
     )
     nan = callbacks.StopOnNaN()
-    network.fit(
-        batches,
-        steps_per_epoch=steps,
-        epochs=epochs,
-        validation_data=valid,
-        callbacks=[
-            schedule,
-            callbacks.DropPathSchedule(config["drop_path_prob"], epochs),
-            nan,
-            callbacks.History(output),
-        ],
-        shuffle=False,
-    )
+    more = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
+    if worker.is_chief:
+        more.append(callbacks.History(output, checkpoints.done // steps))
+    verbose = "auto" if worker.is_chief else 0
+    runs.fit(network, batches, steps, epochs, valid, more, checkpoints, verbose)
     nan.exit_if_stopped("the history until then")
 
 

@@ -128,7 +128,7 @@ def test_a_step_that_is_traced_again_keeps_the_metrics():
     search = small_search(nodes=1, primitives=["skip_connect", "sep_conv_3x3"])
     step = tf.function(search.train_step)
     whole = next(iter(batches()))
-    search._build_all(*whole[0])
+    search.create_variables(*whole[0])
     step(whole)
     step(tuple((x[:2], y[:2]) for x, y in whole))
     assert int(search._loss_tracker.count) == 6 + 2

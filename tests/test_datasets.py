@@ -4,6 +4,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from darts_tf import augmentation, datasets
+from darts_tf.workers import ALONE, Worker
 
 
 def save_png(path, image):
@@ -103,10 +104,12 @@ def test_small_images_are_refused(tmp_path):
         datasets.load(str(tmp_path / "a.npz"))
 
 
-def take(seed, count=8, augment=ALL):
+def take(seed, count=8, augment=ALL, start=0, **options):
     x, y = images(20, 8, 9, 3), np.arange(20, dtype=np.int32)
-    made = datasets.training_batches(x, y, 6, (np.zeros(3, np.float32), np.ones(3, np.float32)), augment, seed)
-    return [(x.numpy(), y.numpy()) for x, y in made.take(count)]
+    made = datasets.training_batches(
+        x, y, 6, (np.zeros(3, np.float32), np.ones(3, np.float32)), augment, seed, **options
+    )
+    return [(x.numpy(), y.numpy()) for x, y in made(start).take(count)]
 
 
 def test_batches_depend_on_the_seed_alone():
@@ -114,6 +117,30 @@ def test_batches_depend_on_the_seed_alone():
         np.testing.assert_array_equal(x, same_x)
         np.testing.assert_array_equal(y, same_y)
     assert any((y != other).any() for (_, y), (_, other) in zip(take(seed=1), take(seed=2), strict=True))
+
+
+def test_workers_share_every_batch():
+    whole, *parts = (take(seed=1, worker=worker) for worker in (ALONE, Worker(0, 3), Worker(1, 3), Worker(2, 3)))
+    for (x, y), *shares in zip(whole, *parts, strict=True):
+        for index, (share_x, share_y) in enumerate(shares):
+            np.testing.assert_array_equal(share_x, x[index::3])
+            np.testing.assert_array_equal(share_y, y[index::3])
+
+
+def test_workers_share_the_images_to_validate():
+    x, y = images(21, 8, 8), np.arange(21, dtype=np.int32)
+    shares = [list(datasets.evaluation_batches(x, y, 6, worker=Worker(i, 4)).as_numpy_iterator()) for i in range(4)]
+    assert [len(batches) for batches in shares] == [4] * 4
+    assert min(len(labels) for batches in shares for _, labels in batches) == 1
+    assert sorted(label for batches in shares for _, labels in batches for label in labels) == list(range(21))
+
+
+def test_batches_from_the_middle_are_those_that_follow():
+    whole = take(seed=1)
+    for start in (2, 3, 5):  # an epoch has 3
+        for (x, y), (same_x, same_y) in zip(whole[start:], take(seed=1, start=start), strict=False):
+            np.testing.assert_array_equal(x, same_x)
+            np.testing.assert_array_equal(y, same_y)
 
 
 def test_an_epoch_shows_no_image_twice_and_the_next_is_in_another_order():
@@ -156,7 +183,7 @@ def test_training_images_are_not_normalised_and_some_may_validate():
     assert steps == round(0.75 * len(data.y_train)) // 32
     assert len(held_out) == len(data.y_train) - round(0.75 * len(data.y_train))
     mean, _ = data.statistics()
-    x, _ = next(iter(batches))
+    x, _ = next(iter(batches()))
     values = np.unique(x)
     assert set(values[values != mean]) <= set(range(256)) and mean in values
     assert sum(len(y) for _, y in data.test_batches()) == len(data.y_test)

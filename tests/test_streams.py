@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from darts_tf import datasets, streams
 from darts_tf.augmentation import Augmentation, jittered, middle_part, random_part
+from darts_tf.workers import ALONE, Worker
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,14 @@ def test_batches_from_files(folder):
     assert (len(stream.y_train), stream.class_names, stream.image_shape) == (9, ["blue", "red"], (24, 24, 3))
     batches, steps, valid = stream.batches(4, Augmentation(flip=True, cutout=6), seed=3)
     assert (steps, valid) == (2, None)
-    taken, again = (list(batches.take(5).as_numpy_iterator()) for _ in range(2))
+    taken, again = (list(batches().take(5).as_numpy_iterator()) for _ in range(2))
     for (x, y), (same_x, same_y) in zip(taken, again, strict=True):
         assert x.shape == (4, 24, 24, 3) and x.dtype == np.float32
         np.testing.assert_array_equal(x, same_x)
         np.testing.assert_array_equal(y, same_y)
     assert any((a[0] != b[0]).any() for a, b in zip(taken[:2], taken[2:4], strict=True))
     other, *_ = stream.batches(4, Augmentation(flip=True, cutout=6), seed=4)
-    assert any((a[0] != b[0]).any() for a, b in zip(taken, other.take(5).as_numpy_iterator(), strict=True))
+    assert any((a[0] != b[0]).any() for a, b in zip(taken, other().take(5).as_numpy_iterator(), strict=True))
 
     tested = list(stream.test_batches(3).as_numpy_iterator())
     assert [len(y) for _, y in tested] == [3, 1]
@@ -48,10 +49,32 @@ def test_an_epoch_is_a_shuffle_of_all_files(folder):
 
     def shown(epoch, seed):
         epoch = tf.constant(epoch, tf.int64)
-        return [image for image, _ in stream.train(epoch, seed).as_numpy_iterator()]
+        return [image for image, _ in stream.train(epoch, seed, ALONE).as_numpy_iterator()]
 
     assert len(set(shown(0, 0))) == 9
     assert shown(0, 0) == shown(0, 0) != shown(1, 0) != shown(1, 1)
+
+
+def check_shares_and_starts(stream):
+    augmentation = Augmentation(flip=True, cutout=6)
+
+    def taken(start=0, **options):
+        batches, *_ = stream.batches(4, augmentation, **options)
+        return list(batches(start).take(4).as_numpy_iterator())
+
+    whole, later = taken(), taken(start=1)
+    halves = [taken(worker=Worker(index, 2)) for index in range(2)]
+    for (x, y), *parts in zip(whole, *halves, strict=True):
+        for index, (part_x, part_y) in enumerate(parts):
+            np.testing.assert_array_equal(part_x, x[index::2])
+            np.testing.assert_array_equal(part_y, y[index::2])
+    for (x, y), (same_x, same_y) in zip(whole[1:], later, strict=False):
+        np.testing.assert_array_equal(x, same_x)
+        np.testing.assert_array_equal(y, same_y)
+
+
+def test_workers_share_batches_and_a_run_goes_on_in_the_middle(folder):
+    check_shares_and_starts(streams.load(str(folder), image_size=24))
 
 
 def test_a_name_of_tensorflow_datasets(tmp_path, folder):
@@ -76,15 +99,16 @@ def test_a_name_of_tensorflow_datasets(tmp_path, folder):
     stream = streams.load("photos", image_size=16, data_dir=str(tmp_path))
     batches, steps, _ = stream.batches(3, Augmentation())
     assert (steps, stream.class_names) == (3, ["blue", "red"])
-    x, _ = next(iter(batches))
+    x, _ = next(iter(batches()))
     assert x.shape == (3, 16, 16, 3)
     tf.random.set_seed(5)  # as a training does
 
     def shown(epoch):
-        return [image for image, _ in stream.train(tf.constant(epoch, tf.int64), 0).as_numpy_iterator()]
+        return [image for image, _ in stream.train(tf.constant(epoch, tf.int64), 0, ALONE).as_numpy_iterator()]
 
     assert sorted(shown(0)) == sorted(shown(1)) and shown(0) == shown(0) != shown(1)
     assert sum(len(y) for _, y in stream.test_batches()) == 4
+    check_shares_and_starts(stream)
     with pytest.raises(datasets.DataError, match=r"its images differ in size: .* or --recipe=imagenet"):
         datasets.load("photos", data_dir=str(tmp_path))
 

@@ -38,7 +38,7 @@ class Case:
             arch_optimizer=Adam(3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        self.search._build_all(*self.train)
+        self.search.create_variables(*self.train)
         self.tensors = supernet_tensors(network, names)
 
     def reset(self):

@@ -1,0 +1,127 @@
+"""Checkpoints: all that a run needs to go on bit for bit where it was.
+
+keras.callbacks.BackupAndRestore goes on at the beginning of an epoch, and its two files can be of different moments.
+Data needs no state: batches follow from the seed and the number of the step.
+"""
+
+import math
+import pathlib
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+
+from darts_tf import replicas
+from darts_tf.files import replacing
+from darts_tf.workers import ALONE
+
+KEPT = 3
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves a run at the end of each epoch and every few steps, and keeps the last few files.
+
+    checkpoints/step-00001234.npz holds every variable of the model, of its metrics and of its optimizers after so many
+    steps. On several machines the chief alone has files; it tells the others.
+
+    Args:
+        directory: of the run; on a worker that is not the chief it is not used.
+        steps: steps in an epoch.
+        every: steps from one file to the next within an epoch; 0 for none.
+        worker: `Worker`.
+
+    Attributes:
+        done: steps that the run has made.
+    """
+
+    def __init__(self, directory, steps, every=0, worker=ALONE):
+        super().__init__()
+        self.directory = pathlib.Path(directory or "") / "checkpoints"
+        self.steps, self.every, self.worker = steps, every, worker
+        self.done = 0
+        self._metrics = []
+
+    def restore(self, model, warn=print):
+        """Puts a compiled model, all variables of which exist, where the newest readable file was, if there is one.
+
+        Args:
+            model: `keras.Model`.
+            warn: called with a line of text about each file that cannot be read.
+
+        Returns:
+            Steps that are done.
+
+        Raises:
+            ValueError: there are files but none can be read.
+        """
+        variables = _variables(model)
+        values = [np.zeros(variable.shape, variable.dtype) for variable in variables]
+        if self.worker.is_chief:
+            self.done, values = self._newest(values, warn)
+        if self.worker.count > 1:
+            self.done, *values = replicas.from_chief(model.distribute_strategy, [np.int64(self.done), *values])
+            self.done = int(self.done)
+        if self.done:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            of_metrics = {id(variable) for variable in model.metrics_variables}
+            self._metrics = [pair for pair in zip(variables, values, strict=True) if id(pair[0]) in of_metrics]
+        return self.done
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = self.done
+        if self.done % self.steps:
+            for variable, value in self._metrics:  # Keras has just reset them
+                variable.assign(value)
+        self._metrics = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self.done = self.done, self._begin + batch + 1
+        if self.every and before // self.every < self.done // self.every and self.done % self.steps:
+            self.save(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.save(logs)
+
+    def save(self, logs=None):
+        """Writes a file, unless the loss in `logs` is no number any more."""
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            return
+        # The workers' metrics are added up when they are read, which takes all of them.
+        values = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
+        if not self.worker.is_chief:
+            return
+        self.directory.mkdir(exist_ok=True)
+        with replacing(self.directory / f"step-{self.done:08}.npz") as beside, beside.open("wb") as file:
+            np.savez(file, *values)
+        for old in self._files()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def _files(self):
+        return sorted(self.directory.glob("step-*.npz"), reverse=True)
+
+    def _newest(self, like, warn):
+        """Steps done and values of the newest file that fits the arrays `like`; these and 0 without any file."""
+        files = self._files()
+        for file in files:
+            try:
+                with np.load(file) as arrays:  # which checks that they are whole
+                    values = [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
+                if [(v.shape, v.dtype) for v in values] != [(v.shape, v.dtype) for v in like]:
+                    raise ValueError("it is of another model")
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                warn(f"{file} cannot be read ({error}); trying the one before.")
+                continue
+            return int(file.stem.removeprefix("step-")), values
+        if files:
+            raise ValueError(f"none of the {len(files)} checkpoints in {self.directory} can be read")
+        return 0, like
+
+
+def _variables(model):
+    """All that training changes, in an order that is the same in every process."""
+    optimizers = [model.optimizer, getattr(model, "arch_optimizer", None)]
+    variables = [*model.variables, *model.metrics_variables]
+    variables += [variable for optimizer in optimizers if optimizer for variable in optimizer.variables]
+    return list({id(variable): variable for variable in variables}.values())
