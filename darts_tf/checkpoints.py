@@ -4,6 +4,7 @@ keras.callbacks.BackupAndRestore goes on at the beginning of an epoch, and its t
 Data needs no state: batches follow from the seed and the number of the step.
 """
 
+import io
 import math
 import pathlib
 import zipfile
@@ -56,18 +57,23 @@ class Checkpoints(keras.callbacks.Callback):
             ValueError: there are files but none can be read.
         """
         variables = _variables(model)
-        values = [np.zeros(variable.shape, variable.dtype) for variable in variables]
-        if self.worker.is_chief:
-            self.done, values = self._newest(values, warn)
+        content = self._newest(variables, warn) if self.worker.is_chief else b""
         if self.worker.count > 1:
-            self.done, *values = replicas.from_chief(model.distribute_strategy, [np.int64(self.done), *values])
-            self.done = int(self.done)
-        if self.done:
+            content = replicas.from_chief(model.distribute_strategy, content)
+        if content:
+            self.done, values = _read(io.BytesIO(content), variables)
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             of_metrics = {id(variable) for variable in model.metrics_variables}
             self._metrics = [pair for pair in zip(variables, values, strict=True) if id(pair[0]) in of_metrics]
         return self.done
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._agree = replicas.agreement(model)
+
+    def on_test_begin(self, logs=None):
+        self._agree()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._begin = self.done
@@ -88,35 +94,43 @@ class Checkpoints(keras.callbacks.Callback):
         """Writes a file, unless the loss in `logs` is no number any more."""
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             return
+        self._agree()
         # The workers' metrics are added up when they are read, which takes all of them.
         values = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
         if not self.worker.is_chief:
             return
         self.directory.mkdir(exist_ok=True)
         with replacing(self.directory / f"step-{self.done:08}.npz") as beside, beside.open("wb") as file:
-            np.savez(file, *values)
+            np.savez(file, *values, step=self.done)
         for old in self._files()[KEPT:]:
             old.unlink(missing_ok=True)
 
     def _files(self):
         return sorted(self.directory.glob("step-*.npz"), reverse=True)
 
-    def _newest(self, like, warn):
-        """Steps done and values of the newest file that fits the arrays `like`; these and 0 without any file."""
+    def _newest(self, variables, warn):
+        """The content of the newest file that can be read for these variables; b"" if there are no files."""
         files = self._files()
         for file in files:
             try:
-                with np.load(file) as arrays:  # which checks that they are whole
-                    values = [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
-                if [(v.shape, v.dtype) for v in values] != [(v.shape, v.dtype) for v in like]:
-                    raise ValueError("it is of another model")
+                _read(file, variables)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 warn(f"{file} cannot be read ({error}); trying the one before.")
                 continue
-            return int(file.stem.removeprefix("step-")), values
+            return file.read_bytes()
         if files:
             raise ValueError(f"none of the {len(files)} checkpoints in {self.directory} can be read")
-        return 0, like
+        return b""
+
+
+def _read(file, variables):
+    """Steps done and one value per variable."""
+    with np.load(file) as arrays:  # which checks that they are whole
+        values = [arrays[f"arr_{index}"] for index in range(len(arrays.files) - 1)]
+        done = int(arrays["step"])
+    if [(v.shape, v.dtype) for v in values] != [(tuple(v.shape), v.dtype) for v in variables]:
+        raise ValueError("it is of another model")
+    return done, values
 
 
 def _variables(model):

@@ -114,8 +114,10 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
         mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
         count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
         if training == SYNCHRONIZED:
-            mean, square = tf.unstack(replicas.average(tf.stack([mean, variance + mean**2])))
-            variance, count = square - mean**2, count * replicas.count()
+            means, variances = tf.unstack(replicas.gather(tf.stack([mean, variance])), axis=1)
+            mean, count = tf.reduce_mean(means, 0), count * replicas.count()
+            # Not the mean of squares less the square of the mean: a channel may vary by less than these are exact.
+            variance = tf.reduce_mean(variances + (means - mean) ** 2, 0)
         y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
         unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
         pairs = (moving_mean, mean), (moving_variance, unbiased)

@@ -9,8 +9,11 @@ import tensorflow as tf
 
 
 class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
+    """As Keras 3 wants it: it asks for means of whole batches, to see their shapes, and of scalars along an axis."""
+
     def reduce(self, reduce_op, value, axis):
-        # Keras 3 asks for the mean of its scalar logs along their first axis.
+        if tf.nest.is_nested(value):
+            return tf.nest.map_structure(lambda part: self.experimental_local_results(part)[0], value)
         return super().reduce(reduce_op, value, axis if value.shape.rank else None)
 
 
@@ -60,36 +63,55 @@ def split(batches, parts):
 
     def part(batch, index):
         def own(tensor):
-            size = tensor.shape[0] and tensor.shape[0] // parts
-            return tf.ensure_shape(tensor[index::parts], [size, *tensor.shape[1:]])
+            size, rest = divmod(tensor.shape[0] or 1, parts)
+            return tf.ensure_shape(tensor[index::parts], [None if rest else size, *tensor.shape[1:]])
 
         return tf.nest.map_structure(own, batch)
 
     return batches.flat_map(lambda *batch: tf.data.Dataset.range(parts).map(lambda index: part(batch, index)))
 
 
-def from_chief(strategy, values):
-    """The chief's values, on all workers of a job on several machines; all have to call this.
+def agreement(model):
+    """Function without arguments that gives all replicas the same moving statistics, the mean of theirs.
+
+    Batch norms that are not synchronised see their own part of each batch, so each replica has its own statistics.
+
+    Args:
+        model: a Keras model of some strategy.
+    """
+    strategy = model.distribute_strategy
+    moving = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
+    if strategy.num_replicas_in_sync == 1 or not moving:
+        return lambda: None
+
+    def agree():
+        values = [tf.identity(variable) for variable in moving]  # which are on this replica's device
+        for variable, mean in zip(moving, average(values), strict=True):
+            variable.assign(mean)
+
+    return tf.function(lambda: strategy.run(agree), autograph=False)
+
+
+def from_chief(strategy, content):
+    """The chief's bytes, on all workers of a job on several machines; all of them have to call this.
 
     Args:
         strategy: of the job.
-        values: list of arrays, of the same shapes and types on all workers.
-
-    Returns:
-        List of arrays.
+        content: bytes; what the other workers give is not looked at.
     """
 
-    def tell():
-        mine = tf.distribute.get_replica_context().replica_id_in_sync_group
-        # What cannot be added up over a network goes as a wider type, and a zero of the others changes nothing.
-        wide = [
-            tf.cast(value, tf.int64 if value.dtype.is_integer else value.dtype) for value in map(tf.constant, values)
-        ]
-        return add([tf.where(tf.equal(mine, 0), value, tf.zeros_like(value)) for value in wide])
+    def tell(values):
+        values = tf.constant(values)
 
-    told = strategy.run(tf.function(tell))
-    told = [strategy.experimental_local_results(value)[0].numpy() for value in told]
-    return [new.astype(np.asarray(old).dtype) for old, new in zip(values, told, strict=True)]
+        def told():
+            is_chief = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+            return add(tf.where(is_chief, values, tf.zeros_like(values)))
+
+        return strategy.experimental_local_results(strategy.run(told))[0].numpy()
+
+    (length,) = tell([np.int64(len(content))])
+    words = np.frombuffer(content[:length].ljust(-(-length // 8) * 8, b"\0"), np.int64)
+    return tell(words).tobytes()[:length]
 
 
 def count():
@@ -105,6 +127,14 @@ def average(tensors):
 def add(tensors):
     """The sum of each tensor over the replicas, the same on all."""
     return _reduced(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def gather(tensor):
+    """The tensors of all replicas, (replicas, ...), the same on all."""
+    if count() == 1:
+        return tensor[None]
+    place = tf.one_hot(tf.distribute.get_replica_context().replica_id_in_sync_group, count(), dtype=tensor.dtype)
+    return add(tf.tensordot(place, tensor, 0))  # tf.distribute's own gather wants the same shapes in all graphs
 
 
 def _reduced(operation, tensors):

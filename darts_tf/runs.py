@@ -280,10 +280,18 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, verbose="a
             verbose=verbose,
         )
 
-    if checkpoints.done % steps:  # the rest of an epoch
-        part(-checkpoints.done % steps, checkpoints.done // steps + 1)
-    if checkpoints.done < epochs * steps and not model.stop_training:
-        part(steps, epochs)
+    import tensorflow as tf
+
+    try:
+        if checkpoints.done % steps:  # the rest of an epoch
+            part(-checkpoints.done % steps, checkpoints.done // steps + 1)
+        if checkpoints.done < epochs * steps and not model.stop_training:
+            part(steps, epochs)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        if checkpoints.worker.count == 1:
+            raise
+        print("\nA worker was lost; going on from the last checkpoint when it is back.", file=sys.stderr)
+        workers.start_again()
 
 
 def make(output):

@@ -9,6 +9,7 @@ This file needs no TensorFlow, so that a mistake is told before that is loaded.
 
 import json
 import os
+import sys
 import typing
 
 
@@ -28,6 +29,13 @@ class Worker(typing.NamedTuple):
 
 
 ALONE = Worker()
+
+
+def start_again():
+    """Replaces this process by a new one of the same command line: TensorFlow itself cannot take a worker back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def from_environment():

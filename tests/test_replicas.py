@@ -44,6 +44,10 @@ def test_training_of_a_derived_network_over_replicas():
     assert found("train")["weights"] < 1e-5
 
 
+def test_replicas_agree_about_moving_statistics():
+    assert found("statistics") == {"before": [2.0, 6.0], "after": [4.0, 4.0]}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["search", "train"])
 def test_the_commands(command, tmp_path):

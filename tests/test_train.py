@@ -64,7 +64,13 @@ def test_the_step_is_traced_once():
 
     data = datasets.load("digits")
     config = {**train.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}
-    config |= {"auxiliary": True, "auxiliary_weight": 0.4, "sync_batch_norm": False, "jit_compile": False, "steps_per_execution": 1}
+    config |= {
+        "auxiliary": True,
+        "auxiliary_weight": 0.4,
+        "sync_batch_norm": False,
+        "jit_compile": False,
+        "steps_per_execution": 1,
+    }
     network = train.prepare(None, genotypes.from_text(GENOTYPE), data, config)
     traces, step = [], network.train_step
     network.train_step = lambda batch: traces.append(1) or step(batch)

@@ -85,6 +85,22 @@ def train_case():
     return {"weights": difference(*trained)}
 
 
+def statistics_case():
+    """The moving mean of a batch norm that is not synchronised, on each replica, before and after they agree."""
+    with mirrored.scope():
+        norm = keras.layers.BatchNormalization(momentum=0.0)
+        model = keras.Sequential([keras.Input((1,)), norm])
+        model.compile("sgd", "mse", jit_compile=False)
+    model.fit(np.array([[1.0], [3.0], [5.0], [7.0]]), np.zeros([4, 1]), batch_size=4, verbose=0, shuffle=False)
+
+    def means():
+        return [value.numpy().item() for value in norm.moving_mean.value.values]
+
+    before = means()
+    replicas.agreement(model)()
+    return {"before": before, "after": means()}
+
+
 def averages_case():
     """The gradient of a small problem, its batch split over replicas, with each average left out in turn."""
     draw = np.random.default_rng(0)

@@ -1,0 +1,143 @@
+"""Jobs on several machines: here, processes on one machine that talk over the network."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from darts_tf import replicas, workers
+
+GENOTYPE = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('dil_conv_3x3', 1)], normal_concat=[2], "
+    "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
+)
+SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,sep_conv_3x3,avg_pool_3x3", "--unrolled"]
+TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5"]
+SIZE = ["--layers=3", "--init_channels=4", "--batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Few images, of noise: rounding errors hardly ever move a value across a corner of a ReLU."""
+    draw, file = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.npz"
+    x, y = draw.integers(0, 256, (89, 8, 8, 3), np.uint8), draw.integers(0, 3, 89)
+    np.savez(file, x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
+    return file
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def begin(command, output, index=0, ports=()):
+    flags, environment = [f"--output={output}"], os.environ
+    if ports:
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        flags, environment = [*flags, "--strategy=multi_worker"], {**os.environ, "TF_CONFIG": config}
+    line = [sys.executable, "-m", *command, *SIZE, *flags]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def end(*processes):
+    results = [process.communicate(timeout=280) for process in processes]
+    for process, (_, errors) in zip(processes, results, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return results
+
+
+def newest(output):
+    with np.load(max((output / "checkpoints").glob("step-*.npz"))) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [SEARCH, TRAIN], ids=["search", "train"])
+def test_two_workers_equal_one_process(command, images, tmp_path):
+    command = [*command, f"--dataset={images}", "--epochs=1", "--sync_batch_norm"]
+    ports = free_ports(2)
+    pair = [begin(command, tmp_path / f"worker{index}", index, ports) for index in range(2)]
+    (printed, _), (silent, _) = end(*pair)
+    end(begin(command, tmp_path / "one"))
+    assert "5/5" in printed and silent == "" and not (tmp_path / "worker1").exists()
+    assert {path.name for path in (tmp_path / "worker0").iterdir()} == {
+        path.name for path in (tmp_path / "one").iterdir()
+    }
+    ours, theirs = newest(tmp_path / "worker0"), newest(tmp_path / "one")
+    assert ours["step"] == 5
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+    rows = [(tmp_path / run / "history.csv").read_text().splitlines()[1].split(",")[:5] for run in ("worker0", "one")]
+    np.testing.assert_allclose(*(np.array(row, float) for row in rows), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_and_come_back(images, tmp_path):
+    command = [*SEARCH, f"--dataset={images}", "--epochs=12", "--checkpoint_every=2"]
+    broken, whole = ([tmp_path / run / f"worker{index}" for index in range(2)] for run in ("broken", "whole"))
+    ports, notices = free_ports(2), []
+    pair = [begin(command, broken[index], index, ports) for index in range(2)]
+    for killed, after in ((1, 12), (0, 32)):
+        while not (broken[0] / "checkpoints" / f"step-{after:08}.npz").exists():
+            assert all(process.poll() is None for process in pair)
+            time.sleep(0.01)
+        pair[killed].kill()
+        notices.append(pair[killed].communicate()[1])
+        pair[killed] = begin(command, broken[killed], killed, ports)
+    results = end(*pair)
+    lost = "A worker was lost; going on from the last checkpoint when it is back."
+    assert lost in notices[1] and lost in results[1][1] and "Going on after step" in results[0][1]
+
+    ports = free_ports(2)
+    end(*(begin(command, whole[index], index, ports) for index in range(2)))
+    broken, whole = newest(broken[0]), newest(whole[0])
+    assert broken["step"] == whole["step"] == 60
+    for name, value in whole.items():
+        np.testing.assert_allclose(broken[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_workers_of_tf_config(monkeypatch):
+    def told(cluster, kind, index):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+        return workers.from_environment()
+
+    assert told({"worker": ["a:1", "b:2"]}, "worker", 1) == (workers.Worker(1, 2), ["a:1", "b:2"])
+    with_chief = {"worker": ["a:1", "b:2"], "chief": ["c:3"], "evaluator": ["d:4"]}
+    assert told(with_chief, "worker", 1) == (workers.Worker(2, 3), ["c:3", "a:1", "b:2"])
+    assert told(with_chief, "chief", 0)[0].is_chief
+    for wrong in ({"worker": ["a:1"]}, "worker", 1), (["a:1"], "worker", 0), ({"worker": ["a:1"]}, "ps", 0):
+        with pytest.raises(ValueError, match=r'TF_CONFIG=\{.*expected \{"cluster"'):
+            told(*wrong)
+    monkeypatch.setenv("TF_CONFIG", "{")
+    with pytest.raises(ValueError, match=r"TF_CONFIG=\{: expected"):
+        workers.from_environment()
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(ValueError, match="TF_CONFIG is not set: expected"):
+        workers.from_environment()
+
+
+@pytest.mark.parametrize("flags, message", [([], "TF_CONFIG is not set"), (["--overwrite"], "TF_CONFIG is not set")])
+def test_a_job_without_a_cluster_is_refused(flags, message, tmp_path):
+    line = [sys.executable, "-m", "darts_tf.search", "--strategy=multi_worker", f"--output={tmp_path}/run", *flags]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_parts_of_batches_for_the_devices_of_a_worker():
+    x = np.arange(7 * 2).reshape(7, 2)
+    whole = tf.data.Dataset.from_tensor_slices((x, x[:, 0])).batch(4, drop_remainder=True)
+    parts = replicas.split(whole, 2)
+    assert [spec.shape for spec in parts.element_spec] == [(2, 2), (2,)]
+    np.testing.assert_array_equal([y for _, y in parts], [[0, 4], [2, 6]])
+    ragged = replicas.split(tf.data.Dataset.from_tensors(((x,), x)).batch(1).unbatch(), 3)
+    assert [len(y) for _, y in ragged] == [3, 2, 2]
