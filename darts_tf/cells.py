@@ -91,7 +91,7 @@ class SearchCell(keras.layers.Layer):
     """
 
     def __init__(self, primitives, channels, nodes=4, reduction=False, reduction_prev=False, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.nodes = nodes
@@ -197,7 +197,7 @@ class DropPath(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
-        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, name="rate")
+        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, autocast=False, name="rate")
         self.built = True
 
     def call(self, x, training=False):

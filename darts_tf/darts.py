@@ -3,6 +3,9 @@
 `architecture_gradient` is the algorithm's heart, written on plain tensors. `DARTS` makes a Keras model of it.
 """
 
+import functools
+import math
+
 import keras
 import tensorflow as tf
 
@@ -10,7 +13,16 @@ from darts_tf import replicas
 
 
 def architecture_gradient(
-    loss, weights, alphas, train, valid, virtual_step=None, rate=0.0, average=lambda tensors: tensors
+    loss,
+    weights,
+    alphas,
+    train,
+    valid,
+    virtual_step=None,
+    rate=0.0,
+    average=lambda tensors: tensors,
+    scale=None,
+    exact_loss=None,
 ):
     """Gradient of the validation loss with respect to alpha (section 2.3 of the paper).
 
@@ -22,18 +34,21 @@ def architecture_gradient(
             first order, with w' = w.
         rate: scalar, the learning rate xi of the virtual step.
         average: function of nested tensors -> their mean over the replicas, each of which has its own part of a batch.
+        scale: see `gradient`.
+        exact_loss: what to differentiate in finite differences, whose steps are smaller than a low precision can tell;
+            `loss` if it is not given.
 
     Returns:
         One tensor per alpha.
     """
     if virtual_step is None:
-        return average(gradient(loss, weights, alphas, valid, of="alphas"))
+        return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
 
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights")))
+    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
-    v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both"))
-    hessian_v = average(hessian_vector_product(loss, weights, alphas, train, v))
+    v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both", scale=scale))
+    hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, v))
     return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
 
 
@@ -53,8 +68,11 @@ def hessian_vector_product(loss, weights, alphas, batch, v):
     return [(p - m) / (2 * epsilon) for p, m in zip(plus, minus, strict=True)]
 
 
-def gradient(loss, weights, alphas, batch, of):
-    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors."""
+def gradient(loss, weights, alphas, batch, of, scale=None):
+    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors.
+
+    With a `scale` the loss is multiplied by it and the gradient divided, so that float16 can hold what is between them.
+    """
     if of == "alphas":
         # Says that nobody wants gradients of the weights, which spares half of the backward pass.
         weights = [tf.stop_gradient(w) for w in weights]
@@ -62,11 +80,12 @@ def gradient(loss, weights, alphas, batch, of):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(wanted)
         value = loss(weights, alphas, batch)
+        value = value if scale is None else value * scale
     # Functions that serve operations of all sizes return gradients of unknown shape.
     gradients = tape.gradient(value, wanted)
     for g, x in zip(tf.nest.flatten(gradients), tf.nest.flatten(wanted), strict=True):
         g.set_shape(x.shape)
-    return gradients
+    return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -97,13 +116,17 @@ class DARTS(keras.Model):
 
         Args:
             optimizer: trains the weights. With `darts_tf.optimizers.SGD` the virtual step follows its momentum and
-                weight decay; with any other it is plain gradient descent at its learning rate.
+                weight decay; with any other it is plain gradient descent at its learning rate. In float16 it has to be
+                that SGD with `loss_scale`.
             arch_optimizer: trains alpha.
             loss: as in Keras.
             metrics: as in Keras, computed on training batches.
             jit_compile: whether to use XLA, which is slow on CPUs.
         """
+        kwargs["auto_scale_loss"] = False  # by an optimizer that looks for overflows on the first replica only
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
+        if self.network.compute_dtype == "float16" and not getattr(self.optimizer, "loss_scale", False):
+            raise ValueError("float16: expected optimizer=darts_tf.optimizers.SGD(..., loss_scale=True).")
         self.arch_optimizer = keras.optimizers.get(arch_optimizer)
         self._has_all = False
 
@@ -135,7 +158,7 @@ class DARTS(keras.Model):
             self.build(x.shape)
             self._build_optimizers()
             x, y = (tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in (x, y))
-            logits = tf.zeros(self.network.compute_output_shape(x.shape), self.compute_dtype)
+            logits = tf.zeros(self.network.compute_output_shape(x.shape), self.variable_dtype)
             self.compute_loss(x, y, logits)
             self.compute_metrics(x, y, logits)
             self.reset_metrics()
@@ -171,31 +194,59 @@ class DARTS(keras.Model):
         train, valid, *_ = data  # train_on_batch adds a weight, which is None
         self.create_variables(*train)  # a step that creates some is traced a second time
         alphas = self.network.arch_variables
+        undone = [] if self._scale() is None else [*self.network.non_trainable_variables, *self._alpha_state()]
+        before = [tf.identity(variable) for variable in undone]
+
+        dalpha, finite = self._alpha_gradient(train, valid, self.unrolled)
         # Keras adds gradients up over the replicas; this one is their mean already.
-        gradients = [gradient / replicas.count() for gradient in self.alpha_gradient(train, valid)]
-        self.arch_optimizer.apply(gradients, alphas)
+        self.arch_optimizer.apply([d / replicas.count() for d in dalpha], alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
-            return self._weight_step(*train)
+            logs = self._weight_step(*train, finite)
+        for variable, value in zip(undone, before, strict=True):
+            variable.assign(tf.where(self.optimizer.skipped, value, variable))
+        return logs
 
     def alpha_gradient(self, train, valid, unrolled=None):
         """`architecture_gradient` of this model where it stands, for two batches (x, y)."""
-        weights, alphas = self.values()
-        if not (self.unrolled if unrolled is None else unrolled):
-            return architecture_gradient(self.loss_at, weights, alphas, train, valid, average=replicas.average)
-        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        return architecture_gradient(
-            self.loss_at, weights, alphas, train, valid, self.virtual_step, rate, replicas.average
-        )
+        return self._alpha_gradient(train, valid, self.unrolled if unrolled is None else unrolled)[0]
 
-    def loss_at(self, weights, alphas, batch):
+    def _alpha_gradient(self, train, valid, unrolled):
+        """Also tells whether all gradients on the way to it were finite, on all replicas: True or a scalar."""
+        weights, alphas = self.values()
+        scale, finite = self._scale(), []
+
+        def average(gradients):
+            gradients = replicas.average(gradients)
+            finite.extend(tf.reduce_all(tf.math.is_finite(g)) for g in tf.nest.flatten(gradients))
+            return gradients
+
+        ahead = (self.virtual_step, tf.convert_to_tensor(self.optimizer.learning_rate)) if unrolled else ()
+        exact = functools.partial(self.loss_at, exact=True)
+        average = replicas.average if scale is None else average
+        options = {"average": average, "scale": scale, "exact_loss": exact}
+        dalpha = architecture_gradient(self.loss_at, weights, alphas, train, valid, *ahead, **options)
+        return dalpha, scale is None or tf.reduce_all(finite)
+
+    def _scale(self):
+        """What the optimizer multiplies losses by, None if nothing."""
+        scale = self.optimizer.scale_loss(1.0)
+        return None if isinstance(scale, float) else scale
+
+    def _alpha_state(self):
+        return [*self.network.arch_variables, *self.arch_optimizer.variables]
+
+    def loss_at(self, weights, alphas, batch, exact=False):
         """Mean loss of this replica's batch (x, y), a scalar, with these tensors in place of the variables.
 
-        Changes nothing: what the pass would write (moving statistics) is forgotten.
+        Changes nothing: what the pass would write (moving statistics) is forgotten. With `exact` the network computes
+        in the type of its variables.
         """
         x, y = batch
         variables = self.network.weight_variables + self.network.arch_variables
+        exact = {"exact": True} if exact and self.network.compute_dtype != self.network.variable_dtype else {}
         with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True)):
-            return self.compute_loss(x, y, self.network(x, training=True), training=True) * replicas.count()
+            logits = self.network(x, training=True, **exact)
+            return self.compute_loss(x, y, logits, training=True) * replicas.count()
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -210,14 +261,18 @@ class DARTS(keras.Model):
         weights = [tf.convert_to_tensor(variable) for variable in self.network.weight_variables]
         return weights, [tf.convert_to_tensor(variable) for variable in self.network.arch_variables]
 
-    def _weight_step(self, x, y):
+    def _weight_step(self, x, y, finite):
         variables = self.network.weight_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             logits = self.network(x, training=True)
             loss = self.compute_loss(x, y, logits, training=True)
+            scaled = self.optimizer.scale_loss(loss)
         self._loss_tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
-        self.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        if self._scale() is not None:  # an optimizer that scales leaves out steps whose gradients are not finite
+            gradients = [tf.where(finite, gradient, math.nan) for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
         return self.compute_metrics(x, y, logits)
 
     def get_config(self):

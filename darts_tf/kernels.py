@@ -101,7 +101,7 @@ def grouped_conv2d(x, kernel, strides, padding, groups):
 
 
 def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
-    """Normalises x (batch, height, width, channels).
+    """Normalises x (batch, height, width, channels), which may be of a lower precision than the other arguments.
 
     Args:
         training: False normalises by the moving statistics, True by those of the batch, `SYNCHRONIZED` by those of the
@@ -110,6 +110,9 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
     Returns:
         y like x, and the new moving mean and (unbiased) variance, (channels,).
     """
+    if training == SYNCHRONIZED and x.dtype != gamma.dtype:
+        y, *moving = batch_norm(tf.cast(x, gamma.dtype), gamma, beta, moving_mean, moving_variance, training)
+        return tf.cast(y, x.dtype), *moving
     if x.dtype == tf.float64 or training == SYNCHRONIZED:  # the fused kernel knows neither
         mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
         count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)

@@ -26,14 +26,14 @@ class MixedOp(keras.layers.Layer):
 
     Call arguments:
         x: (batch, height, width, channels), the node.
-        weights: (edges, len(primitives)), architecture weights after the softmax.
+        weights: (edges, len(primitives)), architecture weights after the softmax, of the type of the layer's variables.
 
     Returns:
         (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
     """
 
     def __init__(self, primitives, channels, edges, stride=1, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.edges = edges
@@ -70,13 +70,14 @@ class MixedOp(keras.layers.Layer):
                 training,
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
+                weights.dtype,
             )
             images, tensors = [], []
             for operation in self.shared.values():
                 outside, _ = _split(operation.stages)
                 images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
-                tensors.append(operation.tensors()[len(outside) :])
-            tensors += [operation.tensors() for operation in self.grouped.values()]
+                tensors.append(operation.tensors(x.dtype)[len(outside) :])
+            tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
             y, updates = edges_at_once(x, images, weights, tensors)
             if training:
                 moving = [variable for operation in operations for variable in operation.non_trainable_variables]
@@ -86,7 +87,10 @@ class MixedOp(keras.layers.Layer):
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
             total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
         for index, layers in self.separate.items():
-            parts = [layer(x, training=bool(training)) * weights[edge, index] for edge, layer in enumerate(layers)]
+            parts = [
+                tf.cast(layer(x, training=bool(training)), x.dtype) * tf.cast(weights[edge, index], x.dtype)
+                for edge, layer in enumerate(layers)
+            ]
             total.append(tf.concat(parts, -1))
         return tf.add_n(total)
 
@@ -117,7 +121,7 @@ def _split(stages):
 
 
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype):
+def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
@@ -155,14 +159,15 @@ def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype):
     image = tf.TensorSpec([None] * 4, dtype)
 
     def any_length(weight):
-        return tf.TensorSpec([None if axis in weight.free else n for axis, n in enumerate(weight.shape)], dtype)
+        shape = [None if axis in weight.free else n for axis, n in enumerate(weight.shape)]
+        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
 
     weights = [
         [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages in (*shared, *grouped)
     ]
     return tf.function(
         edges_at_once,
-        input_signature=[image, [image] * len(shared), tf.TensorSpec([None, num_operations], dtype), weights],
+        input_signature=[image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights],
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
@@ -171,6 +176,6 @@ def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype):
 def _spread(images, scales, channels, groups):
     """Weighted sum of images (batch, h, w, channels) for each edge, as one 1x1 convolution with diagonal blocks."""
     identity = tf.eye(channels, dtype=images[0].dtype)
-    blocks = tf.stack(scales)[:, None, :, None] * identity[None, :, None, :]
+    blocks = tf.cast(tf.stack(scales), identity.dtype)[:, None, :, None] * identity[None, :, None, :]
     kernel = tf.reshape(blocks, [1, 1, len(images) * channels, groups * channels])
     return tf.nn.conv2d(tf.concat(images, -1), kernel, 1, "VALID")

@@ -40,9 +40,13 @@ class SearchNetwork(keras.Model):
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
+        exact: whether to compute in the type of the variables, whatever the dtype policy is.
 
     Returns:
-        Logits (batch, num_classes).
+        Logits (batch, num_classes), of the type of the variables.
+
+    With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
+    the statistics of batch norms are not.
 
     Raises:
         ValueError: an argument is out of range, or an operation is not registered.
@@ -59,7 +63,7 @@ class SearchNetwork(keras.Model):
         sync_batch_norm=False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         if layers < 3:
             raise ValueError(f"layers={layers}: expected at least 3 cells, two of which are reduction cells.")
         if nodes < 1:
@@ -82,13 +86,16 @@ class SearchNetwork(keras.Model):
         for index, (width, reduction) in enumerate(stack(channels, layers)):
             self.cells.append(SearchCell(primitives, width, nodes, reduction, reduction_prev, name=f"cell{index}"))
             reduction_prev = reduction
-        self.classifier = keras.layers.Dense(num_classes, name="classifier")
+        self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
 
     def build(self, input_shape):
         shape = (num_edges(self.nodes), len(self.primitives))
         self.alphas = {
             kind: self.add_weight(
-                shape=shape, initializer=keras.initializers.RandomNormal(stddev=1e-3), name=f"alphas_{kind}"
+                shape=shape,
+                initializer=keras.initializers.RandomNormal(stddev=1e-3),
+                autocast=False,
+                name=f"alphas_{kind}",
             )
             for kind in ("normal", "reduce")
         }
@@ -100,7 +107,8 @@ class SearchNetwork(keras.Model):
         self.classifier.build((None, last))
         self.built = True
 
-    def call(self, x, training=False):
+    def call(self, x, training=False, exact=False):
+        x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         # Equation 2: architecture weights are the softmax of alpha over the operations of an edge.
         weights = {
             kind: rows_by_source(tf.nn.softmax(tf.convert_to_tensor(alpha)), self.nodes)
@@ -112,7 +120,7 @@ class SearchNetwork(keras.Model):
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
             before, last = last, cell([before, last], weights[kind], training=training)
-        return self.classifier(tf.reduce_mean(last, [1, 2]))
+        return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
@@ -238,8 +246,7 @@ def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
 
 
 def _model(images, last, num_classes, auxiliary_logits):
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(last)
-    logits = keras.layers.Dense(num_classes, name="classifier")(pooled)
+    logits = _classifier(last, num_classes)
     if auxiliary_logits is None:
         return keras.Model(images, logits)
     return AuxiliaryModel(images, [logits, auxiliary_logits])
@@ -254,8 +261,14 @@ def _auxiliary_head(x, num_classes, pool_stride, norm=True):
     padding = "valid" if min(x.shape[1:3]) > 1 else "same"
     x = keras.layers.Conv2D(768, 2, padding=padding, use_bias=False, name="auxiliary_5")(x)
     x = operations.layers([BatchNorm(affine=True), ReLU()] if norm else [ReLU()], x, 768, "auxiliary", start=6)
-    x = keras.layers.GlobalAveragePooling2D(name="auxiliary_pooling")(x)
-    return keras.layers.Dense(num_classes, name="auxiliary_classifier")(x)
+    return _classifier(x, num_classes, "auxiliary_")
+
+
+def _classifier(x, num_classes, prefix=""):
+    """Logits of the type of the variables, whatever type the rest is computed in."""
+    exact = keras.config.dtype_policy().variable_dtype
+    x = keras.layers.GlobalAveragePooling2D(dtype=exact, name=f"{prefix}pooling")(x)
+    return keras.layers.Dense(num_classes, dtype=exact, name=f"{prefix}classifier")(x)
 
 
 class AuxiliaryModel(keras.Model):
@@ -282,7 +295,7 @@ class AuxiliaryModel(keras.Model):
 
 
 def inference_model(network):
-    """The part of a trained derived network that is put to use: no auxiliary head, no drop path.
+    """The part of a trained derived network that is put to use: no auxiliary head, no drop path, no low precision.
 
     Args:
         network: of `cifar_network` or `imagenet_network`; the result shares its layers.
@@ -290,12 +303,19 @@ def inference_model(network):
     Returns:
         A functional `keras.Model` of standard layers, from images to logits.
     """
+    _compute_in(network, network.variable_dtype)
 
     def call(layer, *args, **kwargs):
         return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
 
     network = keras.Model(network.inputs, network.outputs[0])
     return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+
+
+def _compute_in(network, policy):
+    """Changes the precision of all layers."""
+    for layer in network.layers:
+        layer.dtype_policy = policy
 
 
 def with_new_classes(model, num_classes, normalization):
@@ -309,7 +329,7 @@ def with_new_classes(model, num_classes, normalization):
             Normalization layer if the model starts with one.
 
     Returns:
-        A functional `keras.Model` from images to logits (batch, num_classes).
+        A functional `keras.Model` from images to logits (batch, num_classes), of the current dtype policy.
 
     Raises:
         ValueError: the model does not end in a Dense layer.
@@ -325,5 +345,7 @@ def with_new_classes(model, num_classes, normalization):
     last = [layer for layer in model.layers if not isinstance(layer, activations)][-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"its last layer is {type(last).__name__}: expected Dense.")
+    _compute_in(model, keras.config.dtype_policy())
     body = keras.models.clone_model(keras.Model(model.inputs, last.input), clone_function=exchange)
-    return keras.Model(body.inputs, keras.layers.Dense(num_classes, name="classifier")(body.outputs[0]))
+    exact = keras.config.dtype_policy().variable_dtype
+    return keras.Model(body.inputs, keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0]))

@@ -13,6 +13,7 @@ An operation is a function of the stride that returns its stages; `register_oper
 """
 
 import inspect
+import itertools
 
 import keras
 import tensorflow as tf
@@ -167,7 +168,7 @@ def compute_prepared(stages, x, prepared, weights, groups, training, scale=None)
             more, scale = {"scale": scale}, None
         x, update = stage.finish(x, prepared, tensors, groups, training, **more)
         updates += update
-    return (x if scale is None else x * scale), updates
+    return (x if scale is None else x * tf.cast(scale, x.dtype)), updates
 
 
 def layers(operation, x, channels, name, start=0):
@@ -200,14 +201,14 @@ class Operation(keras.layers.Layer):
         groups: number of edges computed at once, each with weights of its own.
 
     Call arguments:
-        x: (batch, height, width, groups * inputs).
+        x: (batch, height, width, groups * inputs), of the type to compute in.
 
     Returns:
-        (batch, height', width', groups * channels).
+        (batch, height', width', groups * channels), of the type of x.
     """
 
     def __init__(self, stages, channels, groups=1, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.stages = tuple(stages)
         self.channels = channels
         self.groups = groups
@@ -225,6 +226,7 @@ class Operation(keras.layers.Layer):
                         shape=spec.shape,
                         initializer=spec.initializer,
                         trainable=spec.trainable,
+                        autocast=not spec.exact,
                         name=f"{index}_{spec.name}",
                     )
                     for spec in specs
@@ -238,9 +240,13 @@ class Operation(keras.layers.Layer):
         """One list of variables per stage, in the order of `Stage.weights`."""
         return self._by_stage
 
-    def tensors(self):
-        """The current weights, one list of tensors per stage."""
-        return [[tf.convert_to_tensor(variable) for variable in stage] for stage in self._by_stage]
+    def tensors(self, dtype):
+        """The current weights as they are used with images of a type, one list of tensors per stage."""
+        tensors = [
+            tf.convert_to_tensor(variable) if spec.exact else tf.cast(variable, dtype)
+            for spec, variable in zip(self.specs, itertools.chain(*self._by_stage), strict=True)
+        ]
+        return [[tensors.pop(0) for _ in stage] for stage in self._by_stage]
 
     def update(self, values):
         """Assigns new values to the weights that are not trainable."""
@@ -248,7 +254,7 @@ class Operation(keras.layers.Layer):
             variable.assign(value)
 
     def call(self, x, training=False):
-        y, updates = compute(self.stages, x, self.tensors(), self.groups, training)
+        y, updates = compute(self.stages, x, self.tensors(x.dtype), self.groups, training)
         if training:
             self.update(updates)
         return y

@@ -5,11 +5,16 @@ epsilon before the bias correction. DARTS was tuned with the other conventions, 
 needs the momentum buffer, so these two follow them.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from darts_tf import replicas
+
+FIRST_SCALE = 2.0**15
+GOOD_STEPS = 2000
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -22,16 +27,55 @@ class SGD(keras.optimizers.SGD):
         learning_rate: float, schedule or callable, as in Keras.
         momentum: float.
         l2: float, the weight decay of the paper. Gradient clipping, if asked for, does not see it.
+        loss_scale: whether to scale losses, as float16 needs it. Where a gradient of any replica is not finite all of
+            them leave out that step, and the scale is halved; after 2,000 good steps it is doubled.
+            `keras.optimizers.LossScaleOptimizer` asks the first replica only.
     """
 
-    def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, name="sgd", **kwargs):
+    def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, loss_scale=False, name="sgd", **kwargs):
         super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
         self.l2 = l2
+        self.loss_scale = loss_scale
+
+    def build(self, variables):
+        super().build(variables)
+        if self.loss_scale:
+            start = keras.initializers.Constant(FIRST_SCALE)
+            self._scale = self.add_variable((), start, "float32", name="scale")
+            self._good_steps = self.add_variable((), "zeros", "int64", name="good_steps")
+
+    def scale_loss(self, loss):
+        """A loss as it is to be differentiated; what `apply` gets are the gradients of that."""
+        if not self.loss_scale:
+            return super().scale_loss(loss)
+        return loss * (tf.convert_to_tensor(self._scale) if self.built else FIRST_SCALE)
+
+    def scale_to(self, scale):
+        """Begins with another scale than 32,768."""
+        self._scale.assign(scale)
+
+    @property
+    def skipped(self):
+        """Whether the last step was left out, a scalar."""
+        return tf.equal(self._good_steps, 0)
+
+    def _unscaled(self, gradients):
+        """The gradients of the loss, NaN if one of them is not finite; adapts the scale to that."""
+        scale = tf.convert_to_tensor(self._scale)
+        gradients = [gradient / scale for gradient in gradients]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+        good_steps = tf.where(finite, tf.convert_to_tensor(self._good_steps) + 1, 0)
+        growth = tf.where(tf.equal(good_steps % GOOD_STEPS, 0), 2.0, 1.0)
+        self._scale.assign(scale * tf.where(finite, growth, 0.5))
+        self._good_steps.assign(good_steps)
+        return [tf.where(finite, gradient, math.nan) for gradient in gradients]
 
     # The next two do what Keras does in fewer graph nodes: with hundreds of variables that is seconds of start-up.
 
     def _clip_gradients(self, gradients):
         gradients = replicas.add(gradients)  # before their norm is taken
+        if self.loss_scale:
+            gradients = self._unscaled(gradients)
         if not self.global_clipnorm:
             return super()._clip_gradients(gradients)
         return tf.clip_by_global_norm(gradients, self.global_clipnorm)[0]
@@ -43,15 +87,18 @@ class SGD(keras.optimizers.SGD):
         super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = tf.cast(learning_rate, variable.dtype)
+        rate, momentum = tf.cast(learning_rate, variable.dtype), tf.constant(self.momentum, gradient.dtype)
+        good = tf.math.is_finite(tf.reshape(gradient, [-1])[0]) if self.loss_scale else True
         gradient = self._decayed(gradient, variable)
+        if self.loss_scale:  # a step of these values changes nothing
+            gradient, rate, momentum = tf.where(good, gradient, 0), tf.where(good, rate, 0), tf.where(good, momentum, 1)
         if self.momentum:
             tf.raw_ops.ResourceApplyMomentum(
                 var=variable.handle,
                 accum=self._buffer(variable).value.handle,
                 lr=rate,
                 grad=gradient,
-                momentum=tf.constant(self.momentum, gradient.dtype),
+                momentum=momentum,
             )
         else:
             variable.assign_sub(rate * gradient)
@@ -83,7 +130,7 @@ class SGD(keras.optimizers.SGD):
         return self.momentums[self._get_variable_index(variable)]
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "l2": self.l2, "loss_scale": self.loss_scale}
 
 
 @keras.saving.register_keras_serializable("darts_tf")

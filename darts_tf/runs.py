@@ -60,6 +60,13 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
 flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
 
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "bfloat16", "float16"],
+    "What images and kernels are computed in. Weights, alpha, statistics and finite differences stay float32. The "
+    "others are for GPUs; on CPUs they are slower.",
+)
 flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.")
 flags.DEFINE_integer("steps_per_execution", 1, "Steps to run without a look at them, as in Keras.", lower_bound=1)
 
@@ -339,6 +346,10 @@ def start_tensorflow():
     runtime.configure(cpu_devices=FLAGS.cpu_devices, start=FLAGS.strategy != "multi_worker")
     from darts_tf import replicas
 
+    if FLAGS.precision != "float32":
+        import keras
+
+        keras.config.set_dtype_policy(f"mixed_{FLAGS.precision}")
     with runtime.quiet():
         return replicas.strategy(FLAGS.strategy)
 

@@ -151,6 +151,7 @@ def prepare(data, strategy, worker):
                 momentum=config["momentum"],
                 l2=config["weight_decay"],
                 global_clipnorm=config["grad_clip"],
+                loss_scale=config["precision"] == "float16",
             ),
             arch_optimizer=Adam(config["arch_learning_rate"], l2=config["arch_weight_decay"]),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

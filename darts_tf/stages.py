@@ -22,7 +22,8 @@ from darts_tf import kernels
 class Weight:
     """One weight of a stage: its name, its shape and where it starts.
 
-    `free` are the axes whose length depends on the channels or the number of edges.
+    `free` are the axes whose length depends on the channels or the number of edges. Weights that are not `exact` are
+    used in the precision of the images, even where that is lower than the variables'.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Weight:
     free: tuple
     initializer: object
     trainable: bool = True
+    exact: bool = False
 
 
 def _uniform(fan_in):
@@ -208,8 +210,10 @@ class BatchNorm(Stage):
 
     def weights(self, inputs, outputs, groups):
         width = groups * inputs
-        learned = [Weight("gamma", (width,), (0,), "ones"), Weight("beta", (width,), (0,), "zeros")]
-        moving = Weight("moving_mean_and_variance", (2, width), (1,), _mean_0_variance_1, trainable=False)
+        learned = [
+            Weight(name, (width,), (0,), start, exact=True) for name, start in (("gamma", "ones"), ("beta", "zeros"))
+        ]
+        moving = Weight("moving_mean_and_variance", (2, width), (1,), _mean_0_variance_1, trainable=False, exact=True)
         return [*learned, moving] if self.affine else [moving]
 
     def finish(self, x, prepared, weights, groups, training, scale=None):

@@ -272,11 +272,13 @@ def prepare(pretrained, genotype, data, config):
             momentum=config["momentum"],
             l2=config["weight_decay"],
             global_clipnorm=config["grad_clip"],
+            loss_scale=config["precision"] == "float16",
         ),
         loss=cross_entropy(config["label_smooth"]),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=config["jit_compile"],
         steps_per_execution=config["steps_per_execution"],
+        auto_scale_loss=False,  # SGD does it
     )
     synchronize_batch_norms(network, config["sync_batch_norm"])
     create_variables(network)

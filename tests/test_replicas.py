@@ -44,6 +44,14 @@ def test_training_of_a_derived_network_over_replicas():
     assert found("train")["weights"] < 1e-5
 
 
+@pytest.mark.slow
+def test_an_overflow_of_any_pass_on_any_replica_leaves_the_step_out_on_all():
+    result = found("overflow")
+    *skipped, made = result["changed"]
+    assert skipped == [0.0] * 5 and made > 1e-3
+    assert result["scales"] == [0.5] * 5 + [1]
+
+
 def test_replicas_agree_about_moving_statistics():
     assert found("statistics") == {"before": [2.0, 6.0], "after": [4.0, 4.0]}
 
