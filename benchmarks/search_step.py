@@ -10,6 +10,8 @@ flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.", lower_b
 flags.DEFINE_integer("layers", 8, "Cells.", lower_bound=3)
 flags.DEFINE_integer("batch_size", 16, "Images in each of the two batches.", lower_bound=1)
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.", lower_bound=8)
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "What images are computed in.")
+flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA.")
 flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 
 
@@ -23,18 +25,21 @@ def main(_):
     from darts_tf import DARTS, SearchNetwork
     from darts_tf.optimizers import SGD, Adam
 
+    if FLAGS.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{FLAGS.precision}")
     search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers), unrolled=FLAGS.unrolled)
     search.compile(
-        optimizer=SGD(global_clipnorm=5.0),
+        optimizer=SGD(global_clipnorm=5.0, loss_scale=FLAGS.precision == "float16"),
         arch_optimizer=Adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=FLAGS.jit_compile,
     )
     size = FLAGS.image_size
     x = tf.random.stateless_normal([FLAGS.batch_size, size, size, 3], seed=[0, 0])
     y = tf.random.stateless_uniform([FLAGS.batch_size], seed=[0, 1], maxval=10, dtype=tf.int32)
 
-    names = ("unrolled", "init_channels", "layers", "batch_size", "image_size", "steps")
+    names = ("unrolled", "precision", "jit_compile", "init_channels", "layers", "batch_size", "image_size", "steps")
     timing.time_steps(search, ((x, y), (x, y)), FLAGS.steps, {name: FLAGS[name].value for name in names})
 
 

@@ -85,6 +85,7 @@ class SearchCell(keras.layers.Layer):
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
+        inline: see `MixedOp`.
 
     Returns:
         (batch, height', width', nodes * channels).
@@ -119,12 +120,12 @@ class SearchCell(keras.layers.Layer):
             mixed_op.build((*input_shape[0][:-1], self.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False):
+    def call(self, inputs, weights, training=False, inline=False):
         def edges_from(source, image):
             fed = targets(source, self.nodes)
             if not fed:
                 return []
-            edges = self.mixed_ops[source](image, weights[source], training=training)
+            edges = self.mixed_ops[source](image, weights[source], training=training, inline=inline)
             return zip(fed, tf.split(edges, len(fed), -1), strict=True)
 
         inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]

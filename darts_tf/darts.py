@@ -127,6 +127,7 @@ class DARTS(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
         if self.network.compute_dtype == "float16" and not getattr(self.optimizer, "loss_scale", False):
             raise ValueError("float16: expected optimizer=darts_tf.optimizers.SGD(..., loss_scale=True).")
+        self.network.inline = self.jit_compile
         self.arch_optimizer = keras.optimizers.get(arch_optimizer)
         self._has_all = False
 

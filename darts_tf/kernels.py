@@ -60,6 +60,24 @@ def _depthwise_same_gradient(op, dy):
     return dx, dkernel
 
 
+def repeat(x, times):
+    """Repeats the channels of x (batch, height, width, channels), [all of them, all of them again, ...]."""
+    with _gradient("Tile", "darts_tf.Repeat"):
+        return tf.tile(x, [1, 1, 1, times])
+
+
+@tf.RegisterGradient("darts_tf.Repeat")
+def _repeat_gradient(op, dy):
+    # TensorFlow's gradient computes shapes on the GPU and waits for them.
+    times = op.inputs[1][3]
+    return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
+
+
+def identity(size, dtype):
+    """The identity matrix; `tf.eye` has arguments that a GPU would have to give back to the CPU."""
+    return tf.one_hot(tf.range(size), size, dtype=dtype)
+
+
 @functools.cache
 def _has_grouped_convolutions(dtype):
     """Whether this device differentiates grouped convolutions: GPUs and oneDNN do, plain CPU kernels do not."""
@@ -95,7 +113,7 @@ def grouped_conv2d(x, kernel, strides, padding, groups):
     if not single and not _has_grouped_convolutions(x.dtype):
         # A block-diagonal kernel does the same with more arithmetic.
         height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
-        blocks = by_group(kernel, groups)[:, :, None] * tf.eye(groups, dtype=kernel.dtype)[:, None, :, None]
+        blocks = by_group(kernel, groups)[:, :, None] * identity(groups, kernel.dtype)[:, None, :, None]
         kernel = tf.reshape(blocks, [height, width, groups * inputs, outputs])
     return tf.nn.conv2d(x, kernel, strides, padding)
 

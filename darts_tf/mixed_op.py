@@ -27,6 +27,7 @@ class MixedOp(keras.layers.Layer):
     Call arguments:
         x: (batch, height, width, channels), the node.
         weights: (edges, len(primitives)), architecture weights after the softmax, of the type of the layer's variables.
+        inline: whether to write the operations out in the graph instead of calling a function that all nodes share.
 
     Returns:
         (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
@@ -59,7 +60,7 @@ class MixedOp(keras.layers.Layer):
             layer.build(input_shape)
         self.built = True
 
-    def call(self, x, weights, training=False):
+    def call(self, x, weights, training=False, inline=False):
         total = []
         if self.shared or self.grouped:
             operations = [*self.shared.values(), *self.grouped.values()]
@@ -68,6 +69,7 @@ class MixedOp(keras.layers.Layer):
                 tuple((index, operation.stages) for index, operation in self.grouped.items()),
                 len(self.primitives),
                 training,
+                inline,
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
                 weights.dtype,
@@ -121,11 +123,12 @@ def _split(stages):
 
 
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype, exact_dtype):
+def _edges_at_once(shared, grouped, num_operations, training, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
-    function leaves every length open and is never inlined. With `frozen` it computes no gradients of the weights.
+    function leaves every length open and is never inlined, unless `inline` says so. With `frozen` it computes no
+    gradients of the weights.
     """
 
     def edges_at_once(x, images, scales, weights):
@@ -146,14 +149,14 @@ def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype, exa
             start = relu, stages[0].preparation  # cheaper before the repetition than after it
             if start not in repeated:
                 image, prepared = stages[0].prepare(tf.nn.relu(x) if relu else x)
-                repeated[start] = tf.tile(image, [1, 1, 1, groups]), prepared
-            scale = tf.repeat(scales[index], channels)
+                repeated[start] = kernels.repeat(image, groups), prepared
+            scale = tf.reshape(scales[index][:, None] * tf.ones([1, channels], scales[index].dtype), [-1])
             y, update = compute_prepared(stages, *repeated[start], tensors, groups, training, scale)
             results.append(y)
             updates += update
         return tf.add_n(results), tf.concat(updates, -1) if updates else []
 
-    if training == kernels.SYNCHRONIZED:  # what replicas exchange has its own place in the graph of each
+    if inline:
         return edges_at_once
 
     image = tf.TensorSpec([None] * 4, dtype)
@@ -175,7 +178,7 @@ def _edges_at_once(shared, grouped, num_operations, training, frozen, dtype, exa
 
 def _spread(images, scales, channels, groups):
     """Weighted sum of images (batch, h, w, channels) for each edge, as one 1x1 convolution with diagonal blocks."""
-    identity = tf.eye(channels, dtype=images[0].dtype)
+    identity = kernels.identity(channels, images[0].dtype)
     blocks = tf.cast(tf.stack(scales), identity.dtype)[:, None, :, None] * identity[None, :, None, :]
     kernel = tf.reshape(blocks, [1, 1, len(images) * channels, groups * channels])
     return tf.nn.conv2d(tf.concat(images, -1), kernel, 1, "VALID")

@@ -45,6 +45,10 @@ class SearchNetwork(keras.Model):
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
+    Attributes:
+        inline: whether the graph has the operations of each node written out. XLA needs that: where nodes share a
+            function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
+
     With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
     the statistics of batch norms are not.
 
@@ -79,6 +83,7 @@ class SearchNetwork(keras.Model):
         self.primitives = tuple(primitives)
         self.stem_multiplier = stem_multiplier
         self.sync_batch_norm = sync_batch_norm
+        self.inline = False
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
         self.cells = []
@@ -114,12 +119,14 @@ class SearchNetwork(keras.Model):
             kind: rows_by_source(tf.nn.softmax(tf.convert_to_tensor(alpha)), self.nodes)
             for kind, alpha in self.alphas.items()
         }
+        inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
+            inline = True  # what replicas exchange has its own place in the graph of each
         before = last = self.stem(x, training=training)
         for cell in self.cells:
             kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell([before, last], weights[kind], training=training)
+            before, last = last, cell([before, last], weights[kind], training=training, inline=inline)
         return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
 
     def compute_output_shape(self, input_shape):

@@ -1,3 +1,5 @@
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -132,6 +134,36 @@ def test_a_step_that_is_traced_again_keeps_the_metrics():
     step(whole)
     step(tuple((x[:2], y[:2]) for x, y in whole))
     assert int(search._loss_tracker.count) == 6 + 2
+
+
+def test_several_steps_per_execution():
+    pair = []
+    for steps in (1, 2):
+        keras.utils.set_random_seed(0)
+        search = small_search(unrolled=True, nodes=1, primitives=["skip_connect", "sep_conv_3x3"])
+        search.steps_per_execution = steps
+        search.fit(batches(steps=3), verbose=0, shuffle=False)
+        pair.append(search.network.variables)
+    for one, other in zip(*pair, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_xla_compiles_once_and_computes_the_same():
+    runs = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "sep_conv_3x3"]))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        search.compile(SGD(global_clipnorm=0.5), Adam(), loss, jit_compile=jit_compile)
+        ends = [time.monotonic()]
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.monotonic()))  # noqa: B023
+        search.fit(batches(steps=4), verbose=0, shuffle=False, callbacks=[watch])
+        runs.append((search.network.variables, np.diff(ends)))
+    (plain, _), (compiled, (first, *later)) = runs
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert max(later) < first / 5
 
 
 def test_any_keras_optimizer():

@@ -56,6 +56,11 @@ def test_replicas_agree_about_moving_statistics():
     assert found("statistics") == {"before": [2.0, 6.0], "after": [4.0, 4.0]}
 
 
+def test_batches_are_on_the_gpu_before_the_step():
+    result = found("feed")
+    assert [device[-5:] for device in result["devices"]] == ["CPU:1"] and result["loss"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["search", "train"])
 def test_the_commands(command, tmp_path):

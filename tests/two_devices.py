@@ -15,6 +15,7 @@ from darts_tf import DARTS, SearchNetwork, genotypes, replicas  # noqa: E402
 from darts_tf.darts import architecture_gradient  # noqa: E402
 from darts_tf.networks import cifar_network  # noqa: E402
 from darts_tf.optimizers import SGD, Adam  # noqa: E402
+from darts_tf.workers import ALONE  # noqa: E402
 
 STEPS = 5
 mirrored = replicas.strategy("mirrored")
@@ -140,6 +141,18 @@ def statistics_case():
     before = means()
     replicas.agreement(model)()
     return {"before": before, "after": means()}
+
+
+def feed_case():
+    """Devices of the batches that a search gets: the second device here plays the only GPU of a machine."""
+    gpu = tf.config.list_logical_devices("CPU")[1]
+    tf.config.list_logical_devices = lambda kind: [gpu] if kind == "GPU" else []
+    fed = replicas.feed(single, batches(3, (8, 8, 3), False), ALONE)
+    devices = {tensor.device for tensor in tf.nest.flatten(list(fed))}
+    search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "sep_conv_3x3"]))
+    search.compile(SGD(), Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = search.fit(fed, verbose=0, shuffle=False).history["loss"][0]
+    return {"devices": sorted(devices), "loss": loss}
 
 
 def averages_case():
