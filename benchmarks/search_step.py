@@ -1,5 +1,7 @@
 """Times the search step: `python -m benchmarks.search_step [--unrolled]` prints one JSON line, see `timing`."""
 
+import json
+
 from absl import app, flags
 
 from benchmarks import timing
@@ -19,8 +21,17 @@ def main(_):
     from darts_tf import runtime
 
     runtime.configure()
+    print(json.dumps(timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())))
+
+
+def settings():
+    names = ("unrolled", "precision", "jit_compile", "init_channels", "layers", "batch_size", "image_size", "steps")
+    return {name: FLAGS[name].value for name in names}
+
+
+def make():
+    """The search of the flags, compiled."""
     import keras
-    import tensorflow as tf
 
     from darts_tf import DARTS, SearchNetwork
     from darts_tf.optimizers import SGD, Adam
@@ -35,12 +46,16 @@ def main(_):
         metrics=["accuracy"],
         jit_compile=FLAGS.jit_compile,
     )
-    size = FLAGS.image_size
-    x = tf.random.stateless_normal([FLAGS.batch_size, size, size, 3], seed=[0, 0])
-    y = tf.random.stateless_uniform([FLAGS.batch_size], seed=[0, 1], maxval=10, dtype=tf.int32)
+    return search
 
-    names = ("unrolled", "precision", "jit_compile", "init_channels", "layers", "batch_size", "image_size", "steps")
-    timing.time_steps(search, ((x, y), (x, y)), FLAGS.steps, {name: FLAGS[name].value for name in names})
+
+def batch(images):
+    """A pair of batches of noise."""
+    import tensorflow as tf
+
+    x = tf.random.stateless_normal([images, FLAGS.image_size, FLAGS.image_size, 3], seed=[0, 0])
+    y = tf.random.stateless_uniform([images], seed=[0, 1], maxval=10, dtype=tf.int32)
+    return (x, y), (x, y)
 
 
 if __name__ == "__main__":

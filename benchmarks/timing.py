@@ -1,7 +1,6 @@
 """What benchmarks of a training step share: how they measure it and how they say so."""
 
 import itertools
-import json
 import os
 import resource
 import statistics
@@ -21,8 +20,10 @@ def process_start():
         return IMPORTED
 
 
-def time_steps(model, batch, steps, settings):
-    """Runs `fit` on one batch again and again and prints a JSON line.
+def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
+    """Runs `fit` on one batch again and again.
+
+    The result is a dict of the settings and
 
     step_seconds        median over `steps` steps, after the first
     first_step_seconds  from the start of the process until the first step is done
@@ -32,7 +33,8 @@ def time_steps(model, batch, steps, settings):
         model: a compiled Keras model.
         batch: what its train step takes.
         steps: int.
-        settings: dict, printed too.
+        settings: dict, with "batch_size", the images of a step.
+        feed: function of a `tf.data.Dataset` of the batch -> what Keras is to be given.
     """
     import keras
     import tensorflow as tf
@@ -40,11 +42,11 @@ def time_steps(model, batch, steps, settings):
     ends = []
     end_of_step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.time()))
     batches = tf.data.Dataset.from_tensors(batch).repeat(1 + steps)
-    model.fit(batches, callbacks=[end_of_step], verbose=0, shuffle=False)
+    model.fit(feed(batches), callbacks=[end_of_step], verbose=0, shuffle=False)
 
     seconds = [end - start for start, end in itertools.pairwise(ends)]
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    result = {
+    return {
         **settings,
         "step_seconds": round(statistics.median(seconds), 4),
         "first_step_seconds": round(ends[0] - process_start(), 2),
@@ -54,4 +56,3 @@ def time_steps(model, batch, steps, settings):
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    print(json.dumps(result))

@@ -4,6 +4,8 @@ Takes the flags of `darts_tf.train`; without them it is DARTS_V2 at the size of 
 auxiliary head and drop path. See `benchmarks.timing` for what is measured.
 """
 
+import json
+
 from absl import app, flags
 
 from benchmarks import timing
@@ -28,7 +30,8 @@ def main(_):
     network = train.prepare(None, genotypes.read(FLAGS.arch), data, config)
     batch = x[: config["batch_size"]].astype("float32"), y[: config["batch_size"]]
     names = ("arch", "init_channels", "layers", "auxiliary", "drop_path_prob", "batch_size", "image_size", "steps")
-    timing.time_steps(network, batch, FLAGS.steps, {name: config.get(name, FLAGS[name].value) for name in names})
+    settings = {name: config.get(name, FLAGS[name].value) for name in names}
+    print(json.dumps(timing.time_steps(network, batch, FLAGS.steps, settings)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     Attributes:
         done: steps that the run has made.
+        stop: number of a signal to end by, after the step, as the shell says it: `SystemExit(128 + stop)`.
     """
 
     def __init__(self, directory, steps, every=0, worker=ALONE):
@@ -41,6 +42,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.directory = pathlib.Path(directory or "") / "checkpoints"
         self.steps, self.every, self.worker = steps, every, worker
         self.done = 0
+        self.stop = None
         self._metrics = []
 
     def restore(self, model, warn=print):
@@ -84,11 +86,19 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         before, self.done = self.done, self._begin + batch + 1
-        if self.every and before // self.every < self.done // self.every and self.done % self.steps:
+        if self.done % self.steps == 0:  # the epoch ends with validation and a record of it
+            return
+        stop = self.stop is not None
+        # All workers save, or none; a signal may have come to some of them.
+        if (stop and self.worker.count == 1) or (self.every and before // self.every < self.done // self.every):
             self.save(logs)
+        if stop:
+            raise SystemExit(128 + self.stop)
 
     def on_epoch_end(self, epoch, logs=None):
         self.save(logs)
+        if self.stop is not None:
+            raise SystemExit(128 + self.stop)
 
     def save(self, logs=None):
         """Writes a file, unless the loss in `logs` is no number any more."""

@@ -1,8 +1,11 @@
 """What all commands share: how they read flags and how they say that something is wrong with them."""
 
+import errno
 import sys
 
 from absl import app, flags
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(Exception):
@@ -34,6 +37,17 @@ def run(main, arguments=()):
             return main(argv)
         except UsageError as error:
             _exit(error)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            print(
+                f"\nerror: {what}. What was written before is whole; with space, the same command goes on.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
 
     app.run(guarded, flags_parser=parse)
 

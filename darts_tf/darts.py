@@ -81,11 +81,15 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
         tape.watch(wanted)
         value = loss(weights, alphas, batch)
         value = value if scale is None else value * scale
-    # Functions that serve operations of all sizes return gradients of unknown shape.
-    gradients = tape.gradient(value, wanted)
+    gradients = _shaped(tape.gradient(value, wanted), wanted)
+    return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
+
+
+def _shaped(gradients, wanted):
+    """The gradients with their shapes: functions that serve operations of all sizes do not tell them."""
     for g, x in zip(tf.nest.flatten(gradients), tf.nest.flatten(wanted), strict=True):
         g.set_shape(x.shape)
-    return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
+    return gradients
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -270,7 +274,7 @@ class DARTS(keras.Model):
             loss = self.compute_loss(x, y, logits, training=True)
             scaled = self.optimizer.scale_loss(loss)
         self._loss_tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        gradients = _shaped(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         if self._scale() is not None:  # an optimizer that scales leaves out steps whose gradients are not finite
             gradients = [tf.where(finite, gradient, math.nan) for gradient in gradients]
         self.optimizer.apply(gradients, variables)

@@ -1,11 +1,15 @@
 """What the commands that make a run directory share: the flags of data and output, and what they do."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
+import re
 import runpy
+import signal
 import sys
+import threading
 
 from absl import flags
 
@@ -20,13 +24,11 @@ except ImportError:  # Windows
 
 FLAGS = flags.FLAGS
 FILES = ("config.json", "history.csv", "alphas.npz", "genotype.json", "model.keras", "metrics.json")
-LOCK = ".lock"
 # A run may go on with other values of these.
 MAY_CHANGE = (
     *("output", "overwrite", "resume", "checkpoint_every"),
     *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
 )
-_locks = []
 
 flags.DEFINE_string(
     "dataset",
@@ -170,8 +172,7 @@ def check_same(output, name, value, saved):
 
 def is_occupied(output):
     """Whether a folder has something in it that is to be kept."""
-    files = [path.name for path in output.iterdir()] if output.is_dir() else []
-    return not FLAGS.overwrite and any(name != LOCK for name in files)
+    return not FLAGS.overwrite and output.is_dir() and any(output.iterdir())
 
 
 def start(output, command, config, data, worker=ALONE):
@@ -221,20 +222,15 @@ def lock(output):
     """Keeps other processes out of a run directory until this one ends, however it ends."""
     if fcntl is None:
         return
-    file = (output / LOCK).open("a+")
+    folder = os.open(output, os.O_RDONLY)  # open as long as this process lives
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "another one"
         raise commands.UsageError(
-            f"--output={output}: process {owner} is at work in it; expected another folder, or its end."
+            f"--output={output}: another process is at work in it; expected another folder, or its end."
         ) from None
     except OSError:  # a file system without locks
-        return
-    file.truncate(0)
-    print(os.getpid(), file=file, flush=True)
-    _locks.append(file)  # open, as long as this process lives
+        os.close(folder)
 
 
 def restore(model, output, steps, worker=ALONE):
@@ -290,10 +286,21 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, verbose="a
     import tensorflow as tf
 
     try:
-        if checkpoints.done % steps:  # the rest of an epoch
-            part(-checkpoints.done % steps, checkpoints.done // steps + 1)
-        if checkpoints.done < epochs * steps and not model.stop_training:
-            part(steps, epochs)
+        with told_of_signals(checkpoints):
+            if checkpoints.done % steps:  # the rest of an epoch
+                part(-checkpoints.done % steps, checkpoints.done // steps + 1)
+            if checkpoints.done < epochs * steps and not model.stop_training:
+                part(steps, epochs)
+    except SystemExit:
+        again = f"--output={checkpoints.directory.parent} --resume"
+        print(f"\nStopped after step {checkpoints.done}. To go on: the same command with {again}", file=sys.stderr)
+        raise
+    except tf.errors.NotFoundError as error:
+        missing = re.search(r"(?:.*[}:] )?(.+); No such file or directory", error.message)
+        if not missing:
+            raise
+        print(f"\nerror: {missing[1]}: the file is gone. Once it is back, --resume goes on.", file=sys.stderr)
+        sys.exit(1)
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         if checkpoints.worker.count == 1:
             raise
@@ -359,6 +366,26 @@ def check_batch_size(batch_size, strategy):
     count = strategy.num_replicas_in_sync
     if batch_size % count:
         raise commands.UsageError(f"--batch_size={batch_size}: expected a multiple of {count}, one part per device.")
+
+
+@contextlib.contextmanager
+def told_of_signals(checkpoints):
+    """SIGINT and SIGTERM end a training with a checkpoint, after the step; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        checkpoints.stop = number
+        signal.signal(number, before[number])
+        print("\nStopping after this step.", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe(data):

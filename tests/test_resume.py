@@ -3,10 +3,14 @@
 import csv
 import json
 import random
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -83,3 +87,118 @@ def test_a_run_killed_again_and_again_ends_where_it_would_have(command, kills, t
     else:
         assert end(begin(command, tmp_path / "whole"))[0] == 0
         check_equal(killed, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: flipped(content)])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(uninterrupted, tmp_path, damage):
+    output = tmp_path / "run"
+    shutil.copytree(uninterrupted, output)
+    bad = newest(output)
+    bad.write_bytes(damage(bad.read_bytes()))
+    status, _, errors = end(begin(SEARCH, output))
+    assert status == 0, errors
+    assert f"warning: {bad} cannot be read" in errors and "trying the one before" in errors
+    check_equal(output, uninterrupted)
+
+
+def flipped(content):
+    return bytes(byte ^ (index % 997 == 500) for index, byte in enumerate(content))
+
+
+@pytest.mark.slow
+def test_one_process_at_a_time(tmp_path):
+    first = begin(SEARCH, tmp_path / "run")
+    while newest(tmp_path / "run") is None:
+        assert first.poll() is None
+        time.sleep(0.05)
+    status, _, errors = end(begin(SEARCH, tmp_path / "run"))
+    assert status == 2 and f"--output={tmp_path}/run: another process is at work in it" in errors
+    assert end(first)[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint(number, uninterrupted, tmp_path):
+    output = tmp_path / "run"
+    process = begin(SEARCH, output, "--checkpoint_every=0")
+    while not (output / "checkpoints").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(number)
+    status, _, errors = end(process)
+    assert status == 128 + number, errors
+    last = errors.strip().splitlines()[-1]
+    assert f"To go on: the same command with --output={output} --resume" in last and "Traceback" not in errors
+    assert int(newest(output).stem.removeprefix("step-")) > 22
+    status, _, errors = end(begin(["darts_tf.search"], output, "--resume", "--checkpoint_every=1"))
+    assert status == 0, errors
+    check_equal(output, uninterrupted)
+
+
+@pytest.mark.slow
+def test_no_space_on_the_disk(uninterrupted, tmp_path):
+    def little_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    # All files but checkpoints are smaller than this.
+    limit = newest(uninterrupted).stat().st_size - 1000
+    line = [sys.executable, "-m", *SEARCH, "--checkpoint_every=30", f"--output={tmp_path}/run"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=280, preexec_fn=little_space)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "File too large. What was written before is whole; with space, the same command goes on." in done.stderr
+    assert not list((tmp_path / "run").rglob(".*")) and (tmp_path / "run" / "alphas.npz").exists()
+    assert end(begin(SEARCH, tmp_path / "run"))[0] == 0
+    check_equal(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_file_that_vanishes_is_named(tmp_path):
+    draw = np.random.default_rng(0)
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = draw.integers(0, 256, (40, 40, 3), np.uint8)
+            keras.utils.save_img(tmp_path / "data" / name / f"{index}.png", pixels)
+    network = ["--layers=1", "--init_channels=4", "--noauxiliary", "--image_size=32", "--batch_size=4", "--epochs=20"]
+    command = ["darts_tf.train", "--arch=DARTS_V1", "--recipe=imagenet", f"--dataset={tmp_path}/data", *network]
+    process = begin(command, tmp_path / "run")
+    while newest(tmp_path / "run") is None:
+        assert process.poll() is None
+        time.sleep(0.02)
+    gone = tmp_path / "data" / "train" / "a" / "7.png"
+    content = gone.read_bytes()
+    gone.unlink()
+    status, _, errors = end(process)
+    assert status == 1 and f"error: {gone}: the file is gone. Once it is back, --resume goes on." in errors
+    assert "Traceback" not in errors
+    gone.write_bytes(content)
+    status, _, errors = end(begin(command, tmp_path / "run", "--resume"))
+    assert status == 0 and "Going on after step" in errors, errors
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 21
+
+
+CONFIG = {"command": "search", "epochs": 4, "dataset": "digits", "batch_size": 32, "strategy": "none"}
+
+
+@pytest.mark.parametrize(
+    "config, flags, message",
+    [
+        (
+            CONFIG,
+            ["--epochs=5"],
+            "--epochs=5: the run in OUTPUT has 4; expected that, another --output, or --overwrite.",
+        ),
+        (CONFIG, ["--dataset=photos/"], "--dataset=photos/: the run in OUTPUT has digits; expected that"),
+        ({**CONFIG, "command": "train"}, [], "--output=OUTPUT: it holds a run of train, not of search"),
+        (None, ["--resume"], "--output=OUTPUT: it holds no run to --resume"),
+        ("{", [], "--output=OUTPUT: its config.json cannot be read"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config, flags, message, tmp_path):
+    if config:
+        (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    status, _, errors = end(begin(["darts_tf.search"], tmp_path, *flags))
+    assert status == 2 and message.replace("OUTPUT", str(tmp_path)) in errors
+    assert "Starting TensorFlow" not in errors

@@ -39,7 +39,9 @@ def test_a_search_and_its_run_directory(tmp_path):
         assert genotypes.derive(*weights, alphas["primitives"].tolist()) == genotype
 
     again = run(*TINY, "--epochs=1", f"--output={output}")
-    assert again.returncode == 2 and f"--output={output}: it already holds files" in again.stderr
+    assert again.returncode == 2 and f"--epochs=1: the run in {output} has 3; expected that" in again.stderr
+    done = run("--resume", f"--output={output}")
+    assert done.returncode == 0 and str(genotype) in done.stdout and "Epoch" not in done.stdout
     assert genotypes.from_json((output / "genotype.json").read_text()) == genotype
     assert run(*TINY, "--epochs=1", "--overwrite", f"--output={output}").returncode == 0
     assert len((output / "history.csv").read_text().splitlines()) == 2

@@ -39,7 +39,8 @@ def trained(tmp_path_factory):
 @pytest.mark.slow
 def test_a_training_and_its_run_directory(trained):
     output, printed = trained
-    assert {path.name for path in output.iterdir()} == {"config.json", "history.csv", "metrics.json", "model.keras"}
+    files = {"checkpoints", "config.json", "history.csv", "metrics.json", "model.keras"}
+    assert {path.name for path in output.iterdir()} == files
     config = json.loads((output / "config.json").read_text())
     assert (config["recipe"], config["epochs"], config["batch_size"], config["crop_padding"]) == ("small", 3, 32, 1)
     assert config["genotype"].startswith("Genotype(normal=[('sep_conv_3x3', 0)")
