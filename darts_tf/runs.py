@@ -123,7 +123,9 @@ def directory(command, inputs=(), worker=ALONE):
     name = pathlib.Path(FLAGS.dataset).stem
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(FLAGS.output or f"runs/{command}-{name}-{time}")
+    config = saved_configuration(output)
     if not worker.is_chief:
+        take_over(config or {})
         return output
     if output.exists() and not output.is_dir():
         raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
@@ -131,7 +133,6 @@ def directory(command, inputs=(), worker=ALONE):
         path = pathlib.Path(FLAGS[name].value or "")
         if path.is_file() and path.resolve().parent == output.resolve():
             raise commands.UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
-    config = saved_configuration(output)
     if config is None and FLAGS.resume:
         raise commands.UsageError(f"--output={output}: it holds no run to --resume; expected one with config.json.")
     if config is None and is_occupied(output):
@@ -142,19 +143,24 @@ def directory(command, inputs=(), worker=ALONE):
             "--overwrite."
         )
     for name, value in (config or {}).items():
-        if name in FLAGS and name not in ("output", "resume", "overwrite"):
-            if FLAGS[name].using_default_value:
-                FLAGS[name].value = value
-            elif name not in MAY_CHANGE:
-                check_same(output, f"--{name}", FLAGS[name].value, value)
+        if name in FLAGS and not FLAGS[name].using_default_value and name not in MAY_CHANGE:
+            check_same(f"the run in {output}", f"--{name}", FLAGS[name].value, value)
+    take_over(config or {})
     return output
+
+
+def take_over(config):
+    """Gives flags that were not given the values of a configuration."""
+    for name, value in config.items():
+        if name in FLAGS and FLAGS[name].using_default_value and name not in ("output", "resume", "overwrite"):
+            FLAGS[name].value = value
 
 
 def saved_configuration(output):
     """What config.json of a run that is to go on says; None if there is none."""
     try:
         return None if FLAGS.overwrite else json.loads((output / "config.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         raise commands.UsageError(
@@ -162,12 +168,19 @@ def saved_configuration(output):
         ) from None
 
 
-def check_same(output, name, value, saved):
-    """Raises UsageError if a run that is to go on was begun with another value."""
+def check_same(run, name, value, saved):
+    """Raises UsageError if a run, described by some words, has another value."""
     if value != saved:
         raise commands.UsageError(
-            f"{name}={value}: the run in {output} has {saved}; expected that, another --output, or --overwrite."
+            f"{name}={value}: {run} has {saved}; expected that, another --output, or --overwrite."
         )
+
+
+def compare(run, config, saved):
+    """Raises UsageError if a run has another configuration."""
+    for name, value in config.items():
+        if name not in MAY_CHANGE:
+            check_same(run, name, value, saved.get(name))
 
 
 def is_occupied(output):
@@ -175,23 +188,21 @@ def is_occupied(output):
     return not FLAGS.overwrite and output.is_dir() and any(output.iterdir())
 
 
-def start(output, command, config, data, worker=ALONE):
+def start(output, command, config, data, strategy, worker=ALONE):
     """Makes the run directory or goes on in it; of a run to be overwritten what runs write is removed first.
 
     Args:
         output: the directory; only the chief writes there.
         command: which it is.
-        config: dict, from the flags. It is completed and written to config.json, or compared with what is there.
+        config: dict, from the flags. It is completed and written to config.json, or compared with what is there, and
+            with what the other workers have.
         data: the dataset.
+        strategy: of the run.
         worker: `Worker`.
     """
     import keras
     import tensorflow as tf
 
-    if not worker.is_chief:
-        return
-    make(output)
-    lock(output)
     mean, std = data.statistics()
     config["command"] = command
     config["data"] = {
@@ -200,15 +211,23 @@ def start(output, command, config, data, worker=ALONE):
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
+    ours = json.loads(json.dumps(config))
+    if worker.count > 1:
+        from darts_tf import replicas
+
+        chiefs = json.loads(replicas.from_chief(strategy, json.dumps(config).encode()))
+        compare(f"the run of the chief, {output},", ours, chiefs)
+    if not worker.is_chief:
+        return
+    make(output)
+    lock(output)
     saved = saved_configuration(output)
     if saved is None and is_occupied(output):
         raise commands.UsageError(f"--output={output}: it holds files now; expected a new name.")
     for left in [*output.glob(".[0-9]*"), *output.glob("*/.[0-9]*")]:  # of a process that was killed
         left.unlink()
     if saved:
-        for name, value in json.loads(json.dumps(config)).items():
-            if name not in MAY_CHANGE:
-                check_same(output, name, value, saved.get(name))
+        compare(f"the run in {output}", ours, saved)
         return
     for name in FILES:
         (output / name).unlink(missing_ok=True)
@@ -301,11 +320,21 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, verbose="a
             raise
         print(f"\nerror: {missing[1]}: the file is gone. Once it is back, --resume goes on.", file=sys.stderr)
         sys.exit(1)
-    except (tf.errors.UnavailableError, tf.errors.AbortedError):
-        if checkpoints.worker.count == 1:
-            raise
-        print("\nA worker was lost; going on from the last checkpoint when it is back.", file=sys.stderr)
-        workers.start_again()
+
+
+def come_back(main):
+    """A command's `main` that begins again, from the last checkpoint, when another worker is lost."""
+
+    def guarded(argv):
+        try:
+            return main(argv)
+        except Exception as error:  # names, since TensorFlow may not be there yet
+            if FLAGS.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
+                raise
+            print("\nA worker was lost; going on from the last checkpoint when it is back.", file=sys.stderr)
+            workers.start_again()
+
+    return guarded
 
 
 def make(output):

@@ -63,13 +63,13 @@ flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 
 
 def main(_):
-    check_flags()
     worker = runs.this_worker()
     output = runs.directory("search", ["operations"], worker)
+    check_flags()
     strategy = runs.start_tensorflow()
     data = runs.load_data()
     search, batches, steps, valid, config = prepare(data, strategy, worker)
-    runs.start(output, "search", config, data, worker)
+    runs.start(output, "search", config, data, strategy, worker)
     checkpoints = runs.restore(search, output, steps, worker)
 
     import keras
@@ -184,4 +184,4 @@ def announce(epoch, genotype, before):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(runs.come_back(main))

@@ -103,10 +103,10 @@ flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images.")
 
 
 def main(_):
-    check_flags()
-    genotype = read_genotype() if FLAGS.arch else None
     worker = runs.this_worker()
     output = None if FLAGS.evaluate else runs.directory("train", ["arch", "init_from", "operations"], worker)
+    check_flags()
+    genotype = read_genotype() if FLAGS.arch else None
     strategy = runs.start_tensorflow()
     runs.import_operations()
     if FLAGS.evaluate:
@@ -124,7 +124,7 @@ def main(_):
         network = prepare(pretrained, genotype, data, config)
     if genotype:
         config["genotype"] = str(genotype)
-    runs.start(output, "train", config, data, worker)
+    runs.start(output, "train", config, data, strategy, worker)
     checkpoints = runs.restore(network, output, steps, worker)
     if worker.is_chief:
         print(f"Training on {runs.describe(data)}; results go to {output}/")
@@ -339,4 +339,4 @@ def fit(network, batches, steps, valid, config, checkpoints, output, worker):
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(runs.come_back(main))

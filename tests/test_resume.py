@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-SEARCH = ["darts_tf.search", "--layers=3", "--init_channels=2", "--nodes=1", "--epochs=4", "--unrolled"]
+SEARCH = ["darts_tf.search", "--layers=3", "--init_channels=2", "--nodes=1", "--epochs=4"]
+SEARCH += ["--primitives=skip_connect,sep_conv_3x3,max_pool_3x3"]
 TRAIN = [
     *("darts_tf.train", "--layers=3", "--init_channels=2", "--epochs=4", "--drop_path_prob=0.3", "--train_portion=0.8"),
     "--arch=Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=[2], "
@@ -174,7 +175,7 @@ def test_a_file_that_vanishes_is_named(tmp_path):
     assert status == 1 and f"error: {gone}: the file is gone. Once it is back, --resume goes on." in errors
     assert "Traceback" not in errors
     gone.write_bytes(content)
-    status, _, errors = end(begin(command, tmp_path / "run", "--resume"))
+    status, _, errors = end(begin(["darts_tf.train"], tmp_path / "run", "--resume"))
     assert status == 0 and "Going on after step" in errors, errors
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 21
 

@@ -82,6 +82,18 @@ def test_two_workers_equal_one_process(command, images, tmp_path):
 
 
 @pytest.mark.slow
+def test_workers_of_different_configurations(images, tmp_path):
+    ports = free_ports(2)
+    pair = [
+        begin([*SEARCH, f"--dataset={images}", f"--seed={index}"], tmp_path / "run", index, ports) for index in range(2)
+    ]
+    _, errors = pair[1].communicate(timeout=120)
+    assert pair[1].returncode == 2 and "error: seed=1: the run of the chief" in errors and "has 0; expected" in errors
+    pair[0].kill()
+    pair[0].communicate()
+
+
+@pytest.mark.slow
 def test_workers_that_are_killed_and_come_back(images, tmp_path):
     command = [*SEARCH, f"--dataset={images}", "--epochs=12", "--checkpoint_every=2"]
     broken, whole = ([tmp_path / run / f"worker{index}" for index in range(2)] for run in ("broken", "whole"))
