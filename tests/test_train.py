@@ -71,6 +71,7 @@ def test_the_step_is_traced_once():
         "sync_batch_norm": False,
         "jit_compile": False,
         "steps_per_execution": 1,
+        "precision": "float32",
     }
     network = train.prepare(None, genotypes.from_text(GENOTYPE), data, config)
     traces, step = [], network.train_step
