@@ -203,7 +203,7 @@ def samples(data):
     from darts_tf.augmentation import Augmentation
 
     batches, *_ = data.batches(min(FLAGS.samples, len(data.y_train)), Augmentation())
-    images, _ = next(iter(batches))
+    images, _ = next(iter(batches()))
     return images.numpy()
 
 

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 SEARCH = ["darts_tf.search", "--layers=3", "--init_channels=2", "--nodes=1", "--epochs=4"]
 SEARCH += ["--primitives=skip_connect,sep_conv_3x3,max_pool_3x3"]
@@ -161,7 +161,7 @@ def test_a_file_that_vanishes_is_named(tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         for index in range(20):
             pixels = draw.integers(0, 256, (40, 40, 3), np.uint8)
-            keras.utils.save_img(tmp_path / "data" / name / f"{index}.png", pixels)
+            (tmp_path / "data" / name / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     network = ["--layers=1", "--init_channels=4", "--noauxiliary", "--image_size=32", "--batch_size=4", "--epochs=20"]
     command = ["darts_tf.train", "--arch=DARTS_V1", "--recipe=imagenet", f"--dataset={tmp_path}/data", *network]
     process = begin(command, tmp_path / "run")

@@ -17,7 +17,7 @@ GENOTYPE = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('dil_conv_3x3', 1)], normal_concat=[2], "
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
 )
-SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,sep_conv_3x3,avg_pool_3x3", "--unrolled"]
+SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,sep_conv_3x3", "--unrolled"]
 TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5"]
 SIZE = ["--layers=3", "--init_channels=4", "--batch_size=8"]
 
