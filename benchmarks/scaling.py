@@ -27,19 +27,19 @@ flags.DEFINE_enum("case", None, ["devices", "processes"], "Internal: measure thi
 flags.DEFINE_integer("replicas", 1, "Internal: how many.")
 
 
-def main(argv):
+def main(_):
     if FLAGS.case:
         return measure()
     first = None
     for case in ("devices", "processes"):
         for replicas in (1, 2):
-            result = run(argv, case, replicas)
+            result = run(case, replicas)
             per_replica = result["images_per_second"] / replicas
             first = first or per_replica
             print(json.dumps({case: replicas, **result, "efficiency": round(per_replica / first, 3)}), flush=True)
 
 
-def run(argv, case, replicas):
+def run(case, replicas):
     """Measures a case in processes of its own; returns the result of the first."""
     count = replicas if case == "processes" else 1
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
@@ -66,7 +66,7 @@ def measure():
     from darts_tf import runtime
 
     devices = FLAGS.replicas if FLAGS.case == "devices" else 1
-    runtime.configure(cpu_devices=devices, start=FLAGS.case == "devices")
+    runtime.configure(cpu_devices=devices, precision=FLAGS.precision, start=FLAGS.case == "devices")
     from darts_tf import replicas, workers
 
     worker = workers.ALONE
@@ -86,6 +86,7 @@ def measure():
     result = timing.time_steps(
         search, here, FLAGS.steps, settings, feed=lambda batches: replicas.feed(strategy, batches, worker)
     )
+    recorded = list(recorded)
     result["averaged_bytes"] = sum(spec.shape.num_elements() * spec.dtype.size for specs in recorded for spec in specs)
     result["averaging_seconds"] = time_averages(strategy, recorded) if recorded else 0.0
     if worker.is_chief:
@@ -113,8 +114,6 @@ def time_averages(strategy, recorded):
     import tensorflow as tf
 
     from darts_tf import replicas
-
-    recorded = list(recorded)
 
     def average():
         done = []

@@ -20,7 +20,7 @@ flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 def main(_):
     from darts_tf import runtime
 
-    runtime.configure()
+    runtime.configure(precision=FLAGS.precision)
     print(json.dumps(timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())))
 
 
@@ -36,8 +36,6 @@ def make():
     from darts_tf import DARTS, SearchNetwork
     from darts_tf.optimizers import SGD, Adam
 
-    if FLAGS.precision != "float32":
-        keras.config.set_dtype_policy(f"mixed_{FLAGS.precision}")
     search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers), unrolled=FLAGS.unrolled)
     search.compile(
         optimizer=SGD(global_clipnorm=5.0, loss_scale=FLAGS.precision == "float16"),

@@ -50,10 +50,6 @@ class SGD(keras.optimizers.SGD):
             return super().scale_loss(loss)
         return loss * (tf.convert_to_tensor(self._scale) if self.built else FIRST_SCALE)
 
-    def scale_to(self, scale):
-        """Begins with another scale than 32,768."""
-        self._scale.assign(scale)
-
     @property
     def skipped(self):
         """Whether the last step was left out, a scalar."""

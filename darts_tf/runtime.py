@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1, start=True):
+def configure(training=True, cpu_devices=1, precision="float32", start=True):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -17,14 +17,17 @@ def configure(training=True, cpu_devices=1, start=True):
     Args:
         training: whether this is for training.
         cpu_devices: logical devices to make of the CPU.
+        precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
     with quiet():
-        import keras  # noqa: F401
+        import keras
         import tensorflow as tf
 
+        if precision != "float32":
+            keras.config.set_dtype_policy(f"mixed_{precision}")
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(_cores())
         if cpu_devices > 1:

@@ -19,7 +19,7 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands, runs
+from darts_tf import commands, runs, training
 
 FLAGS = flags.FLAGS
 
@@ -70,23 +70,23 @@ def main(_):
     data = runs.load_data()
     search, batches, steps, valid, config = prepare(data, strategy, worker)
     runs.start(output, "search", config, data, strategy, worker)
-    checkpoints = runs.restore(search, output, steps, worker)
+    checkpoints = training.restore(search, output, steps, worker)
 
     import keras
 
     from darts_tf import callbacks
 
-    always = [callbacks.cosine_schedule(config["learning_rate"], config["learning_rate_min"], config["epochs"])]
+    rate, last, epochs = config["learning_rate"], config["learning_rate_min"], config["epochs"]
     nan = callbacks.StopOnNaN()
-    if not worker.is_chief:
-        runs.fit(search, batches, steps, config["epochs"], valid, [*always, nan], checkpoints, verbose=0)
-        return
-    print(f"Searching on {runs.describe(data)}; results go to {output}/")
-    record = callbacks.SearchRecord(output, checkpoints.done // steps, announce)
-    progress = keras.callbacks.ProgbarLogger()  # finishes its line before the genotype is announced
-    runs.fit(search, batches, steps, config["epochs"], valid, [*always, progress, nan, record], checkpoints)
-    nan.exit_if_stopped(f"{output}/genotype.json of the epoch before" if record.genotype else "no genotype")
-    print(f"\n{record.genotype}\n\nSaved in {output}/genotype.json")
+    used = [callbacks.cosine_schedule(rate, last, epochs), nan]
+    if worker.is_chief:
+        print(f"Searching on {runs.describe(data)}; results go to {output}/")
+        record = callbacks.SearchRecord(output, checkpoints.done // steps, announce)
+        used += [keras.callbacks.ProgbarLogger(), record]  # which ends its line before the genotype is announced
+    training.fit(search, batches, steps, epochs, valid, used, checkpoints)
+    nan.exit_if_stopped(f"what {output}/ has of the epochs before")
+    if worker.is_chief:
+        print(f"\n{record.genotype}\n\nSaved in {output}/genotype.json")
 
 
 def check_flags():
@@ -184,4 +184,4 @@ def announce(epoch, genotype, before):
 
 
 if __name__ == "__main__":
-    commands.run(runs.come_back(main))
+    commands.run(training.come_back(main))

@@ -23,7 +23,7 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands, files, genotypes, runs
+from darts_tf import commands, files, genotypes, runs, training
 
 FLAGS = flags.FLAGS
 
@@ -125,10 +125,10 @@ def main(_):
     if genotype:
         config["genotype"] = str(genotype)
     runs.start(output, "train", config, data, strategy, worker)
-    checkpoints = runs.restore(network, output, steps, worker)
+    checkpoints = training.restore(network, output, steps, worker)
     if worker.is_chief:
         print(f"Training on {runs.describe(data)}; results go to {output}/")
-    fit(network, batches, steps, valid, config, checkpoints, output, worker)
+    fit(network, batches, steps, valid, config, checkpoints, output)
     if not worker.is_chief:
         return
 
@@ -320,7 +320,7 @@ def cross_entropy(label_smoothing):
     return smoothed
 
 
-def fit(network, batches, steps, valid, config, checkpoints, output, worker):
+def fit(network, batches, steps, valid, config, checkpoints, output):
     from darts_tf import callbacks
 
     rate, epochs = config["learning_rate"], config["epochs"]
@@ -330,13 +330,12 @@ def fit(network, batches, steps, valid, config, checkpoints, output, worker):
         else callbacks.cosine_schedule(rate, config["learning_rate_min"], epochs)
     )
     nan = callbacks.StopOnNaN()
-    more = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
-    if worker.is_chief:
-        more.append(callbacks.History(output, checkpoints.done // steps))
-    verbose = "auto" if worker.is_chief else 0
-    runs.fit(network, batches, steps, epochs, valid, more, checkpoints, verbose)
-    nan.exit_if_stopped("the history until then")
+    used = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
+    if checkpoints.worker.is_chief:
+        used.append(callbacks.History(output, checkpoints.done // steps))
+    training.fit(network, batches, steps, epochs, valid, used, checkpoints)
+    nan.exit_if_stopped(f"what {output}/ has of the epochs before")
 
 
 if __name__ == "__main__":
-    commands.run(runs.come_back(main))
+    commands.run(training.come_back(main))

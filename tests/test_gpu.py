@@ -144,7 +144,6 @@ def test_waits_are_seen():
         return tf.eye(tf.shape(x)[0]) + tf.tile(x, [tf.cast(tf.reduce_sum(x), tf.int32), 1])
 
     graph = step.get_concrete_function(tf.TensorSpec([None, None])).graph.as_graph_def()
-    assert ("Cast", "Pack") in waits(graph) or ("Pack", "Tile") in waits(graph)
-    assert ("Const", "MatrixDiagV3") in waits(graph)
+    assert set(waits(graph)) >= {("Cast", "Pack"), ("Const", "MatrixDiagV3")}
     # Keras's accuracy looks for the sign of zero in this way, once a step.
     assert waits(search_step("float32", metrics=["accuracy"])) == {("BitwiseAnd", "Less"): 1}

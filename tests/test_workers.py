@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -138,11 +139,23 @@ def test_workers_of_tf_config(monkeypatch):
         workers.from_environment()
 
 
-@pytest.mark.parametrize("flags, message", [([], "TF_CONFIG is not set"), (["--overwrite"], "TF_CONFIG is not set")])
-def test_a_job_without_a_cluster_is_refused(flags, message, tmp_path):
-    line = [sys.executable, "-m", "darts_tf.search", "--strategy=multi_worker", f"--output={tmp_path}/run", *flags]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "run").exists()
+ALONE = json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}})
+
+
+@pytest.mark.parametrize(
+    "config, flags, message",
+    [
+        ("", ["--output=run"], "--strategy=multi_worker: TF_CONFIG is not set"),
+        (ALONE, ["--output=run", "--overwrite"], "--strategy=multi_worker with --overwrite: expected an --output"),
+        (ALONE, [], "--strategy=multi_worker with no --output: expected an --output to go on in"),
+    ],
+)
+def test_jobs_that_could_not_go_on_are_refused(config, flags, message, tmp_path):
+    line = [sys.executable, "-m", "darts_tf.search", "--strategy=multi_worker", *flags]
+    # The package is found from here, whatever the folder is.
+    environment = {**os.environ, "TF_CONFIG": config, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_parts_of_batches_for_the_devices_of_a_worker():

@@ -152,7 +152,7 @@ def test_low_precision(supernet_file, policy, distances):
     case.reset()
     search, found = case.search, []
     if policy == "mixed_float16":
-        search.optimizer.scale_to(1024.0)  # where a search of this network would be after a few steps
+        search.optimizer._scale.assign(1024.0)  # where a search of this network would be after a few steps
 
     def distance(dalphas, order):
         ours = np.concatenate([np.ravel(d) for d in dalphas])

@@ -1,0 +1,118 @@
+"""How the commands train: from where the checkpoints are, until the end, a signal, or the loss of another machine."""
+
+import contextlib
+import re
+import signal
+import sys
+import threading
+
+from absl import flags
+
+from darts_tf import commands, workers
+from darts_tf.workers import ALONE
+
+FLAGS = flags.FLAGS
+
+
+def restore(model, output, steps, worker=ALONE):
+    """Puts a model where the run in a directory is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        output: the run directory, started.
+        steps: steps in an epoch.
+        worker: `Worker`.
+
+    Returns:
+        `checkpoints.Checkpoints`, for `fit`.
+    """
+    from darts_tf.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(output, steps, FLAGS.checkpoint_every, worker)
+    try:
+        done = checkpoints.restore(model, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
+    except ValueError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+    if done and worker.is_chief:
+        print(f"Going on after step {done % steps} of epoch {done // steps + 1}.", file=sys.stderr)
+    return checkpoints
+
+
+def fit(model, batches, steps, epochs, valid, callbacks, checkpoints):
+    """Trains a model from where its checkpoints say that it is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        batches: function of the steps that are done -> what Keras is to be given.
+        steps: steps in an epoch.
+        epochs: epochs, those that are done included.
+        valid: batches to validate on after each epoch, or None.
+        callbacks: list of Keras callbacks.
+        checkpoints: `checkpoints.Checkpoints`, restored.
+    """
+
+    def part(steps_per_epoch, last):
+        model.fit(
+            batches(checkpoints.done),
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=checkpoints.done // steps,
+            epochs=last,
+            validation_data=valid,
+            callbacks=[*callbacks, checkpoints],
+            shuffle=False,
+            verbose="auto" if checkpoints.worker.is_chief else 0,
+        )
+
+    import tensorflow as tf
+
+    try:
+        with told_of_signals(checkpoints):
+            if checkpoints.done % steps:  # the rest of an epoch
+                part(-checkpoints.done % steps, checkpoints.done // steps + 1)
+            if checkpoints.done < epochs * steps and not model.stop_training:
+                part(steps, epochs)
+    except SystemExit:
+        again = f"--output={checkpoints.directory.parent} --resume"
+        print(f"\nStopped after step {checkpoints.done}. To go on: the same command with {again}", file=sys.stderr)
+        raise
+    except tf.errors.NotFoundError as error:
+        missing = re.search(r"(?:.*[}:] )?(.+); No such file or directory", error.message)
+        if not missing:
+            raise
+        print(f"\nerror: {missing[1]}: the file is gone. Once it is back, --resume goes on.", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def told_of_signals(checkpoints):
+    """SIGINT and SIGTERM end a training with a checkpoint, after the step; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        checkpoints.stop = number
+        signal.signal(number, before[number])
+        print("\nStopping after this step.", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def come_back(main):
+    """A command's `main` that begins again, from the last checkpoint, when another worker is lost."""
+
+    def guarded(argv):
+        try:
+            return main(argv)
+        except Exception as error:  # names, since TensorFlow may not be there yet
+            if FLAGS.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
+                raise
+            print("\nA worker was lost; going on from the last checkpoint when it is back.", file=sys.stderr)
+            workers.start_again()
+
+    return guarded
