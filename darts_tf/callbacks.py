@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import json
 import math
 import pathlib
 import sys
@@ -9,8 +11,10 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
 
-from darts_tf import genotypes
+from darts_tf import drawing, genotypes, report
 from darts_tf.cells import DropPath
 from darts_tf.files import write
 
@@ -58,9 +62,87 @@ class StopOnNaN(keras.callbacks.Callback):
     def exit_if_stopped(self, kept):
         """Ends the command with exit code 1 if the run was stopped; `kept` says what is left of it."""
         if self.epoch:
-            lower = "Try a lower --learning_rate."
-            print(f"error: the loss became NaN in epoch {self.epoch}; kept: {kept}. {lower}", file=sys.stderr)
+            try_this = "Try a lower --learning_rate or --grad_clip, or --precision=float32"
+            print(
+                f"error: the loss became NaN in epoch {self.epoch}; kept: {kept}. {try_this}, and another --output.",
+                file=sys.stderr,
+            )
             sys.exit(1)
+
+
+class Progress(keras.callbacks.Callback):
+    """Tells on stderr how far a run is: a line per epoch, and while an epoch runs a bar (tqdm).
+
+    Args:
+        steps: steps in an epoch.
+        epochs: epochs of the run.
+        done: steps that the run has made.
+        bar: whether to draw the bar, for terminals.
+        note: function without arguments; what it returns at the end of an epoch becomes part of the line.
+    """
+
+    def __init__(self, steps, epochs, done=0, bar=False, note=lambda: ""):
+        super().__init__()
+        self.steps, self.epochs, self.done, self.bar, self.note = steps, epochs, done, bar, note
+        self._first = None  # (time, steps done) when the first step, which is traced, had been made
+        self._bar = None
+
+    def on_train_begin(self, logs=None):
+        if not self._first and not self.bar:
+            print("Tracing the step ...", file=sys.stderr, flush=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began, self._begin = time.monotonic(), self.done
+        self._name = f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}"
+        if self.bar:
+            self._bar = tqdm(
+                desc=self._name,
+                total=self.steps,
+                initial=self.done % self.steps,
+                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt}{postfix}",
+                dynamic_ncols=True,
+                leave=False,
+                file=sys.stderr,
+            )
+            self._bar.set_postfix_str("" if self._first else "tracing the step")
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self.done = self.done, self._begin + batch + 1
+        if not self._first:
+            self._first = time.monotonic(), self.done
+        if self._bar is not None:
+            self._bar.set_postfix_str("  ".join([*_in_words(logs), *self._left()]), refresh=False)
+            self._bar.update(self.done - before)
+
+    def on_test_begin(self, logs=None):
+        if self._bar is not None:
+            self._bar.set_postfix_str("validating")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.close()
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        parts = [self._name, *_in_words(logs), seconds, *self._left(), self.note()]
+        print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+    def close(self):
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _left(self):
+        """The time that is left to the run, as far as that is known, as a list of texts."""
+        since, first = self._first
+        left = self.epochs * self.steps - self.done
+        if self.done == first or not left:
+            return []
+        return [f"{tqdm.format_interval((time.monotonic() - since) / (self.done - first) * left)} left"]
+
+
+def _in_words(logs):
+    """The losses and accuracies that Keras logs, as texts."""
+    texts = {"loss": "loss {:.4f}", "accuracy": "accuracy {:.2%}", "val_accuracy": "validation {:.2%}"}
+    return [text.format(logs[name]) for name, text in texts.items() if name in (logs or {})]
 
 
 class History(keras.callbacks.Callback):
@@ -90,14 +172,58 @@ class History(keras.callbacks.Callback):
             seconds = round(time.monotonic() - self._began, 3)
             self._rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
             text = io.StringIO()
-            table = csv.DictWriter(text, list(self._rows[0]), lineterminator="\n")
+            table = csv.DictWriter(text, dict.fromkeys(itertools.chain(*self._rows)), lineterminator="\n")
             table.writeheader()
             table.writerows(self._rows)
             write(self.directory / "history.csv", text.getvalue())
 
+    def last(self):
+        """Numbers of the last epoch: a dict, empty before the first."""
+        row = (self._rows or [{}])[-1]  # texts, if they were read from the file
+        return {name: json.loads(str(value)) for name, value in row.items() if name != "genotype"}
+
     def more(self, epoch):
         """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
         return {}
+
+
+class Report(keras.callbacks.Callback):
+    """Rewrites report.html after each epoch; it comes after what keeps the files that the report is made of."""
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = directory
+
+    def on_epoch_end(self, epoch, logs=None):
+        report.write_report(self.directory)
+
+
+def tensorboard(directory):
+    """Keras's callback for TensorBoard: what it logs, in tensorboard/ of a run directory, after each epoch."""
+    return keras.callbacks.TensorBoard(pathlib.Path(directory) / "tensorboard", write_graph=False)
+
+
+class SearchBoard(keras.callbacks.Callback):
+    """Writes for TensorBoard, after each epoch of a search: histograms of the alphas, and the cells as a picture."""
+
+    def __init__(self, directory):
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(pathlib.Path(directory) / "tensorboard" / "search"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        network = self.model.network
+        weights = {kind: genotypes.softmax(alpha) for kind, alpha in network.alphas.items()}
+        genotype = network.genotype()
+        kept = {
+            kind: [weights[kind][place] for place in genotypes.kept(getattr(genotype, kind), network.primitives)]
+            for kind in weights
+        }
+        picture = tf.io.decode_png(drawing.png(genotype, kept, scale=1))
+        with self._writer.as_default(step=epoch):  # counted from 0, as Keras does
+            for kind, alpha in network.alphas.items():
+                tf.summary.histogram(f"alpha/{kind}", tf.convert_to_tensor(alpha))
+            tf.summary.image("cells", picture[None])
+            self._writer.flush()
 
 
 class SearchRecord(History):
@@ -110,12 +236,18 @@ class SearchRecord(History):
 
     Args:
         directory, epochs: as of `History`.
-        announce: called with (epoch, genotype, genotype of the epoch before or None) after each epoch.
+        sizes: function of a genotype -> dict of more columns for history.csv, such as `metrics.Sizes`.
+
+    Attributes:
+        genotype: of the last epoch; None before the first.
+        change: how it differs from the one before, in words.
     """
 
-    def __init__(self, directory, epochs=0, announce=None):
+    change = ""
+
+    def __init__(self, directory, epochs=0, sizes=lambda genotype: {}):
         super().__init__(directory, epochs)
-        self.announce = announce
+        self.sizes = sizes
         self.genotype = genotypes.from_text(self._rows[-1]["genotype"]) if self._rows else None
         self._alphas = []
         if (self.directory / "alphas.npz").exists():
@@ -131,9 +263,8 @@ class SearchRecord(History):
         before, self.genotype = self.genotype, self.model.genotype()
         self._keep_alphas()
         write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
-        if self.announce:
-            self.announce(epoch, self.genotype, before)
-        return {"genotype": str(self.genotype)}
+        self.change = genotypes.change(before, self.genotype) if before else ""
+        return {**self.sizes(self.genotype), "genotype": str(self.genotype)}
 
     def _keep_alphas(self):
         network = self.model.network

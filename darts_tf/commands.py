@@ -1,11 +1,39 @@
-"""What all commands share: how they read flags and how they say that something is wrong with them."""
+"""What all commands share: their help, how they read flags, what they print, how they say that something is wrong."""
 
+import contextlib
 import errno
+import json
+import os
+import shutil
 import sys
+import textwrap
 
 from absl import app, flags
 
+FLAGS = flags.FLAGS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+HELP = ("--help", "-help", "--helpshort", "-h", "-?")
+_topics = {}
+
+
+@contextlib.contextmanager
+def topic(name):
+    """The flags that are defined inside stand below this name in the help."""
+    before = set(FLAGS)
+    yield
+    _topics.update({flag: name for flag in FLAGS if flag not in before})
+
+
+with topic("Messages"):
+    flags.DEFINE_integer(
+        "verbose",
+        1,
+        "What stderr gets, as in Keras: 0 nothing but warnings and errors; 1 a bar for the epoch, on a terminal; 2 a "
+        "line per epoch.",
+        lower_bound=0,
+        upper_bound=2,
+    )
+    flags.DEFINE_boolean("json", False, "Print the results, all that goes to stdout, as one line of JSON.")
 
 
 class UsageError(Exception):
@@ -21,8 +49,11 @@ def run(main, arguments=()):
     """
 
     def parse(argv):
+        if any(argument in HELP for argument in argv[1:]):
+            _print(usage())
+            sys.exit(0)
         try:
-            return flags.FLAGS(argv)
+            return FLAGS(argv)
         except flags.Error as error:
             _exit(error)
 
@@ -56,3 +87,69 @@ def _exit(error):
     message = " ".join(str(error).split())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def say(text):
+    """Prints what a user may want to know while the command is at work; not with --verbose=0."""
+    if FLAGS.verbose:
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text):
+    """Prints what a user must know."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def result(text, **values):
+    """Prints what the command was run for: a text for people or, with --json, the values, which JSON can hold."""
+    _print(json.dumps(values, default=str) if FLAGS.json else text)
+
+
+def _print(text):
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def usage():
+    """The help of the command that runs: what its module says of it, then its own flags by topic."""
+    main = sys.modules["__main__"]
+    shown = {id(flag) for flag in FLAGS.get_key_flags_for_module(main)}
+    shown |= {id(flag) for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__])}
+    groups = {}
+    for module in reversed(FLAGS.flags_by_module_dict().values()):  # the command's own come first
+        for flag in module:
+            if id(flag) in shown:
+                groups.setdefault(_topics.get(flag.name, "Flags"), []).append(flag)
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [main.__doc__.strip()]
+    for name, members in groups.items():
+        lines.append(f"\n{name}:")
+        for flag in members:
+            described = textwrap.wrap(_described(flag), max(width - 30, 30))
+            first = f"  {_form(flag)}"
+            lines.append(f"{first:<29} {described[0]}" if len(first) < 30 else first)
+            lines += [" " * 30 + line for line in described[len(first) < 30 :]]
+    lines.append("\n--helpfull lists the flags of the libraries, too.")
+    return "\n".join(lines)
+
+
+def _form(flag):
+    """How a flag is written."""
+    if flag.boolean:
+        return f"--[no]{flag.name}"
+    values = getattr(flag.parser, "enum_values", None)
+    kinds = {"int": "N", "float": "X", "comma separated list of strings": "A,B,..."}
+    return f"--{flag.name}={'|'.join(values) if values else kinds.get(flag.flag_type(), 'TEXT')}"
+
+
+def _described(flag):
+    """What a flag's help says, with its default."""
+    text = " ".join(flag.help.split())
+    if hasattr(flag.parser, "enum_values"):  # absl puts the values in front
+        text = text.partition(">: ")[2]
+    if flag.default is None or "Default:" in text:
+        return text
+    default = {True: "yes", False: "no"}.get(flag.default, flag.default) if flag.boolean else flag.default
+    return f"{text} Default: {default}."

@@ -1,6 +1,7 @@
 """Turns a checkpoint of the original PyTorch code into a Keras model.
 
     python -m darts_tf.convert cifar10_model.pt --arch=DARTS_V2 --output=model.keras
+    python -m darts_tf.convert weights.npz --arch=runs/a/genotype.json --output=model.keras
 
 The checkpoint is a state dict of a derived network for CIFAR or ImageNet, read by torch
 (pip install 'darts-tf[torch]'), or the same tensors as arrays in a .npz file. Channels, cells and classes are read off
@@ -199,10 +200,18 @@ def main(argv):
         raise commands.UsageError(f"{argv[1]}: reading it takes torch: pip install 'darts-tf[torch]'") from None
     files.save_model(network, output)
     shape = "x".join(str(size) for size in network.input_shape[1:])
-    print(f"{output}: images {shape}, {network.output_shape[-1]} classes, {metrics.parameters(network):,} parameters")
+    classes, parameters = network.output_shape[-1], metrics.parameters(network)
+    commands.result(
+        f"{output}: images {shape}, {classes} classes, {parameters:,} parameters",
+        output=output,
+        image_shape=network.input_shape[1:],
+        classes=classes,
+        parameters=parameters,
+    )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("arch", None, "Its genotype: a published one, a genotype.json, or Genotype(...) text.")
-    flags.DEFINE_string("output", None, "The .keras file to write.")
+    with commands.topic("Conversion"):
+        flags.DEFINE_string("arch", None, "Its genotype: a published one, a genotype.json, or Genotype(...) text.")
+        flags.DEFINE_string("output", None, "The .keras file to write.")
     commands.run(main, arguments=["CHECKPOINT"])

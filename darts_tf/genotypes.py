@@ -245,12 +245,53 @@ def _from_fields(fields):
         raise ValueError("Not a genotype: expected lists of (operation, node), and of nodes to concatenate.") from error
 
 
+def node_name(index):
+    """What the figures of the paper call a node of a cell: its inputs c(k-2) and c(k-1), then 0, 1, ..."""
+    return ("c(k-2)", "c(k-1)")[index] if index < 2 else str(index - 2)
+
+
+def change(before, after):
+    """How a genotype differs from the one before it, in a few words: the edges that are new, by cell.
+
+    Args:
+        before, after: `Genotype`s of as many nodes.
+    """
+
+    def edges(pairs):
+        return {(2 + place // 2, *pair) for place, pair in enumerate(pairs)}
+
+    parts = []
+    for kind, old, new in (("normal", before.normal, after.normal), ("reduce", before.reduce, after.reduce)):
+        added = sorted(edges(new) - edges(old))
+        if len(added) == 1:
+            ((node, name, source),) = added
+            parts.append(f"{kind}: {name} from {node_name(source)} to {node_name(node)}")
+        elif added:
+            parts.append(f"{kind}: {len(added)} edges")
+    return f"new in {', '.join(parts)}" if parts else "genotype unchanged"
+
+
 def softmax(alphas):
     """Architecture weights of alphas (edges, operations): the softmax of each row, in float64."""
     alphas = np.asarray(alphas, np.float64)
     exponentials = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
     # Summed one by one and inverted, as the original does: rounding decides between edges that tie.
     return exponentials * (1 / np.cumsum(exponentials, axis=-1)[..., -1:])
+
+
+def kept(pairs, primitives):
+    """Where in the alphas of a cell the operations are that its genotype keeps.
+
+    Args:
+        pairs: two (operation, source) for every node.
+        primitives: names of the operations.
+
+    Returns:
+        list of (edge, operation), int, one of each pair.
+    """
+    # Into the nodes before the one at place i lead 2 + 3 + ... + (i + 1) edges.
+    starts = [place // 2 * (place // 2 + 3) // 2 for place in range(len(pairs))]
+    return [(start + source, primitives.index(name)) for start, (name, source) in zip(starts, pairs, strict=True)]
 
 
 def derive(normal, reduce, primitives):

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import runpy
-import sys
 
 from absl import flags
 
@@ -19,62 +18,72 @@ except ImportError:  # Windows
     fcntl = None
 
 FLAGS = flags.FLAGS
-FILES = ("config.json", "history.csv", "alphas.npz", "genotype.json", "model.keras", "metrics.json")
+FILES = (
+    *("config.json", "history.csv", "report.html", "alphas.npz", "genotype.json"),
+    *("model.keras", "metrics.json", "predictions.npz"),
+)
 # A run may go on with other values of these.
 MAY_CHANGE = (
-    *("output", "overwrite", "resume", "checkpoint_every"),
+    *("output", "overwrite", "resume", "checkpoint_every", "tensorboard"),
     *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
 )
 
-flags.DEFINE_string(
-    "dataset",
-    "digits",
-    "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
-    "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
-)
-flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
-flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)
-flags.DEFINE_string("output", None, "Run directory. Default: runs/COMMAND-DATASET-TIME.")
-flags.DEFINE_boolean("overwrite", False, "Replace a run that --output already holds.")
-flags.DEFINE_boolean(
-    "resume", False, "Go on with the run in --output; without this flag that is done, too, if there is one."
-)
-flags.DEFINE_integer(
-    "checkpoint_every",
-    200,
-    "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
-    lower_bound=0,
-)
-flags.DEFINE_integer("seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0)
-flags.DEFINE_string("operations", None, "A Python file that registers operations of your own.")
+with commands.topic("Data"):
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
+        "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
+    )
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
+    flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)
+    flags.DEFINE_integer(
+        "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
+    )
+    flags.DEFINE_boolean("flip", None, "Mirror half of the images. Default: yes in colour, no in grey.")
+    flags.DEFINE_integer(
+        "cutout_length", 16, "Height and width of the hole that --cutout makes, in pixels.", lower_bound=1
+    )
 
-flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "none", "mirrored", "multi_worker"],
-    "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several; "
-    "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
-)
-flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
-flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
+with commands.topic("Optimisation"):
+    flags.DEFINE_float("momentum", 0.9, "Of the weights' SGD.", lower_bound=0, upper_bound=1)
+    flags.DEFINE_float("grad_clip", 5.0, "Largest norm of the weights' gradient.", lower_bound=1e-9)
 
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    ["float32", "bfloat16", "float16"],
-    "What images and kernels are computed in. Weights, alpha, statistics and finite differences stay float32. The "
-    "others are for GPUs; on CPUs they are slower.",
-)
-flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.")
-flags.DEFINE_integer("steps_per_execution", 1, "Steps to run without a look at them, as in Keras.", lower_bound=1)
+with commands.topic("Run directory"):
+    flags.DEFINE_string("output", None, "Run directory. Default: runs/COMMAND-DATASET-TIME.")
+    flags.DEFINE_boolean("overwrite", False, "Replace a run that --output already holds.")
+    flags.DEFINE_boolean(
+        "resume", False, "Go on with the run in --output; without this flag that is done, too, if there is one."
+    )
+    flags.DEFINE_integer(
+        "checkpoint_every",
+        200,
+        "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
+        lower_bound=0,
+    )
+    flags.DEFINE_boolean("tensorboard", False, "Write what TensorBoard shows to the run directory, after each epoch.")
+    flags.DEFINE_integer("seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0)
+    flags.DEFINE_string("operations", None, "A Python file that registers operations of your own.")
 
-flags.DEFINE_integer(
-    "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
-)
-flags.DEFINE_boolean("flip", None, "Mirror half of the images. Default: yes in colour, no in grey.")
-flags.DEFINE_integer("cutout_length", 16, "Height and width of the hole that --cutout makes, in pixels.", lower_bound=1)
-flags.DEFINE_float("momentum", 0.9, "Of the weights' SGD.", lower_bound=0, upper_bound=1)
-flags.DEFINE_float("grad_clip", 5.0, "Largest norm of the weights' gradient.", lower_bound=1e-9)
+with commands.topic("Devices"):
+    flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        ["auto", "none", "mirrored", "multi_worker"],
+        "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several; "
+        "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
+    )
+    flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
+    flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16", "float16"],
+        "What images and kernels are computed in. Weights, alpha, statistics and finite differences stay float32. The "
+        "others are for GPUs; on CPUs they are slower.",
+    )
+    flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.")
+    flags.DEFINE_integer("steps_per_execution", 1, "Steps to run without a look at them, as in Keras.", lower_bound=1)
 
 
 def configuration(module, defaults):
@@ -104,7 +113,7 @@ def this_worker():
         message = f"--strategy=multi_worker with {wrong}: expected an --output to go on in when a machine comes back."
         raise commands.UsageError(message)
     where = ", ".join(addresses)
-    print(f"Worker {worker.index} of {worker.count} ({where}), waits for the others.", file=sys.stderr)
+    commands.say(f"Worker {worker.index} of {worker.count} ({where}), waits for the others.")
     return worker
 
 
@@ -227,8 +236,8 @@ def start(output, command, config, data, strategy, worker=ALONE):
         return
     for name in FILES:
         (output / name).unlink(missing_ok=True)
-    for checkpoint in output.glob("checkpoints/*.npz"):
-        checkpoint.unlink()
+    for left in [*output.glob("checkpoints/*.npz"), *output.glob("tensorboard/*/events.out.tfevents.*")]:
+        left.unlink()
     config["versions"] = {"darts_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
     write(output / "config.json", json.dumps(config, indent=2) + "\n")
 
@@ -287,7 +296,7 @@ def start_tensorflow():
     Returns:
         The `tf.distribute.Strategy` to make models under.
     """
-    print("Starting TensorFlow ...", file=sys.stderr)
+    commands.say("Starting TensorFlow ...")
     from darts_tf import runtime
 
     runtime.configure(cpu_devices=FLAGS.cpu_devices, precision=FLAGS.precision, start=FLAGS.strategy != "multi_worker")

@@ -12,54 +12,42 @@ On your own images, in one folder per class:
 
     python -m darts_tf.search --dataset=photos/ --image_size=32 --epochs=25
 
-The run directory gets config.json, history.csv, alphas.npz and genotype.json; the genotype is also printed.
+The run directory gets report.html, config.json, history.csv, alphas.npz and genotype.json, after every epoch.
 """
 
 import sys
 
 from absl import flags
 
-from darts_tf import commands, runs, training
+from darts_tf import commands, recipes, runs, training
 
 FLAGS = flags.FLAGS
 
-# Where a default is None, it is the dataset's: the paper's, or a small one for the digits.
-PAPER = {
-    "init_channels": 16,
-    "layers": 8,
-    "batch_size": 64,
-    "learning_rate": 0.025,
-    "learning_rate_min": 0.001,
-    "arch_learning_rate": 3e-4,
-}
-DIGITS = {
-    **PAPER,
-    "init_channels": 8,
-    "layers": 5,
-    "batch_size": 32,
-    "arch_learning_rate": 3e-3,
-}
-
+# Where a default is None, it is the one of `recipes`.
 flags.adopt_module_key_flags(runs)
-flags.DEFINE_boolean("unrolled", False, "Second order: alpha looks one training step ahead. 2.5 times the time.")
-flags.DEFINE_integer("epochs", 50, "Epochs.", lower_bound=1)
-flags.DEFINE_integer("batch_size", None, "Images per batch. Default: 64; digits 32.", lower_bound=1)
-flags.DEFINE_float("train_portion", 0.5, "Part of the training images for the weights; the rest is for alpha.")
+with commands.topic("Search"):
+    flags.DEFINE_boolean("unrolled", False, "Second order: alpha looks one training step ahead. 2.5 times the time.")
+    flags.DEFINE_integer("epochs", 50, "Epochs.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, "Images per batch. Default: 64; digits 32.", lower_bound=1)
+    flags.DEFINE_float("train_portion", 0.5, "Part of the training images for the weights; the rest is for alpha.")
 
-flags.DEFINE_integer("init_channels", None, "Channels of the first cell. Default: 16; digits 8.", lower_bound=2)
-flags.DEFINE_integer("layers", None, "Cells. Default: 8; digits 5.", lower_bound=3)
-flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1)
-flags.DEFINE_list("primitives", None, "Candidate operations, comma-separated. Default: the eight of the paper.")
+with commands.topic("Supernet"):
+    flags.DEFINE_integer("init_channels", None, "Channels of the first cell. Default: 16; digits 8.", lower_bound=2)
+    flags.DEFINE_integer("layers", None, "Cells. Default: 8; digits 5.", lower_bound=3)
+    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1)
+    flags.DEFINE_list("primitives", None, "Candidate operations, comma-separated. Default: the eight of the paper.")
 
-flags.DEFINE_float("learning_rate", None, "Of the weights, at the start. Default: 0.025.", lower_bound=0)
-flags.DEFINE_float(
-    "learning_rate_min", None, "Of the weights, at the end of the cosine. Default: 0.001.", lower_bound=0
-)
-flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
-flags.DEFINE_float("arch_learning_rate", None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", lower_bound=0)
-flags.DEFINE_float("arch_weight_decay", 1e-3, "L2 decay of alpha.", lower_bound=0)
+with commands.topic("Optimisation"):
+    flags.DEFINE_float("learning_rate", None, "Of the weights, at the start, per step. Default: 0.025.", lower_bound=0)
+    flags.DEFINE_float(
+        "learning_rate_min", None, "Of the weights, at the end of the cosine. Default: 0.001.", lower_bound=0
+    )
+    flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
+    flags.DEFINE_float("arch_learning_rate", None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", lower_bound=0)
+    flags.DEFINE_float("arch_weight_decay", 1e-3, "L2 decay of alpha.", lower_bound=0)
 
-flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
+with commands.topic("Data"):
+    flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
 
 
 def main(_):
@@ -70,23 +58,37 @@ def main(_):
     data = runs.load_data()
     search, batches, steps, valid, config = prepare(data, strategy, worker)
     runs.start(output, "search", config, data, strategy, worker)
-    checkpoints = training.restore(search, output, steps, worker)
-
-    import keras
+    checkpoints = training.restore(search, output, steps, worker, files=("history.csv", "alphas.npz"))
 
     from darts_tf import callbacks
 
     rate, last, epochs = config["learning_rate"], config["learning_rate_min"], config["epochs"]
     nan = callbacks.StopOnNaN()
     used = [callbacks.cosine_schedule(rate, last, epochs), nan]
-    if worker.is_chief:
-        print(f"Searching on {runs.describe(data)}; results go to {output}/")
-        record = callbacks.SearchRecord(output, checkpoints.done // steps, announce)
-        used += [keras.callbacks.ProgbarLogger(), record]  # which ends its line before the genotype is announced
-    training.fit(search, batches, steps, epochs, valid, used, checkpoints)
+    if not worker.is_chief:
+        training.fit(search, batches, steps, epochs, valid, used, checkpoints)
+        return
+    commands.say(f"Searching on {runs.describe(data)}; results go to {output}/")
+    record = callbacks.SearchRecord(output, checkpoints.done // steps, derived_sizes(data))
+    used += [record, callbacks.Report(output)]
+    if FLAGS.tensorboard:
+        used += [callbacks.tensorboard(output), callbacks.SearchBoard(output)]
+    training.fit(search, batches, steps, epochs, valid, used, checkpoints, note=lambda: record.change)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
-    if worker.is_chief:
-        print(f"\n{record.genotype}\n\nSaved in {output}/genotype.json")
+    commands.result(
+        f"\n{record.genotype}\n\nSaved in {output}/: genotype.json, report.html",
+        output=output,
+        genotype=record.genotype._asdict(),
+        **record.last(),
+    )
+
+
+def derived_sizes(data):
+    """The sizes of the networks that darts_tf.train would make of genotypes for these images."""
+    from darts_tf import metrics
+
+    recipe = recipes.TRAINING[recipes.training(len(data.y_train))]
+    return metrics.Sizes(recipe["init_channels"], recipe["layers"], len(data.class_names), data.image_shape)
 
 
 def check_flags():
@@ -111,7 +113,7 @@ def prepare(data, strategy, worker):
 
     height, width, depth = data.image_shape
     defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
-    defaults |= DIGITS if FLAGS.dataset == "digits" else PAPER
+    defaults |= recipes.SEARCH_DIGITS if FLAGS.dataset == "digits" else recipes.SEARCH
     config = runs.configuration(sys.modules[__name__], defaults)
     config["primitives"] = config["primitives"] or list(PRIMITIVES)
 
@@ -166,21 +168,6 @@ def prepare(data, strategy, worker):
         return replicas.feed(strategy, batches(start), worker)
 
     return search, feed, steps, replicas.feed(strategy, valid, worker), config
-
-
-def announce(epoch, genotype, before):
-    """Prints a cell a line after an epoch, or that nothing changed."""
-    for kind in ("normal", "reduce"):
-        pairs = getattr(genotype, kind)
-        if before and pairs == getattr(before, kind):
-            print(f"  {kind}: unchanged")
-            continue
-        nodes = [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
-        text = "; ".join(
-            f"{node} = " + " + ".join(f"{name}({source})" for name, source in pair)
-            for node, pair in enumerate(nodes, 2)
-        )
-        print(f"  {kind}: {text}")
 
 
 if __name__ == "__main__":

@@ -13,93 +13,78 @@ A trained model on other data, measured, or trained on for other classes:
     python -m darts_tf.train --evaluate=runs/b/model.keras --dataset=photos/
     python -m darts_tf.train --init_from=runs/b/model.keras --dataset=photos/ --epochs=20
 
-The run directory gets config.json, history.csv, model.keras (a plain Keras model, from pixels to logits) and
-metrics.json. Where a flag has no default here, --recipe has one.
+The run directory gets report.html, config.json, history.csv, model.keras (a plain Keras model, from pixels to logits),
+metrics.json and predictions.npz.
 """
 
 import json
 import pathlib
 import sys
 
+import numpy as np
 from absl import flags
 
-from darts_tf import commands, files, genotypes, runs, training
+from darts_tf import commands, files, genotypes, recipes, report, runs, training
 
 FLAGS = flags.FLAGS
 
-# Appendix A of the paper.
-CIFAR = {
-    "network": "cifar",
-    "epochs": 600,
-    "batch_size": 96,
-    "init_channels": 36,
-    "layers": 20,
-    "learning_rate": 0.025,
-    "gamma": 0.0,
-    "weight_decay": 3e-4,
-    "auxiliary": True,
-    "drop_path_prob": 0.2,
-    "label_smooth": 0.0,
-    "cutout": True,
-    "flip": True,
-}
-IMAGENET = {
-    **CIFAR,
-    "network": "imagenet",
-    "epochs": 250,
-    "batch_size": 128,
-    "init_channels": 48,
-    "layers": 14,
-    "learning_rate": 0.1,
-    "gamma": 0.97,
-    "weight_decay": 3e-5,
-    "drop_path_prob": 0.0,
-    "label_smooth": 0.1,
-    "cutout": False,
-}
-SMALL = {
-    **CIFAR,
-    "epochs": 40,
-    "batch_size": 32,
-    "init_channels": 16,
-    "layers": 5,
-    "auxiliary": False,
-    "drop_path_prob": 0.1,
-    "cutout": False,
-}
-RECIPES = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL}
-FEW_IMAGES = 10_000
-
 flags.adopt_module_key_flags(runs)
-flags.DEFINE_string(
-    "arch", None, "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, or Genotype(...) text."
-)
-flags.DEFINE_string("init_from", None, "Start from this trained .keras model, whatever its architecture, not --arch.")
-flags.DEFINE_string("evaluate", None, "Train nothing: measure this .keras model on the test images of --dataset.")
-flags.DEFINE_enum(
-    "recipe",
-    None,
-    list(RECIPES),
-    "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, else "
-    "small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
-)
+with commands.topic("What to train"):
+    flags.DEFINE_string(
+        "arch",
+        None,
+        "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, or Genotype(...) text.",
+    )
+    flags.DEFINE_string(
+        "init_from", None, "Start from this trained .keras model, whatever its architecture, not --arch."
+    )
+    flags.DEFINE_string("evaluate", None, "Train nothing: measure this .keras model on the test images of --dataset.")
+    flags.DEFINE_enum(
+        "recipe",
+        None,
+        list(recipes.TRAINING),
+        "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
+        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
+    )
+    flags.DEFINE_integer("epochs", None, "Epochs. Default: the recipe's.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, "Images per batch. Default: the recipe's.", lower_bound=1)
+    flags.DEFINE_float("train_portion", 1.0, "Part of the training images to train on; the rest validates each epoch.")
 
-flags.DEFINE_enum("network", None, ["cifar", "imagenet"], "imagenet makes images 8 times smaller before the cells.")
-flags.DEFINE_integer("init_channels", None, "Channels of the first cell.", lower_bound=2)
-flags.DEFINE_integer("layers", None, "Cells.", lower_bound=1)
-flags.DEFINE_boolean("auxiliary", None, "Train with an auxiliary head at two thirds of the depth.")
-flags.DEFINE_float("auxiliary_weight", 0.4, "What its loss counts.", lower_bound=0)
-flags.DEFINE_float("drop_path_prob", None, "Drop path: the rate grows from 0 to this.", lower_bound=0, upper_bound=0.9)
+with commands.topic("Network"):
+    flags.DEFINE_enum(
+        "network",
+        None,
+        ["cifar", "imagenet"],
+        "imagenet makes images 8 times smaller before the cells. Default: the recipe's.",
+    )
+    flags.DEFINE_integer("init_channels", None, "Channels of the first cell. Default: the recipe's.", lower_bound=2)
+    flags.DEFINE_integer("layers", None, "Cells. Default: the recipe's.", lower_bound=1)
+    flags.DEFINE_boolean(
+        "auxiliary", None, "Train with an auxiliary head at two thirds of the depth. Default: the recipe's."
+    )
+    flags.DEFINE_float("auxiliary_weight", 0.4, "What its loss counts.", lower_bound=0)
+    flags.DEFINE_float(
+        "drop_path_prob",
+        None,
+        "Drop path: the rate grows from 0 to this. Default: the recipe's.",
+        lower_bound=0,
+        upper_bound=0.9,
+    )
 
-flags.DEFINE_integer("epochs", None, "Epochs.", lower_bound=1)
-flags.DEFINE_integer("batch_size", None, "Images per batch.", lower_bound=1)
-flags.DEFINE_float("train_portion", 1.0, "Part of the training images to train on; the rest validates each epoch.")
-flags.DEFINE_float("learning_rate", None, "At the start.", lower_bound=0)
-flags.DEFINE_float("learning_rate_min", 0.0, "At the end of the cosine.", lower_bound=0)
-flags.DEFINE_float("gamma", None, "Multiplies the learning rate after each epoch; 0 for a cosine.", lower_bound=0)
-flags.DEFINE_float("weight_decay", None, "L2 decay of the weights.", lower_bound=0)
-flags.DEFINE_float("label_smooth", None, "Label smoothing.", lower_bound=0, upper_bound=0.9)
-flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images.")
+with commands.topic("Optimisation"):
+    flags.DEFINE_float("learning_rate", None, "At the start, per step. Default: the recipe's.", lower_bound=0)
+    flags.DEFINE_float("learning_rate_min", 0.0, "At the end of the cosine.", lower_bound=0)
+    flags.DEFINE_float(
+        "gamma",
+        None,
+        "Multiplies the learning rate after each epoch; 0 for a cosine. Default: the recipe's.",
+        lower_bound=0,
+    )
+    flags.DEFINE_float("weight_decay", None, "L2 decay of the weights. Default: the recipe's.", lower_bound=0)
+    flags.DEFINE_float("label_smooth", None, "Label smoothing. Default: the recipe's.", lower_bound=0, upper_bound=0.9)
+
+with commands.topic("Data"):
+    flags.DEFINE_boolean("cutout", None, "Cut a square hole into training images. Default: the recipe's.")
 
 
 def main(_):
@@ -127,7 +112,7 @@ def main(_):
     runs.start(output, "train", config, data, strategy, worker)
     checkpoints = training.restore(network, output, steps, worker)
     if worker.is_chief:
-        print(f"Training on {runs.describe(data)}; results go to {output}/")
+        commands.say(f"Training on {runs.describe(data)}; results go to {output}/")
     fit(network, batches, steps, valid, config, checkpoints, output)
     if not worker.is_chief:
         return
@@ -135,9 +120,14 @@ def main(_):
     synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
     files.save_model(model, output / "model.keras")
-    results = metrics.evaluate(model, data.test_batches(), data.class_names)
+    predictions = metrics.predict(model, data.test_batches())
+    results = metrics.evaluate(model, predictions, data.class_names)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
-    print(f"\n{metrics.table(results)}\n\nSaved {output}/model.keras and metrics.json")
+    with files.replacing(output / "predictions.npz") as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **predictions._asdict())
+    report.write_report(output)
+    saved = f"Saved {output}/model.keras, metrics.json and report.html"
+    commands.result(f"\n{metrics.table(results)}\n\n{saved}", output=output, **results)
 
 
 def check_flags():
@@ -186,12 +176,12 @@ def evaluate():
             f"--evaluate={FLAGS.evaluate}: it knows {model.output_shape[-1]} classes, {FLAGS.dataset} has "
             f"{len(data.class_names)}; expected as many."
         )
-    results = metrics.evaluate(model, data.test_batches(), data.class_names)
+    results = metrics.evaluate(model, metrics.predict(model, data.test_batches()), data.class_names)
     if FLAGS.output:
         output = pathlib.Path(FLAGS.output)
         runs.make(output)
         files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
-    print(metrics.table(results))
+    commands.result(metrics.table(results), **results)
 
 
 def is_streamed():
@@ -206,9 +196,9 @@ def load_data(model):
 
 def configuration(data):
     """The flags, completed by the recipe."""
-    few = "small" if len(data.y_train) < FEW_IMAGES else "cifar"
-    recipe = FLAGS.recipe or ("imagenet" if FLAGS.dataset.startswith("imagenet2012") else few)
-    defaults = RECIPES[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
+    large = FLAGS.dataset.startswith("imagenet2012")
+    recipe = FLAGS.recipe or ("imagenet" if large else recipes.training(len(data.y_train)))
+    defaults = recipes.TRAINING[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
     if data.image_shape[-1] == 1:
         defaults["flip"] = False
     if FLAGS.init_from:
@@ -332,7 +322,8 @@ def fit(network, batches, steps, valid, config, checkpoints, output):
     nan = callbacks.StopOnNaN()
     used = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
     if checkpoints.worker.is_chief:
-        used.append(callbacks.History(output, checkpoints.done // steps))
+        used += [callbacks.History(output, checkpoints.done // steps), callbacks.Report(output)]
+        used += [callbacks.tensorboard(output)] if FLAGS.tensorboard else []
     training.fit(network, batches, steps, epochs, valid, used, checkpoints)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
 

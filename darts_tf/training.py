@@ -14,7 +14,7 @@ from darts_tf.workers import ALONE
 FLAGS = flags.FLAGS
 
 
-def restore(model, output, steps, worker=ALONE):
+def restore(model, output, steps, worker=ALONE, files=("history.csv",)):
     """Puts a model where the run in a directory is.
 
     Args:
@@ -22,6 +22,7 @@ def restore(model, output, steps, worker=ALONE):
         output: the run directory, started.
         steps: steps in an epoch.
         worker: `Worker`.
+        files: what else a run must have that is past its first epoch.
 
     Returns:
         `checkpoints.Checkpoints`, for `fit`.
@@ -30,15 +31,20 @@ def restore(model, output, steps, worker=ALONE):
 
     checkpoints = Checkpoints(output, steps, FLAGS.checkpoint_every, worker)
     try:
-        done = checkpoints.restore(model, warn=lambda line: print(f"warning: {line}", file=sys.stderr))
+        done = checkpoints.restore(model, commands.warn)
     except ValueError as error:
         raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+    for name in files if done >= steps and worker.is_chief else ():
+        if not (output / name).exists():
+            wrong = f"its {name} is gone; expected it there, another folder, or --overwrite."
+            raise commands.UsageError(f"--output={output}: {wrong}")
     if done and worker.is_chief:
-        print(f"Going on after step {done % steps} of epoch {done // steps + 1}.", file=sys.stderr)
+        where = f"step {done % steps} of epoch {done // steps + 1}" if done % steps else f"epoch {done // steps}"
+        commands.say(f"Going on after {where}.")
     return checkpoints
 
 
-def fit(model, batches, steps, epochs, valid, callbacks, checkpoints):
+def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambda: ""):
     """Trains a model from where its checkpoints say that it is.
 
     Args:
@@ -49,7 +55,16 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints):
         valid: batches to validate on after each epoch, or None.
         callbacks: list of Keras callbacks.
         checkpoints: `checkpoints.Checkpoints`, restored.
+        note: see `callbacks.Progress`.
     """
+    import tensorflow as tf
+
+    from darts_tf.callbacks import Progress
+
+    bar = FLAGS.verbose == 1 and sys.stderr.isatty()
+    progress = Progress(steps, epochs, checkpoints.done, bar, note)
+    if FLAGS.verbose and checkpoints.worker.is_chief:
+        callbacks = [*callbacks, progress]
 
     def part(steps_per_epoch, last):
         model.fit(
@@ -60,10 +75,8 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints):
             validation_data=valid,
             callbacks=[*callbacks, checkpoints],
             shuffle=False,
-            verbose="auto" if checkpoints.worker.is_chief else 0,
+            verbose=0,
         )
-
-    import tensorflow as tf
 
     try:
         with told_of_signals(checkpoints):
@@ -72,6 +85,7 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints):
             if checkpoints.done < epochs * steps and not model.stop_training:
                 part(steps, epochs)
     except SystemExit:
+        progress.close()
         again = f"--output={checkpoints.directory.parent} --resume"
         print(f"\nStopped after step {checkpoints.done}. To go on: the same command with {again}", file=sys.stderr)
         raise
@@ -93,7 +107,7 @@ def told_of_signals(checkpoints):
     def stop(number, frame):
         checkpoints.stop = number
         signal.signal(number, before[number])
-        print("\nStopping after this step.", file=sys.stderr)
+        commands.say("\nStopping after this step.")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -112,7 +126,8 @@ def come_back(main):
         except Exception as error:  # names, since TensorFlow may not be there yet
             if FLAGS.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
                 raise
-            print("\nA worker was lost; going on from the last checkpoint when it is back.", file=sys.stderr)
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            commands.warn(f"a worker was lost ({reason[:200]}); going on from the last checkpoint when it is back.")
             workers.start_again()
 
     return guarded

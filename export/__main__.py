@@ -25,32 +25,43 @@ FLAGS = flags.FLAGS
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 COMPARED = 1000  # images, at most
 
-flags.DEFINE_string("model", None, "The .keras file.")
-flags.DEFINE_string("output", None, "A folder for the exported models; made if it is not there.")
-flags.DEFINE_string("name", None, "What the model is called. Default: the file's name without .keras.")
-flags.DEFINE_boolean("saved_model", True, "Write a SavedModel.")
-flags.DEFINE_integer("top_k", 5, "Classes in its answer to encoded images.", lower_bound=1)
-flags.DEFINE_list(
-    "quantize",
-    None,
-    "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all that "
-    "is possible; int8 takes images.",
-)
-flags.DEFINE_string("labels", None, "A file of labels, one per line. Default: those of the run that made the model.")
-flags.DEFINE_string(
-    "dataset",
-    None,
-    "Typical images, for int8 and the table: a name, a folder or a file as in darts_tf.train. Default: the data of the "
-    "run that made the model.",
-)
-flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
-flags.DEFINE_integer("image_size", None, "Height and width, for a model that takes images of all sizes.", lower_bound=8)
-flags.DEFINE_integer("samples", 200, "Training images from which int8 learns the range of each tensor.", lower_bound=1)
+with commands.topic("Model"):
+    flags.DEFINE_string("model", None, "The .keras file.")
+    flags.DEFINE_string("output", None, "A folder for the exported models; made if it is not there.")
+    flags.DEFINE_string("name", None, "What the model is called. Default: the file's name without .keras.")
+
+with commands.topic("What to write"):
+    flags.DEFINE_boolean("saved_model", True, "Write a SavedModel.")
+    flags.DEFINE_integer("top_k", 5, "Classes in its answer to encoded images.", lower_bound=1)
+    flags.DEFINE_list(
+        "quantize",
+        None,
+        "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all "
+        "that is possible; int8 takes images.",
+    )
+    flags.DEFINE_string(
+        "labels", None, "A file of labels, one per line. Default: those of the run that made the model."
+    )
+
+with commands.topic("Data"):
+    flags.DEFINE_string(
+        "dataset",
+        None,
+        "Typical images, for int8 and the table: a name, a folder or a file as in darts_tf.train. Default: the data of "
+        "the run that made the model.",
+    )
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
+    flags.DEFINE_integer(
+        "image_size", None, "Height and width, for a model that takes images of all sizes.", lower_bound=8
+    )
+    flags.DEFINE_integer(
+        "samples", 200, "Training images from which int8 learns the range of each tensor.", lower_bound=1
+    )
 
 
 def main(_):
     check_flags()
-    print("Starting TensorFlow ...", file=sys.stderr)
+    commands.say("Starting TensorFlow ...")
     from darts_tf import runtime
 
     runtime.configure(training=False)
@@ -70,14 +81,14 @@ def main(_):
     version, failed = None, []
     try:
         if FLAGS.saved_model:
-            print("Writing the SavedModel ...", file=sys.stderr)
+            commands.say("Writing the SavedModel ...")
             version = savedmodel.export(classifier, output / name, FLAGS.top_k)
             serving.write_configuration(output)
             size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
             rows.append(comparison.row("SavedModel", size, comparison.saved_model(version), images, expected))
         for kind in quantize:
             shown = kind.replace("none", "float32")
-            print(f"Converting to TFLite, {shown} ...", file=sys.stderr)
+            commands.say(f"Converting to TFLite, {shown} ...")
             try:
                 content = tflite.convert(classifier, kind, samples(data) if kind == "int8" else None)
             except tflite.ConversionError as error:
@@ -89,15 +100,18 @@ def main(_):
     except OSError as error:
         raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
 
-    print(comparison.table(rows))
+    texts, files = [comparison.table(rows), ""], {}
     if version:
-        print(f"\nSaved {version}/ (docker run ... tensorflow/serving: README.md)")
+        texts.append(f"Saved {version}/ (docker run ... tensorflow/serving: README.md)")
+        files["saved_model"] = version
     if len(quantize) > len(failed):
-        print(f"Saved {output}/tflite/{name}-*.tflite")
+        texts.append(f"Saved {output}/tflite/{name}-*.tflite")
+        files["tflite"] = output / "tflite"
     if version and labels is not None:
         found, probability = savedmodel.ask(version, images[0])
         actual = classifier.labels[labels[0]]
-        print(f"\n{version} takes a test image of class {actual} for {found} ({probability:.1%}).")
+        texts.append(f"\n{version} takes a test image of class {actual} for {found} ({probability:.1%}).")
+    commands.result("\n".join(texts), **files, formats=rows)
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     sys.exit(1 if failed else 0)
@@ -172,7 +186,7 @@ def load_data(model):
     except datasets.DataError as error:
         if FLAGS.dataset or "int8" in (FLAGS.quantize or []):
             raise commands.UsageError(f"--dataset={name}: {error}") from None
-        print(f"Without --dataset={name}, of the run that made the model: {error}", file=sys.stderr)
+        commands.say(f"Without --dataset={name}, of the run that made the model: {error}")
         return None
 
 
@@ -183,16 +197,15 @@ def test_images(data, classifier):
     from darts_tf import streams
 
     if data is None:
-        print("No --dataset: comparing on random images.", file=sys.stderr)
+        commands.say("No --dataset: comparing on random images.")
         return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
     if isinstance(data, streams.Stream):
         images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
         return np.stack(images), np.stack(labels)
     if data.x_train.max() <= 1:
-        print(
-            "The images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
-            "something else, unless a Rescaling layer in it expects them.",
-            file=sys.stderr,
+        commands.warn(
+            "the images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
+            "something else, unless a Rescaling layer in it expects them."
         )
     chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
     return data.x_test[chosen].astype(np.float32), data.y_test[chosen]

@@ -3,8 +3,9 @@
     python -m export.client photo.png --server=localhost:8500
     python -m export.client *.jpg --server=localhost:8501 --rest --model=flowers
 
-Images are PNG, JPEG, GIF or BMP files of any size. Prints a line per image: the file and the likeliest classes. The
-exit code is 1 if an image got no answer, 2 if the server could not be asked as the flags say.
+Images are PNG, JPEG, GIF or BMP files of any size. Prints a line per image, the file and the likeliest
+classes; with --json, an object per image. The exit code is 1 if an image got no answer, 2 if the server could not be
+asked as the flags say.
 """
 
 import base64
@@ -178,7 +179,9 @@ def main(argv):
         try:
             encoded = pathlib.Path(name).read_bytes()
             answer = client.predict(encoded)
-            print(f"{name}  " + ", ".join(f"{label} {value:.1%}" for label, value in answer[: FLAGS.top_k]))
+            answer = answer[: FLAGS.top_k]
+            text = ", ".join(f"{label} {value:.1%}" for label, value in answer)
+            commands.result(f"{name}  {text}", image=name, classes=dict(answer))
         except OSError as error:
             print(f"error: {name}: {error.strerror}", file=sys.stderr)
             failed = True
@@ -191,12 +194,15 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("server", "localhost:8500", "HOST:PORT; TF Serving listens on 8500 for gRPC, 8501 for REST.")
-    flags.DEFINE_string("model", "model", "The model's name on the server.")
-    flags.DEFINE_integer("version", None, "The model's version. Default: the newest.", lower_bound=1)
-    flags.DEFINE_boolean("rest", False, "Use the REST API.")
-    flags.DEFINE_boolean("grpc", False, "Use the gRPC API, as without a flag.")
-    flags.DEFINE_string("signature", SIGNATURE, "A signature that takes encoded images.")
-    flags.DEFINE_float("timeout", 10.0, "Seconds that an answer may take.", lower_bound=0.001)
-    flags.DEFINE_integer("top_k", 1, "Classes to print per image, as far as the model returns them.", lower_bound=1)
+    with commands.topic("Request"):
+        flags.DEFINE_string(
+            "server", "localhost:8500", "HOST:PORT; TF Serving listens on 8500 for gRPC, 8501 for REST."
+        )
+        flags.DEFINE_string("model", "model", "The model's name on the server.")
+        flags.DEFINE_integer("version", None, "The model's version. Default: the newest.", lower_bound=1)
+        flags.DEFINE_boolean("rest", False, "Use the REST API.")
+        flags.DEFINE_boolean("grpc", False, "Use the gRPC API, as without a flag.")
+        flags.DEFINE_string("signature", SIGNATURE, "A signature that takes encoded images.")
+        flags.DEFINE_float("timeout", 10.0, "Seconds that an answer may take.", lower_bound=0.001)
+        flags.DEFINE_integer("top_k", 1, "Classes to print per image, as far as the model returns them.", lower_bound=1)
     commands.run(main, arguments=["IMAGE", "..."])

@@ -3,24 +3,73 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+import tensorflow as tf
 
-from darts_tf.genotypes import Genotype
-from darts_tf.plot import svg
+from darts_tf import drawing
+from darts_tf.genotypes import PUBLISHED, Genotype
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def cell(nodes):
+    return [(f"op{i}", min(i // 2 + 1, i)) for i in range(2 * nodes)]
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4, 7])
 def test_every_operation_and_node_is_drawn(nodes):
-    cell = [(f"op{i}", min(i // 2 + 1, i)) for i in range(2 * nodes)]
-    picture = ET.fromstring(svg(Genotype(cell, list(range(2, nodes + 2)), cell, [nodes + 1])))
-    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert all(texts.count(name) == 2 for name, _ in cell)
+    genotype = Genotype(cell(nodes), list(range(2, nodes + 2)), cell(nodes), [nodes + 1])
+    picture = ET.fromstring(drawing.svg(genotype))
+    texts = [element.text for element in picture.iter(f"{SVG}text")]
+    assert all(texts.count(name) == 2 for name, _ in cell(nodes))
     assert all(texts.count(str(node)) == 2 for node in range(nodes))
+    titles = [element.text for element in picture.iter(f"{SVG}title")]
+    assert titles.count("op0 from c(k-2) to 0") == 2 and len(titles) == 4 * nodes
+
+
+@pytest.mark.parametrize("genotype", [*PUBLISHED.values(), Genotype(cell(7), [8], cell(7), [8])])
+def test_no_edge_lies_upon_another(genotype):
+    for pairs in (genotype.normal, genotype.reduce):
+        shapes = drawing.Cell(len(pairs) // 2, [2], [name for name, _ in pairs]).edges(pairs)
+        down = [shape.points[1:3] for shape in shapes if isinstance(shape, drawing.Line)]
+        for place, ((x, top), (_, bottom)) in enumerate(down):
+            for (other, other_top), (_, other_bottom) in down[:place]:
+                assert x != other or bottom <= other_top or other_bottom <= top
+
+
+def test_weights_are_seen_and_sides_do_not_depend_on_their_order():
+    pairs = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+    picture = drawing.Cell(1, [2], ["sep_conv_3x3"])
+    shapes = picture.edges(pairs, [0.5, 0.05])
+    widths = {shape.title: shape.width for shape in shapes if isinstance(shape, drawing.Line)}
+    assert widths["sep_conv_3x3 from c(k-2) to 0, weight 0.500"] == 2
+    assert widths["skip_connect from c(k-1) to 0, weight 0.050"] == pytest.approx(0.8)
+    assert picture.edges(pairs[::-1], [0.05, 0.5]) == shapes
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "darts_tf.plot", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_command(tmp_path):
-    command = [sys.executable, "-m", "darts_tf.plot", "--output", tmp_path / "cells.svg", "--arch"]
-    text = str(Genotype([("a", 0), ("b", 1)], [2], [("c", 0), ("d", 1)], [2]))
-    assert subprocess.run([*command, text], check=False).returncode == 0
-    assert (tmp_path / "cells.svg").read_text().startswith("<svg ")
-    done = subprocess.run([*command, "Genotype("], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("error: --arch=Genotype(: Not a genotype")
+    done = run(Genotype(cell(1), [2], cell(1), [2]), f"--output={tmp_path}/cells.svg")
+    assert done.returncode == 0 and (tmp_path / "cells.svg").read_text().startswith("<svg ")
+    done = run("DARTS_V2", f"--output={tmp_path}/cells.png", "--json")
+    assert done.stdout == f'{{"output": "{tmp_path}/cells.png"}}\n' and not done.stderr
+    pixels = tf.io.decode_png((tmp_path / "cells.png").read_bytes()).numpy()
+    _, width, height = drawing.pictures(PUBLISHED["DARTS_V2"])
+    assert pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width and len(set(pixels.flatten())) > 20
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["Genotype(", "--output=cells.svg"], "error: Genotype(: Not a genotype: expected NASNet"),
+        (["NASNet"], "error: --output: expected a file in an existing folder, ending in .svg or .png."),
+        (["NASNet", "--output=cells.gif"], "error: --output=cells.gif: expected a file"),
+        (["--output=cells.svg"], "error: expected GENOTYPE, see --help."),
+    ],
+)
+def test_mistakes(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1

@@ -82,7 +82,7 @@ def test_a_run_killed_again_and_again_ends_where_it_would_have(command, kills, t
         process.communicate()
     status, _, errors = end(begin(command, killed))
     assert status == 0, errors
-    assert "Going on after step" in errors and not list(killed.rglob(".[0-9]*"))
+    assert "Going on after" in errors and not list(killed.rglob(".[0-9]*"))
     if command is SEARCH:
         check_equal(killed, request.getfixturevalue("uninterrupted"))
     else:
@@ -176,7 +176,7 @@ def test_a_file_that_vanishes_is_named(tmp_path):
     assert "Traceback" not in errors
     gone.write_bytes(content)
     status, _, errors = end(begin(["darts_tf.train"], tmp_path / "run", "--resume"))
-    assert status == 0 and "Going on after step" in errors, errors
+    assert status == 0 and "Going on after" in errors, errors
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 21
 
 

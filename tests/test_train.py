@@ -61,10 +61,10 @@ def test_a_training_and_its_run_directory(trained):
 
 
 def test_the_step_is_traced_once():
-    from darts_tf import train
+    from darts_tf import recipes, train
 
     data = datasets.load("digits")
-    config = {**train.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}
+    config = {**recipes.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}
     config |= {
         "auxiliary": True,
         "auxiliary_weight": 0.4,

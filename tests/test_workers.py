@@ -108,8 +108,8 @@ def test_workers_that_are_killed_and_come_back(images, tmp_path):
         notices.append(pair[killed].communicate()[1])
         pair[killed] = begin(command, broken[killed], killed, ports)
     results = end(*pair)
-    lost = "A worker was lost; going on from the last checkpoint when it is back."
-    assert lost in notices[1] and lost in results[1][1] and "Going on after step" in results[0][1]
+    lost = "going on from the last checkpoint when it is back."
+    assert lost in notices[1] and lost in results[1][1] and "Going on after" in results[0][1]
 
     ports = free_ports(2)
     end(*(begin(command, whole[index], index, ports) for index in range(2)))
