@@ -127,7 +127,7 @@ def usage():
     for name, members in groups.items():
         lines.append(f"\n{name}:")
         for flag in members:
-            described = textwrap.wrap(_described(flag), max(width - 30, 30))
+            described = textwrap.wrap(_described(flag), max(width - 30, 30), break_on_hyphens=False)
             first = f"  {_form(flag)}"
             lines.append(f"{first:<29} {described[0]}" if len(first) < 30 else first)
             lines += [" " * 30 + line for line in described[len(first) < 30 :]]

@@ -1,12 +1,19 @@
 """The command as a user runs it."""
 
+import contextlib
 import csv
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from darts_tf import genotypes
 
@@ -21,13 +28,21 @@ def run(*arguments, timeout=280):
 @pytest.mark.slow
 def test_a_search_and_its_run_directory(tmp_path):
     output = tmp_path / "run"
-    done = run(*TINY, "--unrolled", "--epochs=3", f"--output={output}")
+    done = run(*TINY, "--unrolled", "--epochs=3", "--tensorboard", f"--output={output}")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "Starting TensorFlow ...\n"
-    assert "Epoch 3/3" in done.stdout and "val_accuracy" in done.stdout and "Genotype(normal=[(" in done.stdout
+    first, second, third, *epochs = done.stderr.splitlines()
+    assert (first, third) == ("Starting TensorFlow ...", "Tracing the step ...")
+    assert second == f"Searching on 1,442 grey 8x8 images of 10 classes; results go to {output}/"
+    number = r"\d+\.\d+"
+    for epoch, line in enumerate(epochs, 1):
+        left = "" if epoch == 3 else r"  00:\d\d left"
+        change = "" if epoch == 1 else "  (genotype unchanged|new in (normal|reduce): .*)"
+        reached = rf"loss {number}  accuracy {number}%  validation {number}%  {number} s"
+        assert re.fullmatch(f"epoch {epoch}/3  {reached}{left}{change}", line), line
+    assert len(epochs) == 3
 
     genotype = genotypes.from_json((output / "genotype.json").read_text())
-    assert str(genotype) in done.stdout
+    assert done.stdout.startswith(f"\n{genotype}\n\nSaved in {output}/: ") and (output / "report.html").exists()
     config = json.loads((output / "config.json").read_text())
     assert config["unrolled"] is True and config["batch_size"] == 32 and config["data"]["image_shape"] == [8, 8, 1]
     history = list(csv.DictReader((output / "history.csv").open()))
@@ -37,14 +52,59 @@ def test_a_search_and_its_run_directory(tmp_path):
         assert (alphas["normal"][0] != alphas["normal"][1]).any()
         weights = [genotypes.softmax(alphas[kind][-1]) for kind in ("normal", "reduce")]
         assert genotypes.derive(*weights, alphas["primitives"].tolist()) == genotype
+    check_tensorboard(output / "tensorboard", history)
 
     again = run(*TINY, "--epochs=1", f"--output={output}")
     assert again.returncode == 2 and f"--epochs=1: the run in {output} has 3; expected that" in again.stderr
-    done = run("--resume", f"--output={output}")
-    assert done.returncode == 0 and str(genotype) in done.stdout and "Epoch" not in done.stdout
+    done = run("--resume", "--json", f"--output={output}")
+    assert done.returncode == 0 and "Going on after epoch 3." in done.stderr and "epoch 3/3" not in done.stderr
+    found = json.loads(done.stdout)
+    assert genotypes.from_json(json.dumps(found["genotype"])) == genotype
+    assert found["val_accuracy"] == float(history[-1]["val_accuracy"])
+    assert (found["output"], found["parameters"]) == (str(output), int(history[-1]["parameters"]))
     assert genotypes.from_json((output / "genotype.json").read_text()) == genotype
-    assert run(*TINY, "--epochs=1", "--overwrite", f"--output={output}").returncode == 0
+    (output / "history.csv").rename(tmp_path / "elsewhere")
+    done = run("--resume", f"--output={output}")
+    assert done.returncode == 2 and f"--output={output}: its history.csv is gone" in done.stderr
+    done = run(*TINY, "--epochs=1", "--overwrite", "--verbose=0", f"--output={output}")
+    assert done.returncode == 0 and not done.stderr and done.stdout.startswith("\nGenotype(")
     assert len((output / "history.csv").read_text().splitlines()) == 2
+    assert not list(output.glob("tensorboard/*/*"))
+
+
+def check_tensorboard(folder, history):
+    def read(name):
+        events = EventAccumulator(str(folder / name), size_guidance={"tensors": 0})
+        events.Reload()
+        return {tag: [event.tensor_proto for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+
+    scalars = [float(tf.make_ndarray(value)) for value in read("train")["epoch_loss"]]
+    assert scalars == pytest.approx([float(row["loss"]) for row in history])
+    assert len(read("validation")["epoch_accuracy"]) == 3
+    found = read("search")
+    assert len(found["alpha/normal"]) == len(found["alpha/reduce"]) == len(found["cells"]) == 3
+    width, height, picture = tf.make_ndarray(found["cells"][-1])
+    assert tf.io.decode_png(picture).shape == (int(height), int(width), 3)
+
+
+@pytest.mark.slow
+def test_a_bar_on_a_terminal(tmp_path):
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (40, 120))
+    command = [sys.executable, "-m", "darts_tf.search", *TINY, "--epochs=1", f"--output={tmp_path}/run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        written = b""
+        with contextlib.suppress(OSError):  # the end
+            while part := os.read(terminal, 10_000):
+                written += part
+    os.close(terminal)
+    shown = written.decode().replace("\r\n", "\n").split("\n")
+    assert process.returncode == 0 and len(shown) == 4, shown
+    bar = shown[2].split("\r")
+    assert "epoch 1/1" in bar[1] and " 0/22" in bar[1] and any("tracing the step" in state for state in bar)
+    assert any(re.search(r"█.* \d+/22, loss \d.*  accuracy \d.*%  00:0\d left", state) for state in bar), bar
+    assert any("validating" in state for state in bar) and re.fullmatch(r"epoch 1/1  loss .* s", bar[-1])
 
 
 @pytest.mark.slow
@@ -63,6 +123,7 @@ def test_operations_of_the_user_and_a_loss_that_becomes_nan(tmp_path):
     broken = run(*TINY, *mine, "--epochs=3", "--learning_rate=1e30", "--grad_clip=1e30", f"--output={tmp_path}/b")
     assert broken.returncode == 1
     assert "the loss became NaN in epoch 1" in broken.stderr and "Traceback" not in broken.stderr
+    assert "Try a lower --learning_rate or --grad_clip" in broken.stderr and not broken.stdout
 
 
 @pytest.mark.parametrize(
@@ -105,12 +166,3 @@ def check_refusal(arguments, message, folder):
     lines = [line for line in done.stderr.splitlines() if line != "Starting TensorFlow ..."]
     assert len(lines) == 1 and message in lines[0], done.stderr
     assert not (folder / "run").exists()
-
-
-def test_help_starts_with_what_the_command_does():
-    done = subprocess.run(
-        [sys.executable, "-m", "darts_tf.search", "--help"], capture_output=True, text=True, check=False
-    )
-    assert "Searches a neural network cell" in done.stdout and "--unrolled" in " ".join(
-        done.stdout.replace("[no]", "").split()
-    )

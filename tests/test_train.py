@@ -32,14 +32,15 @@ def trained(tmp_path_factory):
     extras = ["--auxiliary", "--drop_path_prob=0.2", "--cutout", "--cutout_length=3", "--train_portion=0.8"]
     done = run(*TINY, *extras, f"--arch={GENOTYPE}", "--epochs=3", f"--output={output}")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "Starting TensorFlow ...\n"
+    assert len(done.stderr.splitlines()) == 6 and "epoch 3/3  loss " in done.stderr, done.stderr
     return output, done.stdout
 
 
 @pytest.mark.slow
 def test_a_training_and_its_run_directory(trained):
     output, printed = trained
-    files = {"checkpoints", "config.json", "history.csv", "metrics.json", "model.keras"}
+    files = {"checkpoints", "config.json", "history.csv", "metrics.json", "model.keras", "predictions.npz"}
+    files.add("report.html")
     assert {path.name for path in output.iterdir()} == files
     config = json.loads((output / "config.json").read_text())
     assert (config["recipe"], config["epochs"], config["batch_size"], config["crop_padding"]) == ("small", 3, 32, 1)
@@ -56,7 +57,13 @@ def test_a_training_and_its_run_directory(trained):
     assert np.isclose(metrics["top1"], (scores.argmax(1) == data.y_test).mean())
     assert metrics["top1"] > 0.5 and metrics["test_images"] == len(data.y_test) and len(metrics["per_class"]) == 10
     assert metrics["parameters"] == sum(np.prod(v.shape) for v in model.trainable_variables)
-    for expected in ("Epoch 3/3", "val_accuracy", f"{metrics['top1']:.2%} of 355 images", "multiply-adds", "weakest"):
+    with np.load(output / "predictions.npz") as predictions:
+        assert (predictions["predicted"] == scores.argmax(1)).all() and (predictions["labels"] == data.y_test).all()
+        worst = predictions["worst"]
+        assert (predictions["worst_images"] == data.x_test[worst]).all()
+        assert (predictions["predicted"][worst] != predictions["labels"][worst]).all()
+    assert '"confusion"' in (output / "report.html").read_text()
+    for expected in (f"{metrics['top1']:.2%} of 355 images", "multiply-adds", "weakest"):
         assert expected in printed
 
 
@@ -89,9 +96,10 @@ def test_evaluation_prints_the_same_metrics(trained, tmp_path):
     done = run(f"--evaluate={output}/model.keras", f"--output={tmp_path}/again")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and done.stdout.strip() in printed
-    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == json.loads(
-        (output / "metrics.json").read_text()
-    )
+    results = json.loads((output / "metrics.json").read_text())
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == results
+    done = run(f"--evaluate={output}/model.keras", "--json")
+    assert json.loads(done.stdout) == results
 
 
 @pytest.fixture(scope="module")
