@@ -66,8 +66,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.done, values = _read(io.BytesIO(content), variables)
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-            of_metrics = {id(variable) for variable in model.metrics_variables}
-            self._metrics = [pair for pair in zip(variables, values, strict=True) if id(pair[0]) in of_metrics]
+            self._metrics = _of_metrics(model, variables, values)
         return self.done
 
     def set_model(self, model):
@@ -105,8 +104,13 @@ class Checkpoints(keras.callbacks.Callback):
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             return
         self._agree()
-        # The workers' metrics are added up when they are read, which takes all of them.
-        values = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
+        # The replicas' metrics are added up when they are read, which takes all of them, and divided when they are
+        # assigned: a run goes on with what it has saved, as the one that is restored from it will.
+        variables = _variables(self.model)
+        values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        if self.model.distribute_strategy.num_replicas_in_sync > 1:
+            for variable, value in _of_metrics(self.model, variables, values):
+                variable.assign(value)
         if not self.worker.is_chief:
             return
         self.directory.mkdir(exist_ok=True)
@@ -141,6 +145,12 @@ def _read(file, variables):
     if [(v.shape, v.dtype) for v in values] != [(tuple(v.shape), v.dtype) for v in variables]:
         raise ValueError("it is of another model")
     return done, values
+
+
+def _of_metrics(model, variables, values):
+    """(variable, value) of those variables that are the metrics'."""
+    ours = {id(variable) for variable in model.metrics_variables}
+    return [pair for pair in zip(variables, values, strict=True) if id(pair[0]) in ours]
 
 
 def _variables(model):

@@ -91,6 +91,21 @@ def test_a_run_killed_again_and_again_ends_where_it_would_have(command, kills, t
 
 
 @pytest.mark.slow
+def test_a_run_on_two_devices_that_is_killed(tmp_path):
+    command = [*SEARCH, "--strategy=mirrored", "--cpu_devices=2"]
+    process = begin(command, tmp_path / "killed")
+    while newest(tmp_path / "killed") is None or newest(tmp_path / "killed").stem < "step-00000030":
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    status, _, errors = end(begin(["darts_tf.search"], tmp_path / "killed", "--resume"))
+    assert status == 0 and "Going on after step" in errors, errors
+    assert end(begin(command, tmp_path / "whole"))[0] == 0
+    check_equal(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: flipped(content)])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(uninterrupted, tmp_path, damage):
     output = tmp_path / "run"
