@@ -17,7 +17,7 @@ from darts_tf import drawing, genotypes
 from darts_tf.files import write
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
-TITLES = {"search": "Search", "train": "Training"}
+TITLES = {"search": "Search", "train": "Training", "tune": "Trials"}
 FULL_MATRIX = 30  # classes, at most
 PAIRS = 20  # of classes that are taken for each other, listed where there are more
 HIDDEN = ("command", "data", "versions", "genotype", "output", "overwrite", "resume", "tensorboard")
@@ -53,10 +53,13 @@ def contents(directory):
         "command": config["command"],
         "title": f"{TITLES[config['command']]} on {config['dataset']}",
         "epochs": config["epochs"],
+        "limit": config.get("repeat_search") or config.get("max_trials"),
         "history": [{name: _number(value) for name, value in row.items() if name != "genotype"} for row in rows],
         "config": _configuration(config),
         "genotype": config.get("genotype"),
     }
+    if (directory / "trials.csv").exists():
+        content |= _trials(directory / "trials.csv")
     if (directory / "alphas.npz").exists():
         with np.load(directory / "alphas.npz") as alphas:
             content |= _search(alphas["normal"], alphas["reduce"], alphas["primitives"].tolist())
@@ -87,6 +90,19 @@ def _configuration(config):
         [name, texts[value] if isinstance(value, bool) else ", ".join(value) if isinstance(value, list) else str(value)]
         for name, value in (flags | more | config.get("versions", {})).items()
     ]
+
+
+def _trials(path):
+    """What has been tried, and the best of it."""
+    with path.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    trials = [
+        {"trial": row["trial"]} | {name: _number(row[name]) for name in ("val_accuracy", "parameters", "multiply_adds")}
+        for row in rows
+    ]
+    good = [place for place, trial in enumerate(trials) if trial["val_accuracy"] is not None]
+    best = max(good, key=lambda place: trials[place]["val_accuracy"], default=None)
+    return {"trials": trials, "genotype": None if best is None else rows[best]["genotype"]}
 
 
 def _search(normal, reduce, primitives):

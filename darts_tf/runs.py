@@ -20,11 +20,11 @@ except ImportError:  # Windows
 FLAGS = flags.FLAGS
 FILES = (
     *("config.json", "history.csv", "report.html", "alphas.npz", "genotype.json"),
-    *("model.keras", "metrics.json", "predictions.npz"),
+    *("model.keras", "metrics.json", "predictions.npz", "trials.csv"),
 )
 # A run may go on with other values of these.
 MAY_CHANGE = (
-    *("output", "overwrite", "resume", "checkpoint_every", "tensorboard"),
+    *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials"),
     *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
 )
 

@@ -113,7 +113,7 @@ def main(_):
     checkpoints = training.restore(network, output, steps, worker)
     if worker.is_chief:
         commands.say(f"Training on {runs.describe(data)}; results go to {output}/")
-    fit(network, batches, steps, valid, config, checkpoints, output)
+    history = fit(network, batches, steps, valid, config, checkpoints, output)
     if not worker.is_chief:
         return
 
@@ -127,7 +127,7 @@ def main(_):
         np.savez_compressed(file, **predictions._asdict())
     report.write_report(output)
     saved = f"Saved {output}/model.keras, metrics.json and report.html"
-    commands.result(f"\n{metrics.table(results)}\n\n{saved}", output=output, **results)
+    commands.result(f"\n{metrics.table(results)}\n\n{saved}", output=output, **history.last(), **results)
 
 
 def check_flags():
@@ -319,13 +319,15 @@ def fit(network, batches, steps, valid, config, checkpoints, output):
         if config["gamma"]
         else callbacks.cosine_schedule(rate, config["learning_rate_min"], epochs)
     )
-    nan = callbacks.StopOnNaN()
+    nan, history = callbacks.StopOnNaN(), None
     used = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
     if checkpoints.worker.is_chief:
-        used += [callbacks.History(output, checkpoints.done // steps), callbacks.Report(output)]
+        history = callbacks.History(output, checkpoints.done // steps)
+        used += [history, callbacks.Report(output)]
         used += [callbacks.tensorboard(output)] if FLAGS.tensorboard else []
     training.fit(network, batches, steps, epochs, valid, used, checkpoints)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
+    return history
 
 
 if __name__ == "__main__":

@@ -1,0 +1,266 @@
+"""Searches genotypes with keras-tuner: every trial trains the network of one for a few epochs.
+
+Evolution on the digits that come with the package:
+
+    python -m darts_tf.tune --oracle=evolution --max_trials=30
+
+Around what a DARTS search has found, first its genotype, then samples of softmax(alpha):
+
+    python -m darts_tf.tune --oracle=darts --search_run=runs/a --dataset=photos/ --image_size=32
+
+DARTS itself, once per seed, each search followed by a training:
+
+    python -m darts_tf.tune --repeat_search=4 --search_flags="--unrolled" --train_flags="--epochs=20"
+
+The best by validation accuracy becomes genotype.json; trials.csv has all of them, report.html shows them. On several
+machines: the same command, and keras-tuner's KERASTUNER_TUNER_ID ("chief" for one, which gives out the trials),
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all of them write to the same --output.
+"""
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import sys
+
+from absl import flags
+
+from darts_tf import commands, recipes, runs
+
+FLAGS = flags.FLAGS
+ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
+SMALL = recipes.SMALL
+
+with commands.topic("What to try"):
+    flags.DEFINE_enum("oracle", "evolution", ORACLES, "How the next genotype is chosen.")
+    flags.DEFINE_integer("max_trials", 20, "Trials, at most. Hyperband decides that itself.", lower_bound=1)
+    flags.DEFINE_string("search_run", None, "For --oracle=darts: the run directory of a search.")
+    flags.DEFINE_float("temperature", 1.0, "For --oracle=darts: above 1 for more variety.", lower_bound=1e-3)
+    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1)
+    flags.DEFINE_list(
+        "primitives", None, "Operations to choose from, comma-separated. Default: those of the paper but none."
+    )
+    flags.DEFINE_integer(
+        "repeat_search", None, "Instead of all this: so many DARTS searches, with seeds from 0.", lower_bound=1
+    )
+    flags.DEFINE_string("search_flags", "", "For --repeat_search: more flags of darts_tf.search.")
+    flags.DEFINE_string("train_flags", "", "For --repeat_search: more flags of darts_tf.train.")
+
+with commands.topic("Training of a trial"):
+    flags.DEFINE_integer("epochs", 10, "Epochs; with hyperband, of the trials that get most.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
+    flags.DEFINE_float("train_portion", 0.8, "Part of the training images to train on; the rest validates.")
+    flags.DEFINE_integer("init_channels", SMALL["init_channels"], "Channels of the first cell.", lower_bound=2)
+    flags.DEFINE_integer("layers", SMALL["layers"], "Cells.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 0.025, "Per step, at the start of a cosine to 0.", lower_bound=0)
+    flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
+    flags.DEFINE_float("drop_path_prob", 0.0, "Drop path: the rate grows from 0 to this.", lower_bound=0)
+
+with commands.topic("Devices"):
+    flags.DEFINE_float(
+        "worker_timeout",
+        60.0,
+        "On several machines: seconds after which the trial of a silent worker is given to another.",
+        lower_bound=0.1,
+    )
+
+for _name in (
+    *("dataset", "data_dir", "image_size", "crop_padding", "flip", "operations"),
+    *("output", "overwrite", "resume", "seed", "strategy", "cpu_devices", "precision"),
+):
+    flags.declare_key_flag(_name)
+
+
+def main(_):
+    output = runs.directory("tune", ["operations"])
+    role = check_flags()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    strategy = runs.start_tensorflow()
+    runs.import_operations()
+    data = runs.load_data()
+    config = configuration(data)
+    if role != "worker":
+        if FLAGS.overwrite:
+            shutil.rmtree(output / "trials", ignore_errors=True)
+        runs.start(output, "tune", config, data, strategy)
+    commands.say(f"Trials on {runs.describe(data)}; results go to {output}/")
+    with contextlib.redirect_stdout(sys.stderr):  # what keras-tuner prints
+        from darts_tf.tuner import workers
+        from darts_tf.tuner.record import Record
+
+        tuner = (repeated_searches if FLAGS.repeat_search else tuner_of_genotypes)(output, data, strategy, config)
+        record = Record(output, data, config)
+        if role != "worker":
+            record.follow(tuner.oracle)
+        if role == "chief":
+            workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
+        search(tuner, data, config)
+    if role == "worker":
+        return
+    record.write(tuner.oracle)
+    best = record.best()
+    if not best:
+        raise SystemExit("error: no trial ended well; see what they said above.")
+    saved = f"Saved in {output}/: genotype.json, trials.csv, report.html"
+    commands.result(
+        f"\n{record.table()}\n\n{best['genotype']}\n\n{saved}", output=output, trials=len(record.rows), **best
+    )
+
+
+def check_flags():
+    """Raises UsageError for what can be seen without TensorFlow; returns "alone", "chief" or "worker"."""
+    if not 0 < FLAGS.train_portion < 1:
+        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number between 0 and 1.")
+    if FLAGS.strategy == "multi_worker":
+        raise commands.UsageError(
+            "--strategy=multi_worker: expected another; on several machines each runs trials of its own, see --help."
+        )
+    if FLAGS.oracle == "darts" and not FLAGS.repeat_search and not FLAGS.search_run:
+        raise commands.UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
+    if "none" in (FLAGS.primitives or []):
+        raise commands.UsageError("--primitives=none: expected operations that do something.")
+    names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
+    missing = [name for name in names if name not in os.environ]
+    if len(missing) == len(names):
+        return "alone"
+    if missing:
+        raise commands.UsageError(f"{missing[0]} is not set: expected all of {', '.join(names)}, or none.")
+    if not FLAGS.output:
+        raise commands.UsageError("no --output: expected one that all machines share.")
+    return "chief" if "chief" in os.environ[names[0]] else "worker"
+
+
+def configuration(data):
+    from darts_tf import operations
+
+    config = runs.configuration(
+        sys.modules[__name__],
+        {
+            "primitives": [name for name in operations.PRIMITIVES if name != "none"],
+            "flip": data.image_shape[-1] > 1,
+            "crop_padding": min(data.image_shape[:2]) // 8,
+        },
+    )
+    for name in config["primitives"]:
+        if name not in operations.operation_names():
+            known = ", ".join(operations.operation_names()[1:])
+            raise commands.UsageError(f"--primitives={name}: no such operation; expected some of {known}.")
+    return config
+
+
+def objective():
+    import keras_tuner
+
+    return keras_tuner.Objective("val_accuracy", "max")
+
+
+def tuner_of_genotypes(output, data, strategy, config):
+    """The tuner of --oracle: every trial trains the network of a genotype."""
+    import keras_tuner
+
+    from darts_tf import tuner
+    from darts_tf.tuner import workers
+
+    class Tuner(workers.Reporting, keras_tuner.Tuner):
+        timeout = FLAGS.worker_timeout
+
+    class Hyperband(workers.Reporting, keras_tuner.Hyperband):
+        timeout = FLAGS.worker_timeout
+
+    model = tuner.GenotypeHyperModel(
+        data.image_shape,
+        len(data.class_names),
+        **{name: config[name] for name in ("nodes", "primitives", "layers", "learning_rate", "drop_path_prob")},
+        channels=config["init_channels"],
+        weight_decay=config["weight_decay"],
+        normalization=data.statistics(),
+    )
+    shared = {"objective": objective(), "seed": config["seed"] + 1}  # keras-tuner takes 0 for none
+    places = {"directory": output, "project_name": "trials"}
+    if strategy.num_replicas_in_sync > 1:
+        places["distribution_strategy"] = strategy
+    if config["oracle"] == "hyperband":
+        return Hyperband(model, max_epochs=config["epochs"], **shared, **places)
+    limit = config["max_trials"]
+    kind, more = {
+        "random": (keras_tuner.oracles.RandomSearchOracle, {}),
+        "bayesian": (keras_tuner.oracles.BayesianOptimizationOracle, {}),
+        "grid": (keras_tuner.oracles.GridSearchOracle, {}),
+        "evolution": (tuner.RegularizedEvolutionOracle, {"population_size": max(2, min(20, limit // 3))}),
+        "reinforce": (tuner.ReinforceOracle, {}),
+        "pso": (tuner.ParticleSwarmOracle, {"particles": max(1, min(10, limit // 3))}),
+        "darts": (tuner.DARTSOracle, {"run": config["search_run"], "temperature": config["temperature"]}),
+    }[config["oracle"]]
+    try:
+        oracle = kind(max_trials=limit, **shared, **more)
+    except ValueError as error:
+        raise commands.UsageError(f"--oracle={config['oracle']}: {error}") from None
+    return Tuner(oracle, model, **places)
+
+
+def repeated_searches(output, data, strategy, config):
+    """The tuner of --repeat_search: every trial is a DARTS search."""
+    import keras_tuner
+
+    from darts_tf import tuner
+
+    hyperparameters = keras_tuner.HyperParameters()
+    hyperparameters.Choice("seed", list(range(config["repeat_search"])))
+    oracle = keras_tuner.oracles.GridSearchOracle(
+        objective(),
+        config["repeat_search"],
+        seed=1,
+        hyperparameters=hyperparameters,
+        max_consecutive_failed_trials=config["repeat_search"] + 1,
+    )
+    shared = {name: config[name] for name in ("dataset", "data_dir", "image_size", "operations")}
+    shared = {name: value for name, value in shared.items() if value is not None}
+    given = [
+        {**shared, **dict(_flag(word, name) for word in shlex.split(config[name]))}
+        for name in ("search_flags", "train_flags")
+    ]
+    places = {"directory": output, "project_name": "trials", "tell": commands.say}
+    return tuner.DARTSTuner(oracle, *given, **places)
+
+
+def _flag(word, where):
+    """Name and value of a flag as it is written on command lines."""
+    name, equals, value = word.removeprefix("--").partition("=")
+    if not word.startswith("--") or not name:
+        raise commands.UsageError(f"--{where}={word}: expected flags, such as --epochs=20.")
+    return name, value if equals else "true"
+
+
+def search(tuner, data, config):
+    """Runs the trials that are left."""
+    import keras_tuner
+
+    from darts_tf import datasets
+
+    try:
+        if config["repeat_search"]:
+            tuner.search(verbose=0)
+            return
+        augmentation = datasets.Augmentation(config["crop_padding"], config["flip"])
+        batches, steps, valid = data.batches(
+            config["batch_size"], augmentation, config["seed"], config["train_portion"]
+        )
+        tuner.oracle.verbose = 0
+        tuner.search(
+            batches(),
+            steps_per_epoch=steps,
+            epochs=config["epochs"],
+            planned_epochs=config["epochs"],
+            validation_data=valid,
+            fit_verbose=FLAGS.verbose if FLAGS.verbose != 1 or sys.stderr.isatty() else 0,
+            shuffle=False,
+        )
+    except datasets.DataError as error:
+        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
+    except keras_tuner.errors.FatalValueError as error:
+        raise commands.UsageError(str(error)) from None
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,114 @@
+"""What has become of the trials, in files and in words."""
+
+import csv
+import io
+import pathlib
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from darts_tf import commands, genotypes, metrics, report
+from darts_tf.files import write
+from darts_tf.tuner.space import genotype_of
+
+SHOWN = 10  # trials in the table
+ENDED = ("COMPLETED", "FAILED")
+
+
+class Record:
+    """Keeps trials.csv, genotype.json (of the best trial) and report.html in a run directory.
+
+    Args:
+        output: the directory; keras-tuner's own is trials/ in it.
+        data: the dataset.
+        config: of darts_tf.tune.
+
+    Attributes:
+        rows: of trials.csv: a dict for each trial that has ended, in that order. "val_accuracy" is None for those that
+            failed.
+    """
+
+    def __init__(self, output, data, config):
+        self.output = pathlib.Path(output)
+        self.config = config
+        self.rows = []
+        self._sizes = metrics.Sizes(config["init_channels"], config["layers"], len(data.class_names), data.image_shape)
+        self._began = time.monotonic()
+        self._before = None
+
+    def follow(self, oracle):
+        """Writes the files and says a line when a trial of this oracle has ended, whichever process ran it."""
+        end = oracle.end_trial
+        self._before = len(oracle.end_order)
+
+        def end_trial(trial):
+            end(trial)
+            oracle.save()  # keras-tuner has saved it as if the trial were still running
+            self.write(oracle)
+            if self.rows and self.rows[-1]["trial"] == trial.trial_id:
+                commands.say(self._line(oracle))
+
+        oracle.end_trial = end_trial
+
+    def _line(self, oracle):
+        row, limit = self.rows[-1], oracle.max_trials
+        reached = "failed" if row["val_accuracy"] is None else f"validation {row['val_accuracy']:.2%}"
+        best = self.best()
+        parts = [f"trial {len(self.rows)}{f'/{limit}' if limit else ''}", reached]
+        parts += [f"best {best['val_accuracy']:.2%}"] if best else []
+        if limit and len(self.rows) < limit:
+            each = (time.monotonic() - self._began) / (len(self.rows) - self._before)
+            parts.append(f"{tqdm.format_interval(each * (limit - len(self.rows)))} left")
+        return "  ".join(parts)
+
+    def write(self, oracle):
+        """Brings rows and files up to date."""
+        self.rows = [self._row(oracle.trials[trial_id]) for trial_id in oracle.end_order]
+        if not self.rows:
+            return
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write(self.output / "trials.csv", text.getvalue())
+        if self.best():
+            write(self.output / "genotype.json", genotypes.from_text(self.best()["genotype"]).to_json() + "\n")
+        report.write_report(self.output)
+
+    def _row(self, trial):
+        values = trial.hyperparameters.values
+        row = {"trial": trial.trial_id, "val_accuracy": trial.score if trial.status == "COMPLETED" else None}
+        if "normal_order" in values:
+            genotype = genotype_of(trial.hyperparameters)
+            return {**row, **self._sizes(genotype), "genotype": str(genotype)}
+        found = {
+            name: trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
+            for name in ("search_val_accuracy", "parameters", "multiply_adds")
+        }
+        file = self.output / "trials" / f"trial_{trial.trial_id}" / "search" / "genotype.json"
+        genotype = genotypes.from_json(file.read_text()) if file.exists() else ""
+        return {**row, **values, **found, "genotype": str(genotype)}
+
+    def best(self):
+        """The row of the best trial; None if none ended well."""
+        ranked = self._ranked()
+        return ranked[0] if ranked else None
+
+    def _ranked(self):
+        rows = [row for row in self.rows if row["val_accuracy"] is not None and np.isfinite(row["val_accuracy"])]
+        return sorted(rows, key=lambda row: -row["val_accuracy"])
+
+    def table(self):
+        """The best trials as lines of text."""
+        lines = [("rank", "trial", "validation", "parameters", "multiply-adds")]
+        for rank, row in enumerate(self._ranked()[:SHOWN], 1):
+            accuracy, parameters = f"{row['val_accuracy']:.2%}", f"{row['parameters']:,.0f}"
+            multiply_adds = "unknown" if row["multiply_adds"] is None else f"{row['multiply_adds'] / 1e6:,.1f} million"
+            lines.append((str(rank), row["trial"], accuracy, parameters, multiply_adds))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(map(str.rjust, line, widths)) for line in lines]
+        failed = sum(row["val_accuracy"] is None for row in self.rows)
+        rest = len(self._ranked()) - len(lines) + 1
+        notes = [f"{rest} more in trials.csv"] * (rest > 0) + [f"{failed} failed"] * (failed > 0)
+        return "\n".join([*text, *([f"... {', '.join(notes)}"] if notes else [])])
