@@ -18,15 +18,18 @@ KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all of them write to the same -
 """
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
 import signal
 import sys
+import time
 
 from absl import flags
 
 from darts_tf import commands, recipes, runs
+from darts_tf.workers import ALONE, Worker
 
 FLAGS = flags.FLAGS
 ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
@@ -73,8 +76,8 @@ for _name in (
 
 
 def main(_):
-    output = runs.directory("tune", ["operations"])
     role = check_flags()
+    output = runs.directory("tune", ["operations"], ALONE if role != "worker" else Worker(1, 2))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     strategy = runs.start_tensorflow()
     runs.import_operations()
@@ -84,6 +87,8 @@ def main(_):
         if FLAGS.overwrite:
             shutil.rmtree(output / "trials", ignore_errors=True)
         runs.start(output, "tune", config, data, strategy)
+    else:
+        wait_for_chief(output, config)
     commands.say(f"Trials on {runs.describe(data)}; results go to {output}/")
     with contextlib.redirect_stdout(sys.stderr):  # what keras-tuner prints
         from darts_tf.tuner import workers
@@ -108,6 +113,15 @@ def main(_):
     )
 
 
+def wait_for_chief(output, config):
+    """Returns when the run directory is there; raises UsageError if it is of another configuration."""
+    while not (output / "config.json").exists():
+        commands.say(f"Waiting for the chief to start in {output}/ ...")
+        time.sleep(5)
+    ours = json.loads(json.dumps(config))
+    runs.compare(f"the run of the chief, {output},", ours, runs.saved_configuration(output))
+
+
 def check_flags():
     """Raises UsageError for what can be seen without TensorFlow; returns "alone", "chief" or "worker"."""
     if not 0 < FLAGS.train_portion < 1:
@@ -120,6 +134,8 @@ def check_flags():
         raise commands.UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
     if "none" in (FLAGS.primitives or []):
         raise commands.UsageError("--primitives=none: expected operations that do something.")
+    flags_in("search_flags")
+    flags_in("train_flags")
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
     missing = [name for name in names if name not in os.environ]
     if len(missing) == len(names):
@@ -216,20 +232,20 @@ def repeated_searches(output, data, strategy, config):
     )
     shared = {name: config[name] for name in ("dataset", "data_dir", "image_size", "operations")}
     shared = {name: value for name, value in shared.items() if value is not None}
-    given = [
-        {**shared, **dict(_flag(word, name) for word in shlex.split(config[name]))}
-        for name in ("search_flags", "train_flags")
-    ]
+    given = [{**shared, **flags_in(name)} for name in ("search_flags", "train_flags")]
     places = {"directory": output, "project_name": "trials", "tell": commands.say}
     return tuner.DARTSTuner(oracle, *given, **places)
 
 
-def _flag(word, where):
-    """Name and value of a flag as it is written on command lines."""
-    name, equals, value = word.removeprefix("--").partition("=")
-    if not word.startswith("--") or not name:
-        raise commands.UsageError(f"--{where}={word}: expected flags, such as --epochs=20.")
-    return name, value if equals else "true"
+def flags_in(name):
+    """{flag: value} of the command line that a flag has as its value."""
+    found = {}
+    for word in shlex.split(FLAGS[name].value):
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not flag:
+            raise commands.UsageError(f"--{name}={word}: expected flags, such as --epochs=20.")
+        found[flag] = value if equals else "true"
+    return found
 
 
 def search(tuner, data, config):

@@ -44,9 +44,7 @@ def test_it_learns(name, random_search, tmp_path):
     found = [best_of(OURS[name], seed, tmp_path / str(seed)) for seed in SEEDS]
     p = mannwhitneyu(found, random_search, alternative="greater").pvalue
     for title, scores in (("random", random_search), (name, found)):
-        print(
-            f"{title:36} {np.mean(scores):.4f} ± {np.std(scores):.4f}  optimum {np.mean(np.equal(scores, 1)):.0%}"
-        )
+        print(f"{title:36} {np.mean(scores):.4f} ± {np.std(scores):.4f}  optimum {np.mean(np.equal(scores, 1)):.0%}")
     print(f"p = {p:.2g}")
     assert p < 0.01
 

@@ -104,15 +104,14 @@ class Controller:
             units, kernel_initializer=uniform, recurrent_initializer=keras.initializers.Orthogonal(seed=seeds)
         )
         self._cell.build((1, units))
-        # The first row is what the first decision sees.
+        # All values of all decisions have a row or a column; the first row is what the first decision sees.
         self._embedding = keras.Variable(uniform((1 + sum(sizes), units)), name="embedding")
-        self._heads = [keras.layers.Dense(size, kernel_initializer=uniform) for size in sizes]
-        for head in self._heads:
-            head.build((1, units))
-        self._weights = [*self._cell.trainable_weights, self._embedding]
-        self._weights += [weight for head in self._heads for weight in head.trainable_weights]
+        self._kernel = keras.Variable(uniform((units, sum(sizes))), name="kernel")
+        self._bias = keras.Variable(np.zeros(sum(sizes), np.float32), name="bias")
+        self._weights = [*self._cell.trainable_weights, self._embedding, self._kernel, self._bias]
         self._optimizer = keras.optimizers.Adam(learning_rate)
         self._optimizer.build(self._weights)
+        self._text = None  # of `to_text`, as long as it is true
         self._sample = tf.function(self._sampled, autograph=False)
         self._reinforce = tf.function(self._reinforced, autograph=False)
 
@@ -136,6 +135,7 @@ class Controller:
             active: whether each of them played a role.
             advantage, entropy_weight: see `ReinforceOracle`.
         """
+        self._text = None
         self._reinforce(
             tf.constant(decisions, tf.int32),
             tf.constant(active, tf.float32),
@@ -145,13 +145,17 @@ class Controller:
 
     def _log_probabilities(self, decide):
         """Of the values of each decision, one after the other; `decide` is given each and returns the value's place."""
-        state, seen, first = self._cell.get_initial_state(1), self._embedding[:1], 1
-        for place, head in enumerate(self._heads):
+        embedding, kernel, bias = (
+            tf.convert_to_tensor(weight) for weight in (self._embedding, self._kernel, self._bias)
+        )
+        state, seen, first = self._cell.get_initial_state(1), embedding[:1], 0
+        for place, size in enumerate(self.sizes):
             output, state = self._cell(seen, state)
-            log_probabilities = tf.nn.log_softmax(head(output))
+            own = slice(first, first + size)
+            log_probabilities = tf.nn.log_softmax(output @ kernel[:, own] + bias[own])
             chosen = decide(place, log_probabilities)
             yield log_probabilities[0], chosen
-            seen, first = tf.gather(self._embedding, chosen[None] + first), first + self.sizes[place]
+            seen, first = embedding[1 + first + chosen][None], first + size
 
     def _sampled(self, seed, temperature):
         def decide(place, log_probabilities):
@@ -171,15 +175,18 @@ class Controller:
 
     def to_text(self):
         """All that changes, exactly, as text."""
-        content = io.BytesIO()
-        np.savez_compressed(content, *[keras.ops.convert_to_numpy(variable) for variable in self._variables()])
-        return base64.b64encode(content.getvalue()).decode()
+        if self._text is None:
+            content = io.BytesIO()
+            np.savez(content, *[keras.ops.convert_to_numpy(variable) for variable in self._variables()])
+            self._text = base64.b64encode(content.getvalue()).decode()
+        return self._text
 
     def from_text(self, text):
         """Takes over what `to_text` gave."""
         with np.load(io.BytesIO(base64.b64decode(text))) as arrays:
             for place, variable in enumerate(self._variables()):
                 variable.assign(arrays[f"arr_{place}"])
+        self._text = text
 
     def _variables(self):
         return [*self._weights, *self._optimizer.variables]

@@ -1,0 +1,219 @@
+"""The command as a user runs it, alone and with a chief and workers, and trials that are whole searches."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import keras_tuner
+import numpy as np
+import pytest
+from test_oracles import search_run
+from test_tuner_space import ORACLES
+
+from darts_tf import genotypes
+from darts_tf.tuner import DARTSTuner, space, workers
+
+TINY = ["--epochs=1", "--nodes=1", "--layers=1", "--init_channels=4"]
+
+
+def begin(*arguments, **environment):
+    line = [sys.executable, "-m", "darts_tf.tune", *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def end(process):
+    printed, errors = process.communicate(timeout=280)
+    return process.returncode, printed, errors
+
+
+def trials(output):
+    with (output / "trials.csv").open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_goes_on(tmp_path):
+    output = tmp_path / "run"
+    process = begin(*TINY, "--max_trials=4", f"--output={output}")
+    while not (output / "trials.csv").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    done = trials(output)
+    status, printed, errors = end(begin("--resume", f"--output={output}", "--json"))
+    assert status == 0, errors
+    assert trials(output)[: len(done)] == done and len(trials(output)) == 4
+    best = json.loads(printed)
+    assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in trials(output)) and best["trials"] == 4
+    genotype = genotypes.from_json((output / "genotype.json").read_text())
+    assert str(genotype) == best["genotype"] and "trial 4/4  validation" in errors
+    assert '"trials": [{' in (output / "report.html").read_text()
+    # The same again has nothing left to do; more trials have.
+    status, printed, _ = end(begin("--resume", f"--output={output}", "--verbose=0"))
+    assert status == 0 and printed.splitlines()[1].split() == [
+        *("rank", "trial", "validation", "parameters", "multiply-adds")
+    ]
+    status, _, errors = end(begin("--max_trials=5", f"--output={output}"))
+    assert status == 0 and len(trials(output)) == 5, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("oracle", ["hyperband", "darts"])
+def test_other_oracles(oracle, tmp_path):
+    search_run(tmp_path, nodes=1)
+    more = [f"--search_run={tmp_path}", "--max_trials=2"] if oracle == "darts" else ["--epochs=2"]
+    status, _, errors = end(begin(*TINY, f"--oracle={oracle}", *more, f"--output={tmp_path}/run"))
+    assert status == 0 and len(trials(tmp_path / "run")) >= 2, errors
+
+
+@pytest.mark.parametrize(
+    "arguments, environment, message",
+    [
+        (["--oracle=darts"], {}, "--oracle=darts: expected --search_run"),
+        (["--oracle=greedy"], {}, "flag --oracle=greedy: value should be one of <random|bayesian|"),
+        (["--train_portion=1"], {}, "--train_portion=1.0: expected a number between 0 and 1"),
+        (["--strategy=multi_worker"], {}, "--strategy=multi_worker: expected another"),
+        (["--primitives=none,skip_connect"], {}, "--primitives=none: expected operations that do something"),
+        ([], {"KERASTUNER_TUNER_ID": "a"}, "KERASTUNER_ORACLE_IP is not set: expected all of"),
+        (["--repeat_search=2", "--search_flags=epochs=3"], {}, "--search_flags=epochs=3: expected flags, such as"),
+    ],
+)
+def test_wrong_flags(arguments, environment, message, tmp_path):
+    status, printed, errors = end(begin(*arguments, f"--output={tmp_path}/run", **environment))
+    assert status == 2 and not printed and message in errors and "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_wrong_input(tmp_path):
+    status, _, errors = end(begin("--repeat_search=2", "--search_flags=--epoch=3", f"--output={tmp_path}/run"))
+    assert status == 2 and errors.splitlines()[-1].startswith("error: Unknown command line flag 'epoch'"), errors
+    status, _, errors = end(begin("--oracle=darts", f"--search_run={tmp_path}/no", f"--output={tmp_path}/other"))
+    assert status == 2 and f"--oracle=darts: run={tmp_path}/no: expected the run directory of a search" in errors
+
+
+@pytest.mark.slow
+def test_searches_as_trials(tmp_path):
+    """One of them fails; the tuner is told to stop in the middle of the second, and goes on in another process."""
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("learning_rate", [1e30, 0.025])
+    tiny = {"epochs": 2, "layers": 3, "init_channels": 2, "nodes": 1, "grad_clip": 1e30, "checkpoint_every": 5}
+    said = []
+
+    def make(tell):
+        oracle = keras_tuner.oracles.GridSearchOracle("val_accuracy", 2, seed=1, hyperparameters=hp.copy())
+        oracle.verbose = 0
+        train = {"epochs": 1, "layers": 1, "init_channels": 4}
+        return DARTSTuner(oracle, tiny, train, tell, directory=tmp_path, project_name="searches")
+
+    def interrupt(line):
+        said.append(line)
+        if line.startswith("epoch 1/2") and "nan" not in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(interrupt).search(verbose=0)
+    assert any("trial 0 failed: darts_tf.search: error: the loss became NaN in epoch 1" in line for line in said)
+    tuner = make(said.append)
+    tuner.search(verbose=0)
+    assert any(line.startswith("Going on after") for line in said)
+    failed, good = (tuner.oracle.trials[number] for number in "01")
+    assert (failed.status, failed.score, good.status) == ("FAILED", None, "COMPLETED")
+    assert "the loss became NaN" in failed.message
+    metrics = json.loads((tmp_path / "searches" / "trial_1" / "train" / "metrics.json").read_text())
+    assert good.metrics.get_best_value("parameters") == metrics["parameters"]
+    with (tmp_path / "searches" / "trial_1" / "train" / "history.csv").open() as table:
+        assert good.score == pytest.approx(float(list(csv.DictReader(table))[-1]["val_accuracy"]))
+    (model,) = tuner.get_best_models()
+    assert model.output_shape == (None, 10)
+    tuner.results_summary()
+
+
+@pytest.mark.slow
+def test_a_chief_and_two_workers_one_of_whom_is_killed(tmp_path):
+    output = tmp_path / "run"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    where = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    flags = [*TINY, "--epochs=3", "--max_trials=5", "--worker_timeout=4", f"--output={output}"]
+    chief, lost, good = (begin(*flags, KERASTUNER_TUNER_ID=name, **where) for name in ("chief", "lost", "good"))
+    while True:
+        assert lost.poll() is None, lost.communicate()
+        state = output / "trials" / "oracle.json"
+        if state.exists() and state.stat().st_size:
+            try:
+                ongoing = json.loads(state.read_text())["ongoing_trials"]
+            except ValueError:  # keras-tuner writes in place
+                continue
+            if "lost" in ongoing:
+                break
+        time.sleep(0.05)
+    lost.send_signal(signal.SIGKILL)
+    lost.communicate()
+    status, _, errors = end(good)
+    assert status == 0, errors
+    status, printed, errors = end(chief)
+    assert status == 0, errors
+    assert f"lost is lost; trial {ongoing['lost']} goes to another" in errors
+    names = [row["trial"] for row in trials(output)]
+    assert sorted(names) == list("01234") and "rank" in printed
+    finished = [json.loads((output / "trials" / f"trial_{name}" / "trial.json").read_text()) for name in names]
+    assert all(trial["status"] == "COMPLETED" for trial in finished)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_all_oracles_give_trials_to_workers(name, tmp_path, monkeypatch):
+    from keras_tuner.src.distribute import oracle_chief, oracle_client
+
+    hp = keras_tuner.HyperParameters()
+    space.declare(hp, 2)
+    oracle = ORACLES[name](keras_tuner.Objective("score", "max"), 12, seed=1, hyperparameters=hp)
+    oracle._set_project_dir(tmp_path, "trials")
+    oracle.verbose = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    workers.watch(oracle, timeout=1.0)
+    chief = threading.Thread(target=oracle_chief.start_server, args=[oracle], daemon=True)
+    chief.start()
+    ran = []
+
+    def work(client, tuner_id, dies):
+        while True:
+            trial = client.create_trial(tuner_id)
+            if trial.status == "STOPPED":
+                return
+            if trial.status == "IDLE":
+                time.sleep(0.05)
+                continue
+            if dies:
+                return
+            ran.append((trial.trial_id, json.dumps(trial.hyperparameters.values)))
+            client.update_trial(trial.trial_id, {"score": float(len(ran) % 5)})
+            trial.status = "COMPLETED"
+            client.end_trial(trial)
+
+    threads = []
+    for number in range(3):
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", f"tuner{number}")
+        client = oracle_client.OracleClient(oracle)
+        threads.append(threading.Thread(target=work, args=[client, f"tuner{number}", number == 0], daemon=True))
+    threads[0].start()
+    threads[0].join(timeout=20)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert len({trial for trial, _ in ran}) == len(ran) == len(oracle.trials) == len(oracle.end_order)
+    assert not oracle.ongoing_trials and not oracle.tuner_ids
+    assert len(ran) >= (6 if name == "hyperband" else 12)
+    assert len({values for _, values in ran}) >= len(ran) / 2 and np.isfinite(oracle.get_best_trials()[0].score)
