@@ -233,6 +233,8 @@ def start(output, command, config, data, strategy, worker=ALONE):
         left.unlink()
     if saved:
         compare(f"the run in {output}", ours, saved)
+        changed = saved | {name: ours[name] for name in MAY_CHANGE if name in ours}
+        write(output / "config.json", json.dumps(changed, indent=2) + "\n")
         return
     for name in FILES:
         (output / name).unlink(missing_ok=True)

@@ -100,7 +100,7 @@ def main(_):
             record.follow(tuner.oracle)
         if role == "chief":
             workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
-        search(tuner, data, config)
+        search(tuner, data, config, output)
     if role == "worker":
         return
     record.write(tuner.oracle)
@@ -240,7 +240,13 @@ def repeated_searches(output, data, strategy, config):
 def flags_in(name):
     """{flag: value} of the command line that a flag has as its value."""
     found = {}
-    for word in shlex.split(FLAGS[name].value):
+    try:
+        words = shlex.split(FLAGS[name].value)
+    except ValueError as error:
+        raise commands.UsageError(
+            f"--{name}={FLAGS[name].value}: {error}; expected flags as on a command line."
+        ) from None
+    for word in words:
         flag, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not flag:
             raise commands.UsageError(f"--{name}={word}: expected flags, such as --epochs=20.")
@@ -248,7 +254,7 @@ def flags_in(name):
     return found
 
 
-def search(tuner, data, config):
+def search(tuner, data, config, output):
     """Runs the trials that are left."""
     import keras_tuner
 
@@ -272,6 +278,9 @@ def search(tuner, data, config):
             fit_verbose=FLAGS.verbose if FLAGS.verbose != 1 or sys.stderr.isatty() else 0,
             shuffle=False,
         )
+    except (KeyboardInterrupt, SystemExit):
+        commands.say(f"\nStopped. To go on: the same command with --output={output} --resume")
+        raise
     except datasets.DataError as error:
         raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
     except keras_tuner.errors.FatalValueError as error:

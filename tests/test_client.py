@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import pathlib
 import shutil
 import socket
@@ -178,6 +179,10 @@ def test_the_command(servers, kind, images, expected, digits, tmp_path):
         "the server cannot decode it",
         "No such file or directory",
     ]
+    done = run(files[0], f"--server={address(servers, kind)}", f"--{kind}", "--model=digits", "--top_k=2", "--json")
+    found = json.loads(done.stdout)
+    assert found["image"] == str(files[0]) and next(iter(found["classes"])) == digits.labels[expected[0].argmax()]
+    assert list(found["classes"].values()) == pytest.approx(sorted(expected[0])[:-3:-1], abs=1e-4)
 
 
 @pytest.mark.parametrize(

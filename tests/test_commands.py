@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-COMMANDS = ["darts_tf.search", "darts_tf.train", "darts_tf.plot", "darts_tf.convert", "export", "export.client"]
+COMMANDS = [
+    "darts_tf.search",
+    "darts_tf.train",
+    "darts_tf.tune",
+    "darts_tf.plot",
+    "darts_tf.convert",
+    "export",
+    "export.client",
+]
 
 
 def run(command, *arguments):
@@ -26,7 +34,7 @@ def test_help(command):
     assert {"verbose", "json"} <= set(names) and len(names) == len(set(names))
     for name, described in flags:
         required = name in ("model", "output", "arch", "init_from", "evaluate")
-        optional = name in ("operations", "image_size")
+        optional = name in ("operations", "image_size", "search_run", "repeat_search")
         assert required or optional or "Default: " in " ".join([*described.split(), ""]), f"--{name} has no default"
     headings = re.findall(r"^([A-Z][\w ]+):$", done.stdout, re.M)
     assert "Flags" not in headings and headings[-1] == "Messages" and len(headings) == len(set(headings))

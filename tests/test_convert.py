@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -38,9 +39,10 @@ def check_model(path, x, logits):
 def test_a_checkpoint_becomes_a_keras_model(checkpoint, tmp_path):
     state, x, logits = checkpoint
     np.savez(tmp_path / "model.npz", **state)
-    done = run(tmp_path / "model.npz", "--arch=DARTS_V2", f"--output={tmp_path}/model.keras")
+    done = run(tmp_path / "model.npz", "--arch=DARTS_V2", f"--output={tmp_path}/model.keras", "--json")
     assert done.returncode == 0, done.stderr
-    assert "images 32x32x3, 10 classes" in done.stdout
+    found = json.loads(done.stdout)
+    assert (found["image_shape"], found["classes"]) == ([32, 32, 3], 10) and found["parameters"] > 1000
     check_model(tmp_path / "model.keras", x, logits)
 
 

@@ -1,6 +1,7 @@
 """The export of a classifier of the digits, and of others that this package did not make."""
 
 import collections
+import json
 import os
 import pathlib
 import struct
@@ -284,6 +285,12 @@ def test_the_command(run_directory, tmp_path):
     assert made == {f"tflite/digits-{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8")}
     assert tflite.labels((tmp_path / "out/tflite/digits-int8.tflite").read_bytes())[3] == "digit 3"
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 6
+    flags = ["--quantize=", "--name=digits", "--json", "--verbose=0"]
+    done = run(f"--model={run_directory}/model.keras", f"--output={tmp_path}/out", *flags)
+    found = json.loads(done.stdout)
+    assert not done.stderr and found["saved_model"] == f"{tmp_path}/out/digits/2"
+    assert [entry["format"] for entry in found["formats"]] == ["Keras", "SavedModel"]
+    assert found["formats"][1]["agreement"] == 1 and found["formats"][1]["max_difference"] < 1e-5
 
 
 @keras.saving.register_keras_serializable("tests")
