@@ -54,7 +54,7 @@ def run(main, arguments=()):
             sys.exit(0)
         try:
             return FLAGS(argv)
-        except flags.Error as error:
+        except (flags.Error, ValueError) as error:  # the latter for --noflag=value
             _exit(error)
 
     def guarded(argv):
@@ -92,7 +92,8 @@ def _exit(error):
 def say(text):
     """Prints what a user may want to know while the command is at work; not with --verbose=0."""
     if FLAGS.verbose:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # of a terminal, or another process, that is gone
+            print(text, file=sys.stderr, flush=True)
 
 
 def warn(text):

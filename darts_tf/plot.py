@@ -26,7 +26,10 @@ def main(argv):
         genotype = genotypes.read(argv[1])
     except (OSError, ValueError) as error:
         raise commands.UsageError(f"{argv[1]}: {error}") from None
-    write(output, FORMATS[output.suffix.lower()](genotype))
+    try:
+        write(output, FORMATS[output.suffix.lower()](genotype))
+    except OSError as error:
+        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
     commands.result(f"Saved {output}", output=output)
 
 

@@ -53,7 +53,7 @@ def contents(directory):
         "command": config["command"],
         "title": f"{TITLES[config['command']]} on {config['dataset']}",
         "epochs": config["epochs"],
-        "limit": config.get("repeat_search") or config.get("max_trials"),
+        "limit": config.get("repeat_search") or (config.get("oracle") != "hyperband" and config.get("max_trials")),
         "history": [{name: _number(value) for name, value in row.items() if name != "genotype"} for row in rows],
         "config": _configuration(config),
         "genotype": config.get("genotype"),
@@ -75,8 +75,8 @@ def contents(directory):
     return content
 
 
-def _number(text):
-    number = float(text or "nan")
+def _number(value):
+    number = float("nan" if value == "" else value)
     return number if np.isfinite(number) else None
 
 
@@ -127,7 +127,8 @@ def _search(normal, reduce, primitives):
         for kind in weights
     }
     content["entropy"] = {
-        kind: np.round(-(values * np.log(values)).sum(-1).mean(-1), 4).tolist() for kind, values in weights.items()
+        kind: np.round(-(values * np.log(np.maximum(values, 1e-300))).sum(-1).mean(-1), 4).tolist()
+        for kind, values in weights.items()
     }
     return content
 
@@ -163,7 +164,7 @@ def _predictions(predictions, class_names):
             "image": _picture(image),
             "label": int(labels[index]),
             "predicted": int(predicted[index]),
-            "probability": float(predictions["probability"][index]),
+            "probability": _number(predictions["probability"][index]),
         }
         for index, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
     ]

@@ -1,10 +1,12 @@
 """What the commands that make a run directory share: the flags of data and output, and what they do."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import runpy
+import sys
 
 from absl import flags
 
@@ -24,7 +26,7 @@ FILES = (
 )
 # A run may go on with other values of these.
 MAY_CHANGE = (
-    *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials"),
+    *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
     *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
 )
 
@@ -276,7 +278,8 @@ def load_data(image_shape=None, streamed=False):
 
     size = image_shape[:2] if image_shape else FLAGS.image_size
     try:
-        data = (streams if streamed else datasets).load(FLAGS.dataset, size, FLAGS.data_dir)
+        with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
+            data = (streams if streamed else datasets).load(FLAGS.dataset, size, FLAGS.data_dir)
         return data.fitted(image_shape) if image_shape else data
     except datasets.DataError as error:
         raise commands.UsageError(f"--dataset={FLAGS.dataset}: {error}") from error

@@ -18,6 +18,7 @@ KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all of them write to the same -
 """
 
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -83,24 +84,32 @@ def main(_):
     runs.import_operations()
     data = runs.load_data()
     config = configuration(data)
-    if role != "worker":
-        if FLAGS.overwrite:
-            shutil.rmtree(output / "trials", ignore_errors=True)
-        runs.start(output, "tune", config, data, strategy)
-    else:
+    if role == "worker":
         wait_for_chief(output, config)
+    else:
+        runs.start(output, "tune", config, data, strategy)  # which locks it
+        if FLAGS.overwrite and (output / "trials" / "oracle.json").exists():
+            shutil.rmtree(output / "trials")
     commands.say(f"Trials on {runs.describe(data)}; results go to {output}/")
-    with contextlib.redirect_stdout(sys.stderr):  # what keras-tuner prints
+    if role == "worker":
+        chief = ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
+        commands.say(f"Asking the chief at {chief} for trials.")
+    with contextlib.redirect_stdout(sys.stderr if FLAGS.verbose else io.StringIO()):  # what keras-tuner prints
         from darts_tf.tuner import workers
         from darts_tf.tuner.record import Record
 
         tuner = (repeated_searches if FLAGS.repeat_search else tuner_of_genotypes)(output, data, strategy, config)
-        record = Record(output, data, config)
+        record, problems = Record(output, data, config), []
         if role != "worker":
             record.follow(tuner.oracle)
         if role == "chief":
-            workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
-        search(tuner, data, config, output)
+            problems = workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
+        try:
+            search(tuner, data, config, output)
+        except KeyboardInterrupt:
+            if problems:
+                raise SystemExit(f"error: {problems[0]}") from problems[0]
+            raise
     if role == "worker":
         return
     record.write(tuner.oracle)
@@ -118,8 +127,8 @@ def wait_for_chief(output, config):
     while not (output / "config.json").exists():
         commands.say(f"Waiting for the chief to start in {output}/ ...")
         time.sleep(5)
-    ours = json.loads(json.dumps(config))
-    runs.compare(f"the run of the chief, {output},", ours, runs.saved_configuration(output))
+    ours, chiefs = json.loads(json.dumps(config)), runs.saved_configuration(output)
+    runs.compare(f"the run of the chief, {output},", ours, chiefs)
 
 
 def check_flags():
@@ -136,6 +145,7 @@ def check_flags():
         raise commands.UsageError("--primitives=none: expected operations that do something.")
     flags_in("search_flags")
     flags_in("train_flags")
+    check_purpose()
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
     missing = [name for name in names if name not in os.environ]
     if len(missing) == len(names):
@@ -144,12 +154,46 @@ def check_flags():
         raise commands.UsageError(f"{missing[0]} is not set: expected all of {', '.join(names)}, or none.")
     if not FLAGS.output:
         raise commands.UsageError("no --output: expected one that all machines share.")
-    return "chief" if "chief" in os.environ[names[0]] else "worker"
+    if "chief" in os.environ[names[0]]:
+        return "chief"
+    if FLAGS.overwrite:
+        raise commands.UsageError("--overwrite: expected of the chief alone, who writes to --output.")
+    return "worker"
+
+
+def check_purpose():
+    """Raises UsageError for flags that have no effect."""
+    ours = {flag.name for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__])}
+    for flag in FLAGS.flags_by_module_dict()[runs.__name__]:
+        if flag.name not in ours and not flag.using_default_value:
+            raise commands.UsageError(f"--{flag.name}={flag.value}: expected flags of darts_tf.tune, see --help.")
+    if FLAGS.repeat_search:
+        used = ("dataset", "data_dir", "image_size", "operations", "output", "overwrite", "resume", "strategy")
+        used += ("repeat_search", "search_flags", "train_flags", "worker_timeout")
+        for name in sorted(ours - set(used)):
+            if not FLAGS[name].using_default_value:
+                raise commands.UsageError(
+                    f"--{name}={FLAGS[name].value}: with --repeat_search, expected in --search_flags or --train_flags."
+                )
 
 
 def configuration(data):
+    """The flags, completed; with --oracle=darts the space is the one of the search."""
     from darts_tf import operations
 
+    if FLAGS.oracle == "darts" and not FLAGS.repeat_search:
+        from darts_tf.tuner import sampling
+
+        try:
+            alphas, names = sampling.read(FLAGS.search_run)
+        except ValueError as error:
+            raise commands.UsageError(f"--search_run={FLAGS.search_run}: {error}") from None
+        edges = len(alphas["normal"])
+        nodes = next(nodes for nodes in range(1, edges) if nodes * (nodes + 3) // 2 >= edges)
+        for name, value in (("nodes", nodes), ("primitives", [name for name in names if name != "none"])):
+            if not FLAGS[name].using_default_value and FLAGS[name].value != value:
+                runs.check_same(f"the search in {FLAGS.search_run}", f"--{name}", FLAGS[name].value, value)
+            FLAGS[name].value = value
     config = runs.configuration(
         sys.modules[__name__],
         {
@@ -177,6 +221,7 @@ def tuner_of_genotypes(output, data, strategy, config):
 
     from darts_tf import tuner
     from darts_tf.tuner import workers
+    from darts_tf.tuner.oracle import durable
 
     class Tuner(workers.Reporting, keras_tuner.Tuner):
         timeout = FLAGS.worker_timeout
@@ -191,28 +236,27 @@ def tuner_of_genotypes(output, data, strategy, config):
         channels=config["init_channels"],
         weight_decay=config["weight_decay"],
         normalization=data.statistics(),
+        seed=config["seed"],
     )
-    shared = {"objective": objective(), "seed": config["seed"] + 1}  # keras-tuner takes 0 for none
+    shared = {"objective": objective(), "seed": config["seed"] + 1, "max_consecutive_failed_trials": None}
     places = {"directory": output, "project_name": "trials"}
     if strategy.num_replicas_in_sync > 1:
         places["distribution_strategy"] = strategy
     if config["oracle"] == "hyperband":
-        return Hyperband(model, max_epochs=config["epochs"], **shared, **places)
+        made = Hyperband(model, max_epochs=config["epochs"], **shared, **places)
+        durable(made.oracle)
+        return made
     limit = config["max_trials"]
     kind, more = {
         "random": (keras_tuner.oracles.RandomSearchOracle, {}),
         "bayesian": (keras_tuner.oracles.BayesianOptimizationOracle, {}),
-        "grid": (keras_tuner.oracles.GridSearchOracle, {}),
+        "grid": (tuner.GridOracle, {}),
         "evolution": (tuner.RegularizedEvolutionOracle, {"population_size": max(2, min(20, limit // 3))}),
         "reinforce": (tuner.ReinforceOracle, {}),
         "pso": (tuner.ParticleSwarmOracle, {"particles": max(1, min(10, limit // 3))}),
         "darts": (tuner.DARTSOracle, {"run": config["search_run"], "temperature": config["temperature"]}),
     }[config["oracle"]]
-    try:
-        oracle = kind(max_trials=limit, **shared, **more)
-    except ValueError as error:
-        raise commands.UsageError(f"--oracle={config['oracle']}: {error}") from None
-    return Tuner(oracle, model, **places)
+    return Tuner(durable(kind(max_trials=limit, **shared, **more)), model, **places)
 
 
 def repeated_searches(output, data, strategy, config):
@@ -223,22 +267,21 @@ def repeated_searches(output, data, strategy, config):
 
     hyperparameters = keras_tuner.HyperParameters()
     hyperparameters.Choice("seed", list(range(config["repeat_search"])))
-    oracle = keras_tuner.oracles.GridSearchOracle(
-        objective(),
-        config["repeat_search"],
-        seed=1,
-        hyperparameters=hyperparameters,
-        max_consecutive_failed_trials=config["repeat_search"] + 1,
-    )
+    oracle = tuner.GridOracle(objective(), config["repeat_search"], seed=1, hyperparameters=hyperparameters)
     shared = {name: config[name] for name in ("dataset", "data_dir", "image_size", "operations")}
     shared = {name: value for name, value in shared.items() if value is not None}
     given = [{**shared, **flags_in(name)} for name in ("search_flags", "train_flags")]
     places = {"directory": output, "project_name": "trials", "tell": commands.say}
-    return tuner.DARTSTuner(oracle, *given, **places)
+    try:
+        made = tuner.DARTSTuner(oracle, *given, **places)
+    except ValueError as error:
+        raise commands.UsageError(str(error)) from None
+    made.timeout = FLAGS.worker_timeout
+    return made
 
 
 def flags_in(name):
-    """{flag: value} of the command line that a flag has as its value."""
+    """{flag: value} of the command line that a flag has as its value; None for flags without one."""
     found = {}
     try:
         words = shlex.split(FLAGS[name].value)
@@ -250,7 +293,7 @@ def flags_in(name):
         flag, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not flag:
             raise commands.UsageError(f"--{name}={word}: expected flags, such as --epochs=20.")
-        found[flag] = value if equals else "true"
+        found[flag] = value if equals else None
     return found
 
 
@@ -285,6 +328,11 @@ def search(tuner, data, config, output):
         raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
     except keras_tuner.errors.FatalValueError as error:
         raise commands.UsageError(str(error)) from None
+    except RuntimeError as error:  # of gRPC
+        if "address" not in str(error):
+            raise
+        port = os.environ.get("KERASTUNER_ORACLE_PORT")
+        raise commands.UsageError(f"KERASTUNER_ORACLE_PORT={port}: {error}; expected one that is free.") from None
 
 
 if __name__ == "__main__":

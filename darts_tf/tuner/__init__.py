@@ -1,6 +1,7 @@
 """keras-tuner on genotypes: the space, oracles for the classic strategies, and DARTS itself as a trial."""
 
 from darts_tf.tuner.evolution import RegularizedEvolutionOracle
+from darts_tf.tuner.grid import GridOracle
 from darts_tf.tuner.reinforce import ReinforceOracle
 from darts_tf.tuner.sampling import DARTSOracle
 from darts_tf.tuner.searches import DARTSTuner
@@ -11,6 +12,7 @@ __all__ = [
     "DARTSOracle",
     "DARTSTuner",
     "GenotypeHyperModel",
+    "GridOracle",
     "ParticleSwarmOracle",
     "RegularizedEvolutionOracle",
     "ReinforceOracle",

@@ -1,7 +1,12 @@
 """What the oracles share: they see every hyperparameter as a choice among finitely many values."""
 
+import json
+import os
+
 import keras_tuner
 import numpy as np
+
+from darts_tf.files import write
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
 
@@ -59,6 +64,23 @@ class ChoiceOracle(keras_tuner.Oracle):
             if hps.is_active(hp):
                 hps.values[hp.name] = pick(hp, values_of(hp))
         return hps.values
+
+
+def durable(oracle):
+    """Makes any oracle's files appear whole; keras-tuner writes them in place.
+
+    Returns:
+        The oracle.
+    """
+
+    def save():
+        write(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+
+    def save_trial(trial):
+        write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), json.dumps(trial.get_state()))
+
+    oracle.save, oracle._save_trial = save, save_trial
+    return oracle
 
 
 def values_of(hp):

@@ -5,6 +5,7 @@ import io
 import pathlib
 import time
 
+import keras_tuner
 import numpy as np
 from tqdm import tqdm
 
@@ -14,6 +15,12 @@ from darts_tf.tuner.space import genotype_of
 
 SHOWN = 10  # trials in the table
 ENDED = ("COMPLETED", "FAILED")
+
+
+@keras_tuner.synchronized
+def _save(oracle):
+    """Saves an oracle after a trial; keras-tuner has done so as if the trial were still running."""
+    oracle.save()
 
 
 class Record:
@@ -44,7 +51,7 @@ class Record:
 
         def end_trial(trial):
             end(trial)
-            oracle.save()  # keras-tuner has saved it as if the trial were still running
+            _save(oracle)
             self.write(oracle)
             if self.rows and self.rows[-1]["trial"] == trial.trial_id:
                 commands.say(self._line(oracle))
@@ -81,7 +88,10 @@ class Record:
         row = {"trial": trial.trial_id, "val_accuracy": trial.score if trial.status == "COMPLETED" else None}
         if "normal_order" in values:
             genotype = genotype_of(trial.hyperparameters)
-            return {**row, **self._sizes(genotype), "genotype": str(genotype)}
+            sizes = (
+                {"parameters": None, "multiply_adds": None} if row["val_accuracy"] is None else self._sizes(genotype)
+            )
+            return {**row, **sizes, "genotype": str(genotype)}
         found = {
             name: trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
             for name in ("search_val_accuracy", "parameters", "multiply_adds")

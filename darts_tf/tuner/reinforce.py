@@ -76,14 +76,14 @@ class ReinforceOracle(ChoiceOracle):
         return self._controller
 
     def get_state(self):
-        weights = self._controller and self._controller.to_text()
-        return {**super().get_state(), "controller": weights, "moments": self._moments}
+        controller = self._controller and {"sizes": self._controller.sizes, "weights": self._controller.to_text()}
+        return {**super().get_state(), "controller": controller, "moments": self._moments}
 
     def set_state(self, state):
         super().set_state(state)
         self._controller, self._moments = None, state["moments"]
-        if state["controller"]:
-            self._current().from_text(state["controller"])
+        if state["controller"] and state["controller"]["sizes"] == self._current().sizes:
+            self._current().from_text(state["controller"]["weights"])
 
 
 class Controller:

@@ -10,11 +10,30 @@ from darts_tf.tuner.oracle import ChoiceOracle
 from darts_tf.tuner.space import KINDS, hyperparameters_of
 
 
+def read(run):
+    """What a search has learnt.
+
+    Args:
+        run: a run directory of `darts_tf.search`.
+
+    Returns:
+        {"normal": alpha, "reduce": alpha}, (edges, operations) each, and the names of the operations.
+
+    Raises:
+        ValueError: there is no search in the directory.
+    """
+    try:
+        with np.load(pathlib.Path(run or "") / "alphas.npz") as arrays:
+            return {kind: arrays[kind][-1] for kind in KINDS}, arrays["primitives"].tolist()
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz ({error}).") from None
+
+
 class DARTSOracle(ChoiceOracle):
     """Tries the genotype of a search first, then others, distinct ones, by their probability under softmax(alpha).
 
-    Of each node an edge and its operation are drawn in proportion to exp(alpha / temperature), then another edge and
-    its. `none` is never drawn. Hyperparameters that are not the genotype's keep their defaults.
+    Of each node an edge and its operation are drawn in proportion to softmax(alpha / temperature), then another edge
+    and its. `none` is never drawn. Hyperparameters that are not the genotype's keep their defaults.
 
     Args:
         run: a run directory of `darts_tf.search`.
@@ -30,12 +49,7 @@ class DARTSOracle(ChoiceOracle):
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: expected a number above 0.")
         self.temperature = temperature
-        try:
-            with np.load(pathlib.Path(run or "") / "alphas.npz") as arrays:
-                self._alphas = {kind: arrays[kind][-1] for kind in KINDS}
-                self._primitives = arrays["primitives"].tolist()
-        except (OSError, KeyError) as error:
-            raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz ({error}).") from None
+        self._alphas, self._primitives = read(run)
 
     def draw(self, trial_id, random, attempt):
         genotype = self._drawn(random, self.temperature * (1 + attempt / 4)) if self.start_order else self._derived()
@@ -69,7 +83,7 @@ class DARTSOracle(ChoiceOracle):
             weights = genotypes.softmax(self._alphas[kind] / temperature)[:, some]
             pairs, start, sources = [], 0, 2
             while start < len(weights):
-                left = weights[start : start + sources].copy()
+                left = weights[start : start + sources] + 1e-12
                 for _ in range(2):
                     place = random.choice(left.size, p=(left / left.sum()).ravel())
                     source, operation = divmod(int(place), len(names))

@@ -11,9 +11,21 @@ import time
 
 import keras_tuner
 
+from darts_tf.tuner.oracle import durable
 from darts_tf.tuner.workers import Reporting
 
 AT_WORK = "another process is at work in it"
+SHARED = ("dataset", "data_dir", "image_size", "operations")
+# Reads a command's flags, and nothing else.
+CHECK = """
+import importlib, sys
+from absl import flags
+importlib.import_module(sys.argv[1])
+try:
+    flags.FLAGS(sys.argv[1:])
+except (flags.Error, ValueError) as error:
+    sys.exit(" ".join(str(error).split()))
+"""
 
 
 class DARTSTuner(Reporting, keras_tuner.Tuner):
@@ -26,7 +38,7 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         hp = keras_tuner.HyperParameters()
         hp.Choice("seed", [0, 1, 2, 3])
         hp.Boolean("unrolled")
-        oracle = keras_tuner.oracles.GridSearchOracle("val_accuracy", hyperparameters=hp)
+        oracle = darts_tf.tuner.GridOracle("val_accuracy", max_trials=8, hyperparameters=hp)
         tuner = darts_tf.tuner.DARTSTuner(oracle, {"dataset": "digits", "epochs": 50}, {"epochs": 10})
         tuner.search()
         tuner.results_summary()
@@ -35,25 +47,32 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
     are "search_val_accuracy" of the supernet, "parameters" and "multiply_adds".
 
     Args:
-        oracle: with hyperparameters that have names of flags of darts_tf.search.
-        search: {flag: value}, more flags of darts_tf.search.
-        train: {flag: value}, flags of darts_tf.train. "dataset" and "image_size" are those of the search by default,
+        oracle: with hyperparameters that have names of flags of darts_tf.search. No number of failed trials ends it.
+        search: {flag: value}, more flags of darts_tf.search; a value of None for flags that are written without one.
+        train: {flag: value}, flags of darts_tf.train. Those of the data are those of the search by default,
             "train_portion" is 0.8.
         tell: called with every line that the commands print to stderr.
         **kwargs: of `keras_tuner.Tuner`.
 
     Raises:
+        ValueError: a flag does not exist or cannot have its value.
         keras_tuner.errors.FatalValueError: while searching; a command refuses its flags, which no other trial will
             change.
     """
 
     def __init__(self, oracle, search=None, train=None, tell=lambda line: None, **kwargs):
-        super().__init__(oracle, **kwargs)
         self.search_flags = dict(search or {})
-        shared = {name: self.search_flags[name] for name in ("dataset", "image_size") if name in self.search_flags}
+        shared = {name: self.search_flags[name] for name in SHARED if name in self.search_flags}
         self.train_flags = {"train_portion": 0.8, **shared, **(train or {})}
         self.tell = tell
         self._failure = None
+        _check("search", self.search_flags)
+        _check("train", self.train_flags)
+        if not 0 < float(self.train_flags["train_portion"]) < 1:
+            portion = self.train_flags["train_portion"]
+            raise ValueError(f"train_portion={portion}: expected less than 1, the rest validates.")
+        oracle.max_consecutive_failed_trials = None
+        super().__init__(durable(oracle), **kwargs)
 
     def run_trial(self, trial, *args, **kwargs):
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
@@ -63,7 +82,7 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             trained = self._run("train", folder, {**self.train_flags, "arch": arch})
         except subprocess.SubprocessError as error:
             self._failure = str(error)
-            return {"val_accuracy": math.nan}
+            return {self.oracle.objective.name: math.nan}
         results = {name: trained[name] for name in ("val_accuracy", "parameters", "multiply_adds")}
         return {**results, "search_val_accuracy": found["val_accuracy"]}
 
@@ -82,10 +101,9 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
 
     def _run(self, command, folder, values):
         """Runs a command to its end; returns what it says with --json."""
-        line = [sys.executable, "-m", f"darts_tf.{command}", "--json", f"--output={folder / command}"]
-        line += [f"--{name}={_as_flag(value)}" for name, value in values.items()]
+        line = [sys.executable, "-m", f"darts_tf.{command}", "--json", f"--output={folder / command}", *_flags(values)]
         while True:
-            status, result, said = self._process(line, folder / f"{command}.log")
+            status, said = self._process(line, folder / f"{command}.json", folder / f"{command}.log")
             if status == 2 and AT_WORK in said:
                 time.sleep(1)  # of a tuner that was killed, and about to write its last checkpoint
             elif status == 2:
@@ -93,34 +111,42 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             elif status:
                 raise subprocess.SubprocessError(f"darts_tf.{command}: {said or f'exit code {status}'}")
             else:
-                return json.loads(result)
+                return json.loads((folder / f"{command}.json").read_text())
 
-    def _process(self, line, log):
-        """Exit code, stdout and the last line of stderr."""
-        said = ""
-        options = {"preexec_fn": _end_with_parent} if sys.platform == "linux" else {}
-        with (
-            log.open("a") as kept,
-            subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process,
-        ):
+    def _process(self, line, result, log):
+        """Exit code and the last line of stderr. Both streams go to files: a pipe would break with this process."""
+        said, options = "", {"preexec_fn": _end_with_parent} if sys.platform == "linux" else {}
+        with result.open("w") as out, log.open("a") as err, log.open() as lines:
+            lines.seek(0, 2)
+            process = subprocess.Popen(line, stdout=out, stderr=err, **options)
             try:
-                for text in process.stderr:
-                    kept.write(text)
-                    kept.flush()
-                    if text.strip() and AT_WORK not in text:
-                        self.tell(text.rstrip())
-                    said = text.strip() or said
-                result = process.stdout.read()
-            except BaseException:
-                process.terminate()
-                raise
-        return process.returncode, result, said
+                ended = False
+                while not ended:
+                    ended = process.poll() is not None
+                    while text := lines.readline():
+                        said = text.strip() or said
+                        if text.strip() and AT_WORK not in text:
+                            self.tell(text.rstrip())
+                    time.sleep(0 if ended else 0.1)
+            finally:
+                process.terminate()  # which makes it write a checkpoint
+                process.wait()
+        return process.returncode, said
+
+
+def _flags(values):
+    """Flags as on a command line."""
+    texts = {name: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for name, v in values.items()}
+    return [f"--{name}" if value is None else f"--{name}={value}" for name, value in texts.items()]
+
+
+def _check(command, values):
+    line = [sys.executable, "-c", CHECK, f"darts_tf.{command}", *_flags(values)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"darts_tf.{command}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 def _end_with_parent():
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _as_flag(value):
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -110,6 +110,7 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         learning_rate: at the start of the cosine, or a pair, the smallest and the largest, to tune it.
         drop_path_prob: see `callbacks.DropPathSchedule`.
         weight_decay: L2 decay of the weights.
+        seed: int, of all that is random in a trial; None leaves Keras's generators as they are.
     """
 
     def __init__(
@@ -125,9 +126,11 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         weight_decay=3e-4,
         auxiliary=False,
         normalization=None,
+        seed=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.seed = seed
         self.image_shape, self.num_classes = image_shape, num_classes
         self.nodes, self.primitives = nodes, primitives
         self.channels, self.layers, self.learning_rate = channels, layers, learning_rate
@@ -136,6 +139,8 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp):
         """The network of the values of `hp`, compiled, from images to logits (batch, num_classes)."""
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed)
         genotype = declare(hp, self.nodes, self.primitives)
         network = networks.cifar_network(
             genotype,

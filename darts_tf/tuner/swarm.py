@@ -39,7 +39,7 @@ class ParticleSwarmOracle(ChoiceOracle):
 
     def draw(self, trial_id, random, attempt):
         turn = self._turn % self.particles
-        if turn == len(self._swarm):
+        while turn >= len(self._swarm):
             self._swarm.append({"position": {}, "velocity": {}, "gain": None, "values": {}})
         particle = self._swarm[turn]
         if particle["gain"] is not None:
@@ -47,7 +47,7 @@ class ParticleSwarmOracle(ChoiceOracle):
         self._flown[trial_id], self._turn = turn, self._turn + 1
 
         def pick(hp, values):
-            if hp.name not in particle["position"]:
+            if len(particle["position"].get(hp.name, ())) != len(values):
                 particle["position"][hp.name] = random.dirichlet(np.ones(len(values))).tolist()
                 particle["velocity"][hp.name] = [0.0] * len(values)
             likely, bold = _distribution(particle["position"][hp.name]), attempt / 20
@@ -58,7 +58,7 @@ class ParticleSwarmOracle(ChoiceOracle):
     def _move(self, particle, random):
         best = max((other for other in self._swarm if other["gain"] is not None), key=lambda other: other["gain"])
         for hp in self.hyperparameters.space:
-            if hp.name not in particle["position"]:
+            if len(particle["position"].get(hp.name, ())) != len(values_of(hp)):
                 continue
             x, v = (np.array(particle[what][hp.name]) for what in ("position", "velocity"))
             v = self.inertia * v
