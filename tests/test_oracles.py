@@ -230,6 +230,24 @@ def test_samples_of_a_search(tmp_path):
     assert np.mean([likeness(g) for g in cold]) > np.mean([likeness(g) for g in hot]) + 0.5
 
 
+def test_samples_go_on_where_they_were(tmp_path):
+    search_run(tmp_path)
+    hp = keras_tuner.HyperParameters()
+    declare(hp, 2)
+
+    def draws(number, reload, name):
+        oracle = DARTSOracle(planted.objective(), 20, run=tmp_path, seed=1, hyperparameters=hp.copy())
+        oracle._set_project_dir(tmp_path, name)
+        oracle.verbose = 0
+        if reload:
+            oracle.reload()
+            oracle._retry_queue.clear()
+        return [oracle.create_trial(f"{reload} {n}").hyperparameters.values for n in range(number)]
+
+    whole = draws(12, False, "whole")
+    assert draws(5, False, "part") + draws(7, True, "part") == whole
+
+
 def test_samples_are_better_than_random_ones(tmp_path):
     """The planted objective is what the alphas say, but for noise of the same size."""
     alphas, names = search_run(tmp_path)
