@@ -25,6 +25,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 
 from absl import flags
@@ -104,12 +105,10 @@ def main(_):
             record.follow(tuner.oracle)
         if role == "chief":
             problems = workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
-        try:
+        if role == "chief":
+            serve(lambda: search(tuner, data, config, output), problems)
+        else:
             search(tuner, data, config, output)
-        except KeyboardInterrupt:
-            if problems:
-                raise SystemExit(f"error: {problems[0]}") from problems[0]
-            raise
     if role == "worker":
         return
     record.write(tuner.oracle)
@@ -120,6 +119,25 @@ def main(_):
     commands.result(
         f"\n{record.table()}\n\n{best['genotype']}\n\n{saved}", output=output, trials=len(record.rows), **best
     )
+
+
+def serve(serving, problems):
+    """Runs the chief's server to its end, or until there is a problem in its oracle."""
+
+    def run():
+        try:
+            serving()
+        except BaseException as error:
+            problems.append(error)
+
+    server = threading.Thread(target=run, daemon=True)
+    server.start()
+    while server.is_alive() and not problems:
+        server.join(0.5)
+    if problems and isinstance(problems[0], commands.UsageError):
+        raise problems[0]
+    if problems:
+        raise SystemExit(f"error: {type(problems[0]).__name__}: {problems[0]}")
 
 
 def wait_for_chief(output, config):

@@ -75,7 +75,7 @@ def test_batch_norm_keeps_no_result_in_memory():
 @pytest.mark.slow
 def test_operations_that_run_at_once_leave_memory_intact():
     """Hundreds of steps on small images, where kernels of both threads overlap most."""
-    sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=300"]
+    sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=100"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.search_step", *sizes],
         capture_output=True,
@@ -83,4 +83,4 @@ def test_operations_that_run_at_once_leave_memory_intact():
         cwd=pathlib.Path(__file__).parent.parent,
         check=False,
     )
-    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 300, done.stderr[-2000:]
+    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 100, done.stderr[-2000:]

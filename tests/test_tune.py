@@ -110,12 +110,12 @@ def test_wrong_input(tmp_path):
 def test_searches_as_trials(tmp_path):
     """One of them fails; the tuner is told to stop in the middle of the second, and goes on in another process."""
     hp = keras_tuner.HyperParameters()
-    hp.Choice("learning_rate", [1e30, 0.025, 0.03])
+    hp.Choice("learning_rate", [1e30, 0.025])
     tiny = {"epochs": 2, "layers": 3, "init_channels": 2, "nodes": 1, "grad_clip": 1e30, "noflip": None}
     said = []
 
     def make(tell):
-        oracle = GridOracle("val_accuracy", 3, seed=1, hyperparameters=hp.copy())
+        oracle = GridOracle("val_accuracy", 2, seed=1, hyperparameters=hp.copy())
         oracle.verbose = 0
         train = {"epochs": 1, "layers": 1, "init_channels": 4}
         return DARTSTuner(oracle, tiny, train, tell, directory=tmp_path, project_name="searches")
@@ -131,9 +131,8 @@ def test_searches_as_trials(tmp_path):
     tuner = make(said.append)
     tuner.search(verbose=0)
     assert any(line.startswith("Going on after") for line in said)
-    failed, good, other = (tuner.oracle.trials[number] for number in "012")
-    assert (failed.status, failed.score, good.status, other.status) == ("FAILED", None, "COMPLETED", "COMPLETED")
-    assert other.hyperparameters.values == {"learning_rate": 0.03}
+    failed, good = (tuner.oracle.trials[number] for number in "01")
+    assert (failed.status, failed.score, good.status) == ("FAILED", None, "COMPLETED")
     assert "the loss became NaN" in failed.message
     metrics = json.loads((tmp_path / "searches" / "trial_1" / "train" / "metrics.json").read_text())
     assert good.metrics.get_best_value("parameters") == metrics["parameters"]
@@ -240,9 +239,7 @@ def test_an_oracle_that_fails_ends_the_chief(tmp_path):
         thread = threading.Thread(
             target=pytest.raises, args=[ZeroDivisionError, oracle.create_trial, worker], daemon=True
         )
-        with pytest.raises(KeyboardInterrupt):
-            thread.start()
-            time.sleep(10)
+        thread.start()
         thread.join(timeout=10)
         assert not thread.is_alive()
     assert [type(problem) for problem in problems] == [ZeroDivisionError, ZeroDivisionError]

@@ -97,7 +97,7 @@ def test_workers_of_different_configurations(images, tmp_path):
 
 @pytest.mark.slow
 def test_workers_that_are_killed_and_come_back(images, tmp_path):
-    command = [*SEARCH, f"--dataset={images}", "--epochs=12", "--checkpoint_every=2"]
+    command = [*SEARCH, "--nounrolled", f"--dataset={images}", "--epochs=12", "--checkpoint_every=2"]
     broken, whole = ([tmp_path / run / f"worker{index}" for index in range(2)] for run in ("broken", "whole"))
     ports, notices = free_ports(2), []
     pair = [begin(command, broken[index], index, ports) for index in range(2)]

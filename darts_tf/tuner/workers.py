@@ -5,7 +5,6 @@ Here a worker asks for its trial again and again while it runs it, which changes
 that nobody asks for to others.
 """
 
-import _thread
 import threading
 import time
 
@@ -26,8 +25,8 @@ def watch(oracle, timeout=TIMEOUT, tell=lambda line: None):
         tell: called with a line about each worker that is lost.
 
     Returns:
-        A list, to which an exception in the oracle is added. The main thread is interrupted then, with a
-        KeyboardInterrupt, since keras-tuner itself would wait for ever.
+        A list, to which an exception in the oracle is added. Nobody can go on then, but keras-tuner's server waits for
+        ever: its process has to be ended.
     """
     create, get, end, problems = oracle.create_trial, oracle.get_trial, oracle.end_trial, []
     heard = {}  # name of a worker or id of a trial: when it was last heard of
@@ -84,7 +83,6 @@ def watch(oracle, timeout=TIMEOUT, tell=lambda line: None):
                 if engine.THREADS[oracle] == threading.current_thread().name:  # `synchronized` keeps its lock
                     engine.THREADS[oracle] = None
                     engine.LOCKS[oracle].release()
-                _thread.interrupt_main()
                 raise
 
         return call
