@@ -15,7 +15,7 @@ test: .venv/ready  ## the fast tests
 	.venv/bin/python -m pytest -q -n auto --dist loadfile
 
 test-slow: .venv/ready  ## the rest of the tests
-	.venv/bin/python -m pytest -q -m slow -n auto --dist loadfile
+	.venv/bin/python -m pytest -q -m slow -n $$(($$(nproc) + 1)) --dist worksteal  # some of them wait for others
 
 test-torch: .venv/ready  ## what needs PyTorch, which it installs
 	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[torch]'

@@ -15,7 +15,7 @@ from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, Regular
 from darts_tf.tuner.reinforce import Controller
 from darts_tf.tuner.space import OPERATIONS, declare, genotype_of, hyperparameters_of
 
-TRIALS, SEEDS = 60, range(1, 21)
+TRIALS, SEEDS = 80, range(1, 21)
 OURS = {
     "evolution": lambda **more: RegularizedEvolutionOracle(planted.objective(), population_size=15, **more),
     "evolution, proportional, crossover": lambda **more: RegularizedEvolutionOracle(
