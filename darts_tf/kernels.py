@@ -6,6 +6,7 @@ keeps that tensor in memory until the backward pass (the gradients of `tf.reshap
 
 import functools
 
+import keras
 import tensorflow as tf
 
 from darts_tf import replicas
@@ -16,8 +17,30 @@ SYNCHRONIZED = "synchronized"  # a kind of training, see `batch_norm`
 
 
 def subsample(x, stride):
-    """x[:, ::stride, ::stride], as a pool because the gradient of a strided slice is slow."""
-    return tf.nn.avg_pool2d(x, 1, stride, "VALID") if stride > 1 else x
+    """x[:, ::stride, ::stride], as a pool because the gradient of a strided slice is slow; `stride` may be a pair."""
+    return x if stride in (1, (1, 1)) else tf.nn.avg_pool2d(x, 1, stride, "VALID")
+
+
+def pointwise_conv2d(x, kernel, strides):
+    """A 1x1 convolution of x (batch, height, width, inputs) by (1, 1, inputs, outputs), with strides (of y, of x).
+
+    With strides, the filter gradient of oneDNN (TensorFlow 2.21, x86) writes past its buffer where there are fewer
+    inputs than a vector register holds, 8 with AVX2 and 16 with AVX-512, and so corrupts the heap. Here the image is
+    subsampled first.
+    """
+    return tf.nn.conv2d(subsample(x, tuple(strides)), kernel, 1, "VALID")
+
+
+def reroute_strided_pointwise(layer):
+    """Makes the Keras convolutions within a layer or model compute as `pointwise_conv2d` where they are such.
+
+    What they save and how they are configured stays as it is.
+    """
+    for inner in layer._flatten_layers():
+        if not isinstance(inner, keras.layers.Conv2D) or inner.kernel_size != (1, 1) or max(inner.strides) == 1:
+            continue
+        if inner.groups == 1 and inner.data_format == "channels_last":
+            inner.convolution_op = functools.partial(pointwise_conv2d, strides=inner.strides)
 
 
 def phases(x, block):

@@ -58,6 +58,7 @@ class MixedOp(keras.layers.Layer):
             operation.build((*input_shape[:-1], self.edges * input_shape[-1]))
         for layer in [*self.shared.values(), *(layer for layers in self.separate.values() for layer in layers)]:
             layer.build(input_shape)
+            kernels.reroute_strided_pointwise(layer)
         self.built = True
 
     def call(self, x, weights, training=False, inline=False):

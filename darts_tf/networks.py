@@ -255,8 +255,11 @@ def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
 def _model(images, last, num_classes, auxiliary_logits):
     logits = _classifier(last, num_classes)
     if auxiliary_logits is None:
-        return keras.Model(images, logits)
-    return AuxiliaryModel(images, [logits, auxiliary_logits])
+        network = keras.Model(images, logits)
+    else:
+        network = AuxiliaryModel(images, [logits, auxiliary_logits])
+    kernels.reroute_strided_pointwise(network)  # of operations that are Keras layers
+    return network
 
 
 def _auxiliary_head(x, num_classes, pool_stride, norm=True):
@@ -355,4 +358,7 @@ def with_new_classes(model, num_classes, normalization):
     _compute_in(model, keras.config.dtype_policy())
     body = keras.models.clone_model(keras.Model(model.inputs, last.input), clone_function=exchange)
     exact = keras.config.dtype_policy().variable_dtype
-    return keras.Model(body.inputs, keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0]))
+    logits = keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0])
+    network = keras.Model(body.inputs, logits)
+    kernels.reroute_strided_pointwise(network)
+    return network

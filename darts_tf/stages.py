@@ -106,8 +106,8 @@ def _padded(x, sizes, name):
 
 
 def _subsampled(x, stride, name):
-    """x[:, ::stride, ::stride]"""
-    return x if stride == 1 else keras.layers.AveragePooling2D(1, stride, name=f"{name}_stride")(x)
+    """x[:, ::stride, ::stride]; `stride` may be a pair."""
+    return x if stride in (1, (1, 1)) else keras.layers.AveragePooling2D(1, stride, name=f"{name}_stride")(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,20 +133,33 @@ class Conv(Stage):
     def channels(self, inputs, outputs):
         return outputs
 
+    @property
+    def _is_pointwise(self):  # whose strides are taken before the convolution, see `kernels.pointwise_conv2d`
+        return self.size == (1, 1)
+
+    @property
+    def preparation(self):
+        return ("subsample", self.strides) if self._is_pointwise and self.strides != (1, 1) else None
+
+    def prepare(self, x):
+        return (kernels.subsample(x, self.strides) if self._is_pointwise else x), None
+
     def finish(self, x, prepared, weights, groups, training):
-        if self.strides == (1, 1):
+        if self._is_pointwise or self.strides == (1, 1):
             return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
         x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
         return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
 
     def layers(self, x, outputs, name):
-        strided = self.strides != (1, 1)
-        x = _padded(x, self.size, name) if strided and self.size != (1, 1) else x
-        padding = "valid" if strided else "same"
+        strides, padding = self.strides, "same"
+        if self._is_pointwise:
+            x, strides = _subsampled(x, strides, name), (1, 1)
+        elif strides != (1, 1):
+            x, padding = _padded(x, self.size, name), "valid"
         return keras.layers.Conv2D(
             outputs,
             self.size,
-            self.strides,
+            strides,
             padding,
             use_bias=False,
             kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
@@ -259,9 +272,7 @@ class FactorizedReduce(Stage):
         shifted = keras.layers.ZeroPadding2D(odd, name=f"{name}_padding")(x) if odd != [(0, 0), (0, 0)] else x
         shifted = keras.layers.Cropping2D([(1, 0), (1, 0)], name=f"{name}_shift")(shifted)
         halves = [
-            keras.layers.Conv2D(
-                width, 1, 2, use_bias=False, kernel_initializer=_uniform(x.shape[-1]), name=f"{name}_{conv}"
-            )(image)
+            Conv(strides=(2, 2)).layers(image, width, f"{name}_{conv}")
             for conv, width, image in (("conv_1", outputs - outputs // 2, x), ("conv_2", outputs // 2, shifted))
             if width
         ]
