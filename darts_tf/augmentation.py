@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from darts_tf.images import decoded
 from darts_tf.workers import ALONE
 
 
@@ -63,7 +64,7 @@ def random_part(encoded, size, seed):
     """A random part of an image, resized: 8 to 100% of its area, of 3:4 to 4:3 (Szegedy et al., 2015).
 
     Args:
-        encoded: scalar string, a JPEG, PNG, GIF or BMP file.
+        encoded: scalar string, a JPEG, PNG, GIF, BMP or WebP file.
         size: (height, width) of the result.
         seed: (2,) integers.
 
@@ -71,29 +72,25 @@ def random_part(encoded, size, seed):
         float32 (height, width, 3), from 0 to 255.
     """
     jpeg = tf.io.is_jpeg(encoded)  # of which a part can be decoded alone
-    shape = tf.cond(jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(_decoded(encoded)))
+    shape = tf.cond(jpeg, lambda: tf.io.extract_jpeg_shape(encoded), lambda: tf.shape(decoded(encoded, 3)))
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape, tf.zeros([1, 0, 4]), seed, 0.0, (3 / 4, 4 / 3), (0.08, 1.0), 10, use_image_if_no_bounding_boxes=True
     )
     part = tf.cond(
         jpeg,
         lambda: tf.io.decode_and_crop_jpeg(encoded, tf.concat([begin[:2], extent[:2]], 0), channels=3),
-        lambda: tf.slice(_decoded(encoded), begin, extent),
+        lambda: tf.slice(decoded(encoded, 3), begin, extent),
     )
     return tf.ensure_shape(tf.image.resize(part, size, antialias=True), (*size, 3))
 
 
 def middle_part(encoded, size):
     """The middle of an image, 224 of 256 parts of its shorter side, resized; arguments and result as above."""
-    image = _decoded(encoded)
+    image = decoded(encoded, 3)
     height, width = tf.unstack(tf.shape(image)[:2])
-    side = tf.minimum(height, width) * 224 // 256
+    side = tf.maximum(1, tf.minimum(height, width) * 224 // 256)
     part = tf.image.resize_with_crop_or_pad(image, side, side)
     return tf.ensure_shape(tf.image.resize(part, size, antialias=True), (*size, 3))
-
-
-def _decoded(encoded):
-    return tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), [None, None, 3])
 
 
 def jittered(image, seed):

@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 
 from absl import app, flags
+from tqdm import tqdm
 
 FLAGS = flags.FLAGS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -94,6 +96,40 @@ def say(text):
     if FLAGS.verbose:
         with contextlib.suppress(BrokenPipeError):  # of a terminal, or another process, that is gone
             print(text, file=sys.stderr, flush=True)
+
+
+def progress(parts, total, what):
+    """Tells how far a loop over parts of something is, if it takes more than two seconds; not with --verbose=0.
+
+    Args:
+        parts: iterable of what has a length.
+        total: the sum of the lengths.
+        what: is done, such as "Reading images".
+
+    Yields:
+        The parts.
+    """
+    began = said = time.monotonic()
+    bar = tqdm(
+        desc=what,
+        total=total,
+        delay=2,
+        bar_format="{desc} {bar:20} {n_fmt}/{total_fmt}  {remaining} left",
+        dynamic_ncols=True,
+        leave=False,
+        file=sys.stderr,
+        disable=FLAGS.verbose != 1 or not sys.stderr.isatty(),
+    )
+    done = 0
+    with bar:
+        for part in parts:
+            yield part
+            done += len(part)
+            bar.update(len(part))
+            now = time.monotonic()
+            if bar.disable and now - said > (2 if said == began else 30):
+                say(f"{what}: {done:,} of {total:,}")
+                said = now
 
 
 def warn(text):

@@ -27,7 +27,7 @@ FILES = (
 # A run may go on with other values of these.
 MAY_CHANGE = (
     *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
-    *("data_dir", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
+    *("data_dir", "stream", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
 )
 
 with commands.topic("Data"):
@@ -36,6 +36,12 @@ with commands.topic("Data"):
         "digits",
         "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
         "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
+    )
+    flags.DEFINE_boolean(
+        "stream",
+        False,
+        "Leave the images of a folder on disk: they are read again in every epoch. For sets that do not "
+        "fit into memory; the result is the same.",
     )
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
     flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)
@@ -269,18 +275,24 @@ def make(output):
         raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
 
 
-def load_data(image_shape=None, streamed=False):
+def load_data(image_shape=None, random_parts=False):
     """The dataset that the flags name, made to fit `image_shape` (height, width, depth) if that is given.
 
-    With `streamed` it stays on disk.
+    With `random_parts` it is one of `streams`, for the recipe of ImageNet.
     """
     from darts_tf import datasets, streams
 
     size = image_shape[:2] if image_shape else FLAGS.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
-            data = (streams if streamed else datasets).load(FLAGS.dataset, size, FLAGS.data_dir)
-        return data.fitted(image_shape) if image_shape else data
+            if random_parts:
+                data = streams.load(FLAGS.dataset, size, FLAGS.data_dir, commands.say)
+            else:
+                data = datasets.load(FLAGS.dataset, size, FLAGS.data_dir, FLAGS.stream, commands.say, commands.progress)
+        data = data.fitted(image_shape) if image_shape else data
+        if FLAGS.stream and not random_parts:
+            data.read(commands.progress)
+        return data
     except datasets.DataError as error:
         raise commands.UsageError(f"--dataset={FLAGS.dataset}: {error}") from error
 

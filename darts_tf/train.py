@@ -120,7 +120,8 @@ def main(_):
     synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
     files.save_model(model, output / "model.keras")
-    predictions = metrics.predict(model, data.test_batches())
+    with training.told_of_lost_files():
+        predictions = metrics.predict(model, data.test_batches())
     results = metrics.evaluate(model, predictions, data.class_names)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     with files.replacing(output / "predictions.npz") as beside, beside.open("wb") as file:
@@ -138,8 +139,8 @@ def check_flags():
         raise commands.UsageError(f"{what} given: expected one of --arch, --init_from and --evaluate, see --help.")
     if not 0 < FLAGS.train_portion <= 1:
         raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number above 0, at most 1.")
-    if FLAGS.train_portion < 1 and is_streamed():
-        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected 1 where images stay on disk.")
+    if FLAGS.train_portion < 1 and takes_random_parts():
+        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected 1 with --recipe=imagenet.")
     if FLAGS.init_from:
         for name in ("network", "init_channels", "layers", "auxiliary", "drop_path_prob"):
             if getattr(FLAGS, name):
@@ -176,7 +177,9 @@ def evaluate():
             f"--evaluate={FLAGS.evaluate}: it knows {model.output_shape[-1]} classes, {FLAGS.dataset} has "
             f"{len(data.class_names)}; expected as many."
         )
-    results = metrics.evaluate(model, metrics.predict(model, data.test_batches()), data.class_names)
+    with training.told_of_lost_files():
+        predictions = metrics.predict(model, data.test_batches())
+    results = metrics.evaluate(model, predictions, data.class_names)
     if FLAGS.output:
         output = pathlib.Path(FLAGS.output)
         runs.make(output)
@@ -184,20 +187,20 @@ def evaluate():
     commands.result(metrics.table(results), **results)
 
 
-def is_streamed():
-    """Whether the dataset is ImageNet or of its kind and stays on disk."""
-    return FLAGS.dataset.startswith("imagenet2012") or FLAGS.recipe == "imagenet"
+def takes_random_parts():
+    """Whether the images are ImageNet's or treated like them, as `streams` does."""
+    return FLAGS.recipe == "imagenet" or recipes.is_imagenet(FLAGS.dataset)
 
 
 def load_data(model):
     """The dataset, made to fit a model if there is one."""
-    return runs.load_data(model and model.input_shape[1:], streamed=is_streamed())
+    return runs.load_data(model and model.input_shape[1:], takes_random_parts())
 
 
 def configuration(data):
     """The flags, completed by the recipe."""
-    large = FLAGS.dataset.startswith("imagenet2012")
-    recipe = FLAGS.recipe or ("imagenet" if large else recipes.training(len(data.y_train)))
+    usual = "imagenet" if recipes.is_imagenet(FLAGS.dataset) else recipes.training(len(data.y_train))
+    recipe = FLAGS.recipe or usual
     defaults = recipes.TRAINING[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
     if data.image_shape[-1] == 1:
         defaults["flip"] = False

@@ -1,6 +1,7 @@
 """How the commands train: from where the checkpoints are, until the end, a signal, or the loss of another machine."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -57,8 +58,6 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
         checkpoints: `checkpoints.Checkpoints`, restored.
         note: see `callbacks.Progress`.
     """
-    import tensorflow as tf
-
     from darts_tf.callbacks import Progress
 
     bar = FLAGS.verbose == 1 and sys.stderr.isatty()
@@ -79,7 +78,7 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
         )
 
     try:
-        with told_of_signals(checkpoints):
+        with told_of_signals(checkpoints), told_of_lost_files():
             if checkpoints.done % steps:  # the rest of an epoch
                 part(-checkpoints.done % steps, checkpoints.done // steps + 1)
             if checkpoints.done < epochs * steps and not model.stop_training:
@@ -89,11 +88,24 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
         again = f"--output={checkpoints.directory.parent} --resume"
         print(f"\nStopped after step {checkpoints.done}. To go on: the same command with {again}", file=sys.stderr)
         raise
-    except tf.errors.NotFoundError as error:
+
+
+@contextlib.contextmanager
+def told_of_lost_files():
+    """Ends the command with exit code 1 if a file of images that are read meanwhile is gone or damaged."""
+    import tensorflow as tf
+
+    from darts_tf import images
+
+    try:
+        yield
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
         missing = re.search(r"(?:.*[}:] )?(.+); No such file or directory", error.message)
-        if not missing:
+        file = missing[1] if missing else images.lost_file(error)
+        if file is None:
             raise
-        print(f"\nerror: {missing[1]}: the file is gone. Once it is back, --resume goes on.", file=sys.stderr)
+        wrong = "the file is gone" if missing or not os.path.exists(file) else "it is not a readable image"
+        print(f"\nerror: {file}: {wrong}. Once it is back, --resume goes on.", file=sys.stderr)
         sys.exit(1)
 
 

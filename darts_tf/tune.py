@@ -71,7 +71,7 @@ with commands.topic("Devices"):
     )
 
 for _name in (
-    *("dataset", "data_dir", "image_size", "crop_padding", "flip", "operations"),
+    *("dataset", "data_dir", "stream", "image_size", "crop_padding", "flip", "operations"),
     *("output", "overwrite", "resume", "seed", "strategy", "cpu_devices", "precision"),
 ):
     flags.declare_key_flag(_name)
@@ -186,7 +186,17 @@ def check_purpose():
         if flag.name not in ours and not flag.using_default_value:
             raise commands.UsageError(f"--{flag.name}={flag.value}: expected flags of darts_tf.tune, see --help.")
     if FLAGS.repeat_search:
-        used = ("dataset", "data_dir", "image_size", "operations", "output", "overwrite", "resume", "strategy")
+        used = (
+            "dataset",
+            "data_dir",
+            "stream",
+            "image_size",
+            "operations",
+            "output",
+            "overwrite",
+            "resume",
+            "strategy",
+        )
         used += ("repeat_search", "search_flags", "train_flags", "worker_timeout")
         for name in sorted(ours - set(used)):
             if not FLAGS[name].using_default_value:
@@ -286,7 +296,7 @@ def repeated_searches(output, data, strategy, config):
     hyperparameters = keras_tuner.HyperParameters()
     hyperparameters.Choice("seed", list(range(config["repeat_search"])))
     oracle = tuner.GridOracle(objective(), config["repeat_search"], seed=1, hyperparameters=hyperparameters)
-    shared = {name: config[name] for name in ("dataset", "data_dir", "image_size", "operations")}
+    shared = {name: config[name] for name in ("dataset", "data_dir", "stream", "image_size", "operations")}
     shared = {name: value for name, value in shared.items() if value is not None}
     given = [{**shared, **flags_in(name)} for name in ("search_flags", "train_flags")]
     places = {"directory": output, "project_name": "trials", "tell": commands.say}

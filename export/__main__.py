@@ -165,7 +165,7 @@ def load_classifier():
 
 def load_data(model):
     """Images that fit the model, or None if none were named or those of its run are gone."""
-    from darts_tf import datasets, streams
+    from darts_tf import datasets, recipes, streams
     from export.classifier import beside
 
     run = beside(FLAGS.model)
@@ -174,11 +174,13 @@ def load_data(model):
         if "int8" in (FLAGS.quantize or []):
             raise commands.UsageError("--quantize=int8: it learns ranges from images; expected --dataset, too.")
         return None
-    large = name.startswith("imagenet2012") or (not FLAGS.dataset and run.get("recipe") == "imagenet")
+    random_parts = recipes.is_imagenet(name) or (not FLAGS.dataset and run.get("recipe") == "imagenet")
+    where = name, model.image_shape[:2], FLAGS.data_dir or run.get("data_dir")
     try:
-        loaded = (streams if large else datasets).load(
-            name, model.image_shape[:2], FLAGS.data_dir or run.get("data_dir")
-        )
+        if random_parts:
+            loaded = streams.load(*where, commands.say)
+        else:  # a few images are enough, so those in files stay there
+            loaded = datasets.load(*where, datasets.is_folder(name), commands.say, commands.progress)
         data = loaded.fitted(model.image_shape)
         if len(data.class_names) != len(model.labels):
             raise datasets.DataError(f"it has {len(data.class_names)} classes: the model has {len(model.labels)}.")
@@ -194,21 +196,21 @@ def test_images(data, classifier):
     """Some test images and their labels; without data random images and None."""
     import numpy as np
 
-    from darts_tf import streams
+    from darts_tf import images, streams
 
     if data is None:
         commands.say("No --dataset: comparing on random images.")
         return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
     if isinstance(data, streams.Stream):
-        images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
-        return np.stack(images), np.stack(labels)
-    if data.x_train.max() <= 1:
+        chosen, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
+        return np.stack(chosen), np.stack(labels)
+    if isinstance(data.x_train, np.ndarray) and data.x_train.max() <= 1:
         commands.warn(
             "the images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
             "something else, unless a Rescaling layer in it expects them."
         )
     chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
-    return data.x_test[chosen].astype(np.float32), data.y_test[chosen]
+    return images.of(data.x_test)[chosen].array().astype(np.float32), data.y_test[chosen]
 
 
 def samples(data):

@@ -49,7 +49,7 @@ def test_an_epoch_is_a_shuffle_of_all_files(folder):
 
     def shown(epoch, seed):
         epoch = tf.constant(epoch, tf.int64)
-        return [image for image, _ in stream.train(epoch, seed, ALONE).as_numpy_iterator()]
+        return [image for image, *_ in stream.train(epoch, seed, ALONE).as_numpy_iterator()]
 
     assert len(set(shown(0, 0))) == 9
     assert shown(0, 0) == shown(0, 0) != shown(1, 0) != shown(1, 1)
@@ -104,7 +104,7 @@ def test_a_name_of_tensorflow_datasets(tmp_path, folder):
     tf.random.set_seed(5)  # as a training does
 
     def shown(epoch):
-        return [image for image, _ in stream.train(tf.constant(epoch, tf.int64), 0, ALONE).as_numpy_iterator()]
+        return [image for image, *_ in stream.train(tf.constant(epoch, tf.int64), 0, ALONE).as_numpy_iterator()]
 
     assert sorted(shown(0)) == sorted(shown(1)) and shown(0) == shown(0) != shown(1)
     assert sum(len(y) for _, y in stream.test_batches()) == 4

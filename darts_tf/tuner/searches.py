@@ -15,7 +15,7 @@ from darts_tf.tuner.oracle import durable
 from darts_tf.tuner.workers import Reporting
 
 AT_WORK = "another process is at work in it"
-SHARED = ("dataset", "data_dir", "image_size", "operations")
+SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
 # Reads a command's flags, and nothing else.
 CHECK = """
 import importlib, sys
