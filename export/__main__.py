@@ -196,30 +196,46 @@ def test_images(data, classifier):
     """Some test images and their labels; without data random images and None."""
     import numpy as np
 
-    from darts_tf import images, streams
+    from darts_tf import streams
 
     if data is None:
         commands.say("No --dataset: comparing on random images.")
         return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
     if isinstance(data, streams.Stream):
-        chosen, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
-        return np.stack(chosen), np.stack(labels)
+        images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
+        return np.stack(images), np.stack(labels)
     if isinstance(data.x_train, np.ndarray) and data.x_train.max() <= 1:
         commands.warn(
             "the images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
             "something else, unless a Rescaling layer in it expects them."
         )
     chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
-    return images.of(data.x_test)[chosen].array().astype(np.float32), data.y_test[chosen]
+    return array(data.x_test, chosen), data.y_test[chosen]
 
 
 def samples(data):
     """Training images, as many as asked for, in random order."""
+    import numpy as np
+
+    from darts_tf import streams
     from darts_tf.augmentation import Augmentation
 
+    if not isinstance(data, streams.Stream):
+        return array(data.x_train, np.random.default_rng(1).permutation(len(data.y_train))[: FLAGS.samples])
     batches, *_ = data.batches(min(FLAGS.samples, len(data.y_train)), Augmentation())
     images, _ = next(iter(batches()))
     return images.numpy()
+
+
+def array(images, chosen):
+    """Chosen images of a dataset as float32."""
+    from darts_tf import datasets
+    from darts_tf.images import of
+
+    try:
+        return of(images)[chosen].array().astype("float32")
+    except datasets.DataError as error:
+        raise commands.UsageError(f"--dataset: {error}") from None
 
 
 if __name__ == "__main__":
