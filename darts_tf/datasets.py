@@ -248,6 +248,8 @@ def _like(images, dtype):
 
 def _from_npz(path):
     expected = f"expected a .npz with {', '.join(KEYS)}"
+    if not path.is_file():  # a pipe, for example, might never end
+        raise DataError(f"no such file: {expected}.")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -262,8 +264,6 @@ def _from_npz(path):
             arrays = {name: file[name] for name in names}
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"no such file: {expected}.") from None
     except Exception as error:  # of every kind: zip, its compressions, numpy, memory
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"not a readable .npz file ({reason}): {expected}.") from None
@@ -299,7 +299,7 @@ def _check_member(archive, info, name):
         raise DataError(f"{name} is an array of Python objects: expected one of numbers.")
     promised = start + math.prod(shape) * dtype.itemsize
     if promised != info.file_size:
-        raise DataError(f"{name} says that it is {dtype}{list(shape)} and is not that large: the file is damaged.")
+        raise DataError(f"{name} says that it is {dtype}{list(shape)}: expected as much as there is in the file.")
 
 
 def _from_folder(folder, image_size, stream, tell, progress):

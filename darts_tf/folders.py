@@ -113,12 +113,14 @@ def _splits(folder, names):
     if not held_out and not set(train) & set(of_classes):
         return None, None, []  # `train` may be a class of vehicles
     if not train:
-        raise DataError(f"a folder {held_out[0]} and none to train on: expected {SHAPE}.")
+        raise DataError(f"its folder {held_out[0]} has none to train on beside it: expected {SHAPE}.")
     if train[0] not in of_classes:
         raise DataError(f"its folder {train[0]} has no folders of classes in it: expected {SHAPE}.")
     usable = [name for name in held_out if name in of_classes]
     if not usable:
-        wrong = f"its folder {held_out[0]} has no folders of classes in it" if held_out else "no folder for testing"
+        wrong = f"its folder {train[0]} has none for testing beside it"
+        if held_out:
+            wrong = f"its folder {held_out[0]} has no folders of classes in it"
         raise DataError(f"{wrong}: expected {SHAPE}; with {folder / train[0]} every fifth image is for testing.")
     return train[0], usable[0], [name for name in names if name not in (train[0], usable[0])]
 
@@ -127,7 +129,7 @@ def _entries(folder):
     """Sorted names of the folders, and of the files, in a folder; hidden ones left out."""
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            found = [(entry.name, os.path.isdir(entry.path)) for entry in entries if entry.name[0] != "."]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed ({error.strerror}): expected a folder of images.") from None
     return tuple(sorted(name for name, is_folder in found if is_folder == wanted) for wanted in (True, False))
