@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import copy
+import io
 import os
 import re
 import warnings
@@ -240,8 +241,7 @@ def decoded(encoded, channels=0):
 
 
 def _by_pillow(encoded, channels):
-    import io
-
+    encoded = np.asarray(encoded, object).item()  # outside of graphs it comes in an array
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         grey = image.mode in GREY and not channels
         pixels = np.asarray(image.convert("L" if grey else "RGB"))

@@ -1,10 +1,14 @@
 """What all commands have in common, as a user meets it."""
 
+import itertools
 import re
 import subprocess
 import sys
+import types
 
 import pytest
+
+from darts_tf import commands
 
 COMMANDS = [
     "darts_tf.search",
@@ -51,3 +55,17 @@ def test_help_into_a_pipe_that_is_closed():
 def test_wrong_values():
     done = run("darts_tf.plot", "NASNet", "--verbose=3")
     assert done.returncode == 2 and done.stderr.startswith("error: flag --verbose=3: 3 is not an integer in the range")
+
+
+def test_progress_is_told_after_two_seconds(monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 3.0, 4.0, 40.0, 41.0])
+    monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    parts = ["ab", "cd", "ef", "gh", "ij"]
+    monkeypatch.setattr(commands, "FLAGS", types.SimpleNamespace(verbose=2))
+    assert list(commands.progress(parts, 10, "Reading")) == parts
+    assert capsys.readouterr().err == "Reading: 4 of 10\nReading: 8 of 10\n"
+    for clock, verbose in ((itertools.count(), 0), (iter([0.0] * 6), 2)):
+        monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        monkeypatch.setattr(commands, "FLAGS", types.SimpleNamespace(verbose=verbose))
+        assert list(commands.progress(parts, 10, "Reading")) == parts
+    assert capsys.readouterr().err == ""

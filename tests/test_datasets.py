@@ -1,9 +1,16 @@
+import io
+import itertools
+import os
+import zipfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from darts_tf import augmentation, datasets
+from darts_tf import augmentation, datasets, folders
+from darts_tf import images as sources
 from darts_tf.workers import ALONE, Worker
 
 
@@ -56,9 +63,10 @@ def test_tensorflow_datasets(tmp_path):
     train, test = (
         tf.data.Dataset.from_tensor_slices({"image": images(n, 8, 8, 3), "label": np.arange(n) % 2}) for n in (10, 4)
     )
+    without_labels = tf.data.Dataset.from_tensor_slices({"image": images(2, 8, 8, 3), "label": np.array([-1, -1])})
     tfds.dataset_builders.store_as_tfds_dataset(
         name="tiny", config="plain", version="1.0.0", data_dir=tmp_path, features=features,
-        split_datasets={"train": train, "test": test},
+        split_datasets={"train": train, "validation": test, "test": without_labels},
     )  # fmt: skip
     data = datasets.load("tiny/plain", data_dir=str(tmp_path))
     assert data.x_train.shape == (10, 8, 8, 3) and len(data.y_test) == 4 and data.class_names == ["0", "1"]
@@ -210,3 +218,242 @@ def test_a_folder_of_train_and_test(tmp_path):
     (tmp_path / "test" / "c" / "0.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy())
     with pytest.raises(datasets.DataError, match="train and test differ in the class c"):
         datasets.load(str(tmp_path))
+
+
+def touch(folder, *places, count=5):
+    """Makes folders with empty files in them: what is in a file is nobody's business before it is read."""
+    for place, number in itertools.product(places, range(count)):
+        path = folder / place / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    "places, train, test",
+    [
+        (["Train/a", "Train/b", "Test/a", "Test/b"], 10, 10),
+        (["Training/a", "Training/b", "Testing/a", "Testing/b"], 10, 10),
+        (["train/a", "train/b", "eval/a", "eval/b"], 10, 10),
+        (["TRAIN/a", "TRAIN/b", "Validation/a", "Validation/b", "annotations"], 10, 10),
+        (["train/a", "train/b", "test", "val/a", "val/b"], 10, 10),  # the test images have no labels
+        (["train/a", "train/b", "test/a", "test/b", "val/a"], 10, 10),
+        (["a", "b", "train"], 12, 3),
+        (["a", "a/.hidden", "a/deep/.hidden", "b", ".hidden"], 8, 2),
+    ],
+)
+def test_splits(places, train, test, tmp_path):
+    touch(tmp_path, *places)
+    found = folders.image_files(tmp_path)
+    assert ((~found.test).sum(), found.test.sum()) == (train, test)
+    assert found.class_names == ["a", "b"] or "train" in places
+    used = {os.path.relpath(file, tmp_path).split(os.sep)[0] for file in found.files}
+    assert any(f"{tmp_path / 'val'}: not used" in note for note in found.notes) == (
+        "val/a" in places and "val" not in used
+    )
+
+
+@pytest.mark.parametrize(
+    "places, message",
+    [
+        (["train/a", "train/b"], "its folder train has none for testing beside it"),
+        (["Testing/a", "Testing/b"], "its folder Testing has none to train on"),
+        (["a", "b", "val"], "its folder val has none to train on"),
+        (["Training", "Testing"], "its folder Training has no folders of classes"),
+        (["train/a", "train/b", "test"], "its folder test has no folders of classes .*/train every fifth"),
+        (["train/a", "train/b", "Train/a", "test/a"], "folders Train and train: expected one"),
+        (["train/a", "train/b", "test/a", "testing/a"], "folders test and testing: expected one"),
+        (["train/a", "train/b", "test/a", "test/B"], "train and test differ in the class B"),
+        (["a\nb", "c"], r"the class 'a\\nb': expected a name without line breaks"),
+        (["a\u2028b", "c"], r"the class 'a\\u2028b'"),
+        (["a\udcff", "c"], r"the class 'a\\udcff'"),
+    ],
+)
+def test_what_is_no_split_and_no_class(places, message, tmp_path):
+    touch(tmp_path, *places)
+    with pytest.raises(datasets.DataError, match=message):
+        folders.image_files(tmp_path)
+
+
+def test_what_is_no_image(tmp_path):
+    touch(tmp_path, "a", "b", "c")
+    for number in range(3):
+        (tmp_path / "c" / f"{number}.png").unlink()
+    (tmp_path / "a" / "notes.txt").touch()
+    (tmp_path / "README").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
+    found = folders.image_files(tmp_path)
+    assert len(found.files) == 12
+    assert found.notes == [
+        "The class c: fewer than 5 images, none of which is for testing.",
+        "Files that are not used, of other kinds or outside of the classes' folders: 1 without a suffix, 1 .txt.",
+    ]
+    for make, message in (
+        (os.mkfifo, "is no file but a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no file but a pipe, a socket or a device"),
+        (lambda path: path.symlink_to("nothing"), r"cannot be read \(No such file"),
+        (lambda path: path.symlink_to(path), "cannot be read"),
+    ):
+        make(tmp_path / "b" / "x.png")
+        with pytest.raises(datasets.DataError, match=rf"b/x.png {message}"):
+            folders.image_files(tmp_path)
+        (tmp_path / "b" / "x.png").unlink()
+
+
+def test_every_fifth_of_many_labels():
+    labels = np.random.default_rng(0).integers(0, 9, 500)
+    test = folders.every_fifth(labels)
+    for label in range(9):
+        assert np.flatnonzero(test[labels == label]).tolist() == list(range(4, (labels == label).sum(), 5))
+    assert folders.every_fifth(np.tile(np.arange(200_000), 5)).sum() == 200_000  # not label by label
+
+
+def encoded(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def test_all_kinds_of_images(tmp_path):
+    """Pixels are Pillow's, but for JPEG."""
+    colour = Image.fromarray(images(1, 3, 4, 3)[0]).resize((12, 9))
+    grey, several = colour.convert("L"), {"save_all": True, "append_images": [Image.new("RGB", (12, 9))]}
+    few, turned = colour.quantize(16), Image.Exif()
+    turned[0x0112] = 6  # which says that the image lies on its side
+    table = [
+        (encoded(colour, "WEBP", lossless=True), colour),
+        (encoded(colour.convert("RGBA"), "WEBP", lossless=True), colour),
+        (encoded(colour, "WEBP", lossless=True, **several), colour),
+        (encoded(few, "GIF", **several), few),
+        (encoded(few, "PNG", transparency=3), few),
+        (encoded(few, "BMP"), few),
+        (encoded(grey.convert("1"), "BMP"), grey.convert("1")),
+        (encoded(colour.convert("RGBA"), "BMP"), colour),
+        (encoded(colour.convert("RGBA"), "PNG"), colour),
+        (encoded(grey.convert("LA"), "PNG"), grey),
+        (encoded(Image.fromarray(np.asarray(grey).astype(np.uint16) << 8), "PNG"), grey),
+        (encoded(colour.convert("CMYK"), "JPEG", quality=100), None),
+        (encoded(colour, "JPEG", exif=turned), None),
+    ]
+    for number, (content, _) in enumerate(table):
+        (tmp_path / f"{number}.png").write_bytes(content)
+    read = sources.OnDisk([tmp_path / f"{number}.png" for number in range(len(table))])
+    assert read.shape == (len(table), 9, 12, 3) and read.dtype == np.uint8
+    for image, (_, expected) in zip(read.array(), table, strict=True):
+        if expected:
+            np.testing.assert_array_equal(image, np.asarray(expected.convert("RGB")))
+    assert sources.OnDisk([tmp_path / "9.png", tmp_path / "10.png"]).shape == (2, 9, 12, 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no image", "half", "huge"])
+def test_damaged_images_are_named(damage, tmp_path):
+    whole = encoded(Image.fromarray(images(1, 9, 9, 3)[0]), "PNG")
+    touch(tmp_path, "a", "b")
+    for file in tmp_path.glob("*/*.png"):
+        file.write_bytes(whole)
+    huge = whole[:16] + b"\0\1\0\0\0\1\0\0" + whole[24:]  # says that it is 65536x65536
+    content = {"half": whole[: len(whole) // 2], "huge": huge}.get(damage, damage)
+    (tmp_path / "b" / "4.png").write_bytes(content)
+    with pytest.raises(datasets.DataError, match=r"b/4\.png is not a readable image.*expected PNG"):
+        datasets.load(str(tmp_path), image_size=8)
+    with pytest.raises(datasets.DataError, match=r"b/4\.png is not a readable image.*expected PNG"):
+        datasets.load(str(tmp_path), image_size=8, stream=True).read(lambda chunks, *_: chunks)
+
+
+def test_no_trace_per_image_and_what_is_told(folder, monkeypatch):
+    traced, told, resize = [], [], tf.image.resize
+    monkeypatch.setattr(tf.image, "resize", lambda *args, **options: traced.append(1) or resize(*args, **options))
+    assert datasets.load(str(folder), tell=told.append).image_shape == (32, 32, 3)
+    assert len(traced) < 7  # the number of images
+    assert told[-1] == "Images of 3 sizes, 10x10 to 20x8, are resized to 32x32 (--image_size)."
+
+
+def whole_npz(**changes):
+    whole = {"x_train": images(6, 8, 8), "y_train": np.arange(6) % 3, "x_test": images(3, 8, 8), "y_test": np.arange(3)}
+    return {name: value for name, value in (whole | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"y_train": np.array(list("abcabc"))}, "labels are <U1: expected integers"),
+        ({"y_train": np.arange(6.0)}, "labels are float64: expected integers"),
+        ({"y_train": np.eye(6, dtype=int)}, r"labels are \[6, 6\]: expected one integer per image"),
+        ({"y_train": np.arange(6) - 1}, "a label is -1: expected integers from 0"),
+        ({"y_train": np.arange(6) + 2**33}, "a label is 8589934597: expected integers"),
+        ({"y_train": np.arange(0)}, "6 images but 0 labels"),
+        ({"x_train": images(6, 8, 8, 0)}, "expected images"),
+        *(
+            ({"x_train": images(6, 8, 8).astype(kind)}, "expected images .* of uint8")
+            for kind in ("g", "m8[s]", "complex64", "bool", "uint32", "uint64", "U3")
+        ),
+        ({"x_train": images(6, 8, 8) * 1e300}, "NaN or infinite"),
+        ({"x_train": np.array([None], object)}, "x_train is an array of Python objects"),
+        ({"class_names": np.array(["a", "b"])}, "class_names are <U1.*at least 3 texts"),
+        ({"class_names": np.arange(3)}, "class_names are int64.*at least 3 texts"),
+        ({"class_names": np.array(["a", "b", "b"])}, "two classes called b"),
+        ({"class_names": np.array(["a", "b", "\n"])}, "the class"),
+        ({"class_names": np.array(["a", "b", ""])}, "the class ''"),
+    ],
+)
+def test_unusable_arrays(changes, message, tmp_path):
+    np.savez(tmp_path / "a.npz", **whole_npz(**changes))
+    with pytest.raises(datasets.DataError, match=message):
+        datasets.load(str(tmp_path / "a.npz"))
+
+
+def test_unusable_archives(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+
+    def refused(message):
+        with pytest.raises(datasets.DataError, match=message):
+            datasets.load(str(path))
+
+    np.savez(path, **whole_npz())
+    good = path.read_bytes()
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("the size was not looked at first"))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in whole_npz():
+            archive.writestr(f"{name}.npy", header.getvalue())
+    refused(r"x_train says that it is float64\[1000000000000\]")
+    monkeypatch.undo()
+    for content in (b"", b"no archive", good[: len(good) // 2], good.replace(b"PK\x01\x02", b"PK\x00\x02")):
+        path.write_bytes(content)
+        refused("not a readable .npz file")
+    with path.open("wb") as file:
+        np.save(file, images(6, 8, 8))
+    refused("not a readable .npz file")
+    path.unlink()
+    os.mkfifo(path)
+    refused("no such file")
+
+
+def test_names_of_classes_in_an_archive(tmp_path):
+    np.savez(tmp_path / "a.npz", **whole_npz(class_names=np.array(["cat", "dog", "fox"])))
+    assert datasets.load(str(tmp_path / "a.npz")).class_names == ["cat", "dog", "fox"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 300, "loop"])
+def test_names_of_no_dataset(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    touch(tmp_path, "a", "b")
+    with pytest.raises(datasets.DataError, match="expected digits, a folder"):
+        datasets.load(name)
+
+
+def test_statistics_are_those_of_all_pixels_at_once():
+    for x in (images(700, 9, 8, 3), images(700, 9, 8, 1).astype(np.float32) / 7 + 1e3):
+        labels = np.arange(len(x)) % 2
+        mean, std = datasets.Dataset(x, labels, x, labels, ["a", "b"]).statistics()
+        pixels = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        np.testing.assert_array_equal(mean, pixels.mean(axis=0).astype(np.float32))
+        np.testing.assert_array_equal(std, pixels.std(axis=0).astype(np.float32))
+
+
+def test_more_than_the_memory_is_refused(monkeypatch):
+    read = sources.InMemory(images(4, 8, 8, 1))
+    read.shape = (10**9, 1000, 1000, 3)
+    with pytest.raises(datasets.DataError, match=r"it takes 3,000,000.0 GB of memory.* expected --stream"):
+        read.array()

@@ -1,8 +1,12 @@
+import io
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from darts_tf import datasets, streams
+from darts_tf import datasets, images, streams, training
 from darts_tf.augmentation import Augmentation, jittered, middle_part, random_part
 from darts_tf.workers import ALONE, Worker
 
@@ -139,3 +143,65 @@ def test_other_depths_are_refused(folder):
         streams.load(str(folder)).fitted((32, 32, 1))
     with pytest.raises(datasets.DataError, match="there are 9 images to train on"):
         streams.load(str(folder)).batches(10, Augmentation())
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Images of all sizes and formats, of three classes."""
+    root = tmp_path_factory.mktemp("mixed")
+    for label in range(3):
+        for number in range(10):
+            pixels = np.random.default_rng(10 * label + number).integers(0, 256, (9 + number, 30 - number, 3), np.uint8)
+            path = root / str(label) / f"{number}.{('png', 'jpg', 'webp', 'gif', 'bmp')[number % 5]}"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).convert("L" if number == 5 else "RGB").save(path)
+    return root
+
+
+def test_batches_from_disk_are_those_from_memory(mixed):
+    memory, disk = (datasets.load(str(mixed), (12, 16), stream=stream) for stream in (False, True))
+    assert isinstance(memory.x_train, np.ndarray) and isinstance(disk.x_train, images.OnDisk)
+    disk.read(lambda chunks, *_: chunks)
+    used = Augmentation(padding=2, flip=True, cutout=5)
+
+    def made(data):
+        search, _, valid = datasets.search_batches(data, 4, 0.4, used, 3)
+        train, _, held_out = data.batches(4, used, 3, 0.8, Worker(1, 2))
+        return [data.statistics(), *search(1).take(4), *valid, *train(2).take(4), *held_out, *data.test_batches(4)]
+
+    for one, other in zip(made(memory), made(disk), strict=True):
+        for x, same_x in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+            np.testing.assert_array_equal(x, same_x)
+    fitted = [data.fitted((10, 9, 3)) for data in (datasets.load(str(mixed), (10, 9)), disk)]
+    np.testing.assert_array_equal(fitted[0].x_test, fitted[1].x_test.array())
+
+
+@pytest.mark.parametrize("recipe", ["usual", "imagenet"])
+def test_a_file_that_is_damaged_meanwhile_ends_a_training(recipe, mixed, tmp_path, capsys):
+    folder = shutil.copytree(mixed, tmp_path / "set")
+    data = datasets.load(str(folder), 12, stream=True) if recipe == "usual" else streams.load(str(folder), 12)
+    batches, steps, _ = data.batches(4, Augmentation())
+    damaged = folder / "1" / "3.gif"
+    damaged.write_bytes(b"no image")
+    with pytest.raises(SystemExit), training.told_of_lost_files():
+        list(batches().take(steps))
+    wrong = f"error: {damaged}: it is not a readable image. Once it is back, --resume goes on."
+    assert wrong in capsys.readouterr().err
+    damaged.unlink()
+    with pytest.raises(SystemExit), training.told_of_lost_files():
+        list(batches().take(steps))
+    assert f"error: {damaged}: the file is gone. Once" in capsys.readouterr().err
+
+
+def test_images_one_pixel_wide_and_moving_webp_in_parts():
+    narrow = tf.io.encode_png(np.zeros((1, 60, 3), np.uint8))
+    content, picture = io.BytesIO(), Image.new("RGB", (20, 30), (9, 9, 9))
+    picture.save(content, "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (20, 30))])
+    for encoded, level in ((narrow, 0), (tf.constant(content.getvalue()), 9)):
+        for image in (middle_part(encoded, (8, 8)), random_part(encoded, (8, 8), tf.constant([0, 1]))):
+            assert image.shape == (8, 8, 3) and (np.rint(image) == level).all()
+
+
+def test_only_folders_can_stay_on_disk():
+    with pytest.raises(datasets.DataError, match="with --stream: expected a folder"):
+        datasets.load("digits", stream=True)

@@ -350,13 +350,13 @@ def formats():
         "1-bit BMP": (encoded(rgb.convert("1"), "BMP"), ".bmp", rgb.convert("1").convert("L"), 0),
         "32-bit BMP": (encoded(rgb.convert("RGBA"), "BMP"), ".bmp", rgb, 0),
         "grey BMP": (encoded(rgb.convert("L"), "BMP"), ".bmp", rgb.convert("L"), 0),
-        "JPEG of four inks": (encoded(rgb.convert("CMYK"), "JPEG", quality=100), ".jpg", rgb, 90),
-        "progressive JPEG": (encoded(rgb, "JPEG", progressive=True, quality=100), ".JPG", rgb, 90),
-        "grey JPEG": (encoded(rgb.convert("L"), "JPEG", quality=100), ".jpeg", rgb.convert("L"), 4),
+        "JPEG of four inks": (encoded(rgb.convert("CMYK"), "JPEG", quality=100), ".jpg", rgb, 60),
+        "progressive JPEG": (encoded(rgb, "JPEG", progressive=True, quality=100), ".JPG", rgb, 60),
+        "grey JPEG": (encoded(rgb.convert("L"), "JPEG", quality=100), ".jpeg", rgb.convert("L"), 20),
         "JPEG that says it lies on its side": (
-            *(encoded(rgb, "JPEG", quality=100, subsampling=0, exif=rotated), ".jpg", rgb, 8),
+            *(encoded(rgb, "JPEG", quality=100, subsampling=0, exif=rotated), ".jpg", rgb, 20),
         ),
-        "JPEG of several pictures": (encoded(rgb, "MPO", quality=100, subsampling=0, **several), ".jpg", rgb, 8),
+        "JPEG of several pictures": (encoded(rgb, "MPO", quality=100, subsampling=0, **several), ".jpg", rgb, 20),
     }
     for name, (content, suffix, image, distance) in table.items():
         pixels = np.asarray(image if image.mode == "L" else image.convert("RGB")).astype(int)
@@ -816,7 +816,7 @@ def streams():
 
     yield Attempt("batches from disk are those from memory", call=equal, prepare=mixed)
 
-    search = f"$PYTHON -m {' '.join(SEARCH)} --dataset=set"
+    search = f"$PYTHON -m {' '.join(SEARCH)} --dataset=set --nodes=1"
 
     def same_results(folder, stdout, stderr):
         alphas = [np.load(folder / name / "alphas.npz") for name in ("run", "streamed")]
@@ -833,6 +833,7 @@ def streams():
         ],
         prepare=mixed,
         ends=(0,),
+        timeout=300,
         check=same_results,
     )
     yield Attempt(
@@ -844,6 +845,7 @@ def streams():
         ],
         prepare=mixed,
         ends=(0,),
+        timeout=300,
     )
     yield Attempt(
         "an image that is damaged while a training reads it",
@@ -855,5 +857,6 @@ def streams():
         ],
         prepare=mixed,
         ends=(1,),
+        timeout=300,
         says=r"error: .*a/0\.png: it is not a readable image.*--resume goes on",
     )
