@@ -8,8 +8,9 @@ import unicodedata
 from typing import NamedTuple
 
 import numpy as np
+from PIL import features
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", *([".webp"] if features.check("webp") else []))
 TRAINING = ("train", "training")
 TESTING = ("test", "testing")
 VALIDATION = ("val", "valid", "validation", "eval")
