@@ -2,7 +2,7 @@
 
 It makes small JPEGs and large photos in a temporary folder and reads each set in a process of its own, with and without
 a resize, into memory and (`stream`) as a training does that leaves them on disk. `peak_memory_mb` is what the process
-needs beyond what it had when TensorFlow had started.
+needs beyond what it had when TensorFlow had started, `cpu_seconds` what all of its threads took together.
 """
 
 import concurrent.futures
@@ -33,7 +33,7 @@ def make(folder, count, width, height):
 
 
 def read(folder, image_size, stream):
-    """Seconds and megabytes that reading a set takes."""
+    """Seconds, seconds of all cores together, and megabytes that reading a set takes."""
     import resource
 
     from darts_tf import runtime
@@ -42,20 +42,21 @@ def read(folder, image_size, stream):
     from darts_tf import datasets
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     data = datasets.load(str(folder), image_size, stream=stream)
     if stream:
         data.read(lambda chunks, *_: chunks)
-    seconds = time.perf_counter() - began
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return seconds, cpu, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def measured(folder, count, image_size, stream=False):
     """The same as results, of a fresh process."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        seconds, memory = pool.submit(read, folder, image_size, stream).result()
-    return {"images_per_second": round(count / seconds, 1), "peak_memory_mb": round(memory)}
+        seconds, cpu, memory = pool.submit(read, folder, image_size, stream).result()
+    rate = {"images_per_second": round(count / seconds, 1), "cpu_seconds": round(cpu, 2)}
+    return {**rate, "peak_memory_mb": round(memory)}
 
 
 def main(_):
