@@ -17,11 +17,33 @@ FIRST_SCALE = 2.0**15
 GOOD_STEPS = 2000
 
 
+class _Summed:
+    """Adds gradients up over the replicas before it clips them: Keras clips what each replica has."""
+
+    def _clip_gradients(self, gradients):
+        return self._clipped(replicas.add(gradients))
+
+    def _clipped(self, gradients):
+        return super()._clip_gradients(gradients)
+
+    def _all_reduce_sum_gradients(self, gradients_and_variables):
+        return gradients_and_variables
+
+
+def _checked(l2):
+    if not l2 >= 0:
+        raise ValueError(f"l2={l2}: expected a number, 0 or more.")
+    return l2
+
+
 @keras.saving.register_keras_serializable("darts_tf")
-class SGD(keras.optimizers.SGD):
+class SGD(_Summed, keras.optimizers.SGD):
     """SGD with momentum and weight decay added to the gradient.
 
-    Per variable: buffer <- momentum * buffer + gradient + l2 * variable; variable <- variable - rate * buffer.
+    Per variable: buffer <- momentum * buffer + gradient + l2 * variable; variable <- variable - rate * buffer. With
+    `nesterov` the variable descends along gradient + l2 * variable + momentum * buffer.
+
+    All other arguments are those of `keras.optimizers.SGD`, `weight_decay` for example, which is decoupled.
 
     Args:
         learning_rate: float, schedule or callable, as in Keras.
@@ -30,12 +52,20 @@ class SGD(keras.optimizers.SGD):
         loss_scale: whether to scale losses, as float16 needs it. Where a gradient of any replica is not finite all of
             them leave out that step, and the scale is halved; after 2,000 good steps it is doubled.
             `keras.optimizers.LossScaleOptimizer` asks the first replica only.
+
+    Raises:
+        ValueError: an argument is out of range, or does not go with `loss_scale`.
     """
 
     def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, loss_scale=False, name="sgd", **kwargs):
         super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
-        self.l2 = l2
+        self.l2 = _checked(l2)
         self.loss_scale = loss_scale
+        # What these do is not left out with the step.
+        for other in ("weight_decay", "use_ema", "loss_scale_factor", "gradient_accumulation_steps"):
+            value = getattr(self, other)
+            if loss_scale and value:
+                raise ValueError(f"{other}={value} with loss_scale=True: expected {type(value)() or None}.")
 
     def build(self, variables):
         super().build(variables)
@@ -68,16 +98,12 @@ class SGD(keras.optimizers.SGD):
 
     # The next two do what Keras does in fewer graph nodes: with hundreds of variables that is seconds of start-up.
 
-    def _clip_gradients(self, gradients):
-        gradients = replicas.add(gradients)  # before their norm is taken
+    def _clipped(self, gradients):
         if self.loss_scale:
             gradients = self._unscaled(gradients)
         if not self.global_clipnorm:
-            return super()._clip_gradients(gradients)
+            return super()._clipped(gradients)
         return tf.clip_by_global_norm(gradients, self.global_clipnorm)[0]
-
-    def _all_reduce_sum_gradients(self, gradients_and_variables):
-        return gradients_and_variables
 
     def _backend_update_step(self, gradients, variables, learning_rate):
         super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))
@@ -95,6 +121,7 @@ class SGD(keras.optimizers.SGD):
                 lr=rate,
                 grad=gradient,
                 momentum=momentum,
+                use_nesterov=self.nesterov,
             )
         else:
             variable.assign_sub(rate * gradient)
@@ -113,10 +140,15 @@ class SGD(keras.optimizers.SGD):
         rate = tf.convert_to_tensor(self.learning_rate)
         ahead = []
         for gradient, variable, value in zip(gradients, variables, values, strict=True):
-            step = self._decayed(gradient, value)
+            own_rate = tf.cast(rate, value.dtype)
+            if self.weight_decay and self._use_weight_decay(variable.value):
+                value *= 1 - self.weight_decay * own_rate
+            gradient = step = self._decayed(gradient, value)
             if self.momentum:
                 step += self.momentum * tf.convert_to_tensor(self._buffer(variable))
-            ahead.append(value - tf.cast(rate, value.dtype) * step)
+                if self.nesterov:
+                    step = gradient + self.momentum * step
+            ahead.append(value - own_rate * step)
         return ahead
 
     def _decayed(self, gradient, value):
@@ -130,20 +162,26 @@ class SGD(keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable("darts_tf")
-class Adam(keras.optimizers.Adam):
+class Adam(_Summed, keras.optimizers.Adam):
     """Adam with weight decay added to the gradient, and epsilon added after the bias correction.
+
+    All other arguments are those of `keras.optimizers.Adam`, `weight_decay` for example, which is decoupled, and
+    `amsgrad`, which divides by the largest second moment so far.
 
     Args:
         learning_rate: float, schedule or callable, as in Keras.
         beta_1, beta_2, epsilon: floats.
         l2: float, the weight decay of the paper.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs):
         super().__init__(
             learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, name=name, **kwargs
         )
-        self.l2 = l2
+        self.l2 = _checked(l2)
 
     def update_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype
@@ -153,6 +191,10 @@ class Adam(keras.optimizers.Adam):
         first, second = self._momentums[index], self._velocities[index]
         self.assign(first, ops.add(first * self.beta_1, gradient * (1 - self.beta_1)))
         self.assign(second, ops.add(second * self.beta_2, ops.square(gradient) * (1 - self.beta_2)))
+        if self.amsgrad:
+            largest = self._velocity_hats[index]
+            self.assign(largest, ops.maximum(largest, second))
+            second = largest
         mean = first / (1 - ops.power(ops.cast(self.beta_1, dtype), step))
         variance = second / (1 - ops.power(ops.cast(self.beta_2, dtype), step))
         self.assign_sub(variable, ops.cast(learning_rate, dtype) * mean / (ops.sqrt(variance) + self.epsilon))
