@@ -178,9 +178,13 @@ class History(keras.callbacks.Callback):
             write(self.directory / "history.csv", text.getvalue())
 
     def last(self):
-        """Numbers of the last epoch: a dict, empty before the first."""
+        """Numbers of the last epoch: a dict, empty before the first; None is what is not known."""
         row = (self._rows or [{}])[-1]  # texts, if they were read from the file
-        return {name: json.loads(str(value)) for name, value in row.items() if name != "genotype"}
+        return {
+            name: None if value in (None, "") else json.loads(str(value))
+            for name, value in row.items()
+            if name != "genotype"
+        }
 
     def more(self, epoch):
         """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""

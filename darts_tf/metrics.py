@@ -1,10 +1,12 @@
 """What a trained classifier is worth: accuracies, parameters, multiply-adds."""
 
 import math
+import re
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from darts_tf import cells, genotypes, networks, operations
 
@@ -94,29 +96,93 @@ def parameters(model):
 
 
 def multiply_adds(model):
-    """Multiplications of one image by weights of convolutions and dense layers, as the paper counts them.
+    """Multiplications of one image in convolutions and products of matrices, as the paper counts them.
+
+    They are counted in the graph that TensorFlow makes of the model, layers that are used twice twice. Where an image
+    is padded, a kernel counts as a whole.
 
     Args:
-        model: a functional or sequential Keras model.
+        model: a Keras model with inputs.
 
     Returns:
-        int; None if the size of an image is open somewhere in the model.
+        int; None if it cannot be told: images may have any size, it depends on a loop or a branch, or the model cannot
+        be traced.
     """
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            inside = multiply_adds(layer)
-            if inside is None:
-                return None
-            total += inside
-        elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):
-            if None in layer.output.shape[1:3]:
-                return None
-            places = math.prod(layer.output.shape[1:3])
-            total += places * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) == 4)
-    return total
+    try:
+        inputs = [tf.TensorSpec([x.shape[0] or 1, *x.shape[1:]], x.dtype) for x in model.inputs]
+        call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
+        return _products(call.get_concrete_function(*inputs).graph) // inputs[0].shape[0]
+    except Exception:  # of every kind: the model may be anybody's
+        return None
+
+
+def _products(graph):
+    """Multiplications in all operations of a graph; ValueError if they are not known."""
+    return sum(_PRODUCTS.get(op.type, _other)(op) for op in graph.get_operations())
+
+
+def _size(tensor):
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"{tensor.name} has no fixed size.")
+    return tensor.shape.num_elements()
+
+
+def _convolution(op, kernel_axes):
+    """Each number in the result is made of a kernel, of that many axes."""
+    result = op.outputs[0]
+    for after in ("Squeeze", "BatchToSpaceND"):  # a dilated convolution drops what it has padded
+        kept = [consumer for consumer in result.consumers() if consumer.type == after]
+        result = kept[0].outputs[0] if kept else result
+    return _size(result) * math.prod(op.inputs[1].shape[:kernel_axes])
+
+
+def _transposed_convolution(op):
+    _, kernel, images = op.inputs
+    return _size(images) * math.prod(kernel.shape[:-1])
+
+
+def _matrix_product(op):
+    transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+    return _size(op.outputs[0]) * op.inputs[0].shape[-2 if transposed else -1]
+
+
+def _einsum(op):
+    if len(op.inputs) < 2:
+        return 0
+    sizes = {}
+    for labels, tensor in zip(op.get_attr("equation").decode().split("->")[0].split(","), op.inputs, strict=True):
+        _size(tensor)
+        before, dots, after = labels.partition("...")
+        hidden = len(tensor.shape) - len(before + after)
+        names = [*before, *(range(-hidden, 0) if dots else ()), *after]
+        for name, size in zip(names, tensor.shape, strict=True):
+            sizes[name] = max(size, sizes.get(name, 0))
+    return math.prod(sizes.values())
+
+
+def _other(op):
+    names = {attribute.type for attribute in op.op_def.attr}
+    if "func" in names or "list(func)" in names or re.search("Conv|MatMul|Einsum|RNN|LSTM|GRU|PyFunc|Xla", op.type):
+        raise ValueError(f"nothing is known about {op.type}.")
+    return 0
+
+
+def _call(op):
+    return _products(op.graph._get_function(op.get_attr("f").name).graph)
+
+
+_PRODUCTS = {
+    "Conv2D": lambda op: _convolution(op, 3),
+    "Conv3D": lambda op: _convolution(op, 4),
+    "DepthwiseConv2dNative": lambda op: _convolution(op, 2),
+    "Conv2DBackpropInput": _transposed_convolution,
+    "Conv3DBackpropInputV2": _transposed_convolution,
+    "MatMul": _matrix_product,
+    "BatchMatMulV2": _matrix_product,
+    "Einsum": _einsum,
+    "PartitionedCall": _call,
+    "StatefulPartitionedCall": _call,
+}
 
 
 class Sizes:
@@ -128,7 +194,7 @@ class Sizes:
         genotype: `genotypes.Genotype`, every node of which leads to the result of its cell.
 
     Returns:
-        dict of `parameters` and `multiply_adds` of its network, as of the functions above.
+        dict of `parameters` and `multiply_adds` of its network, as of the functions above; the latter may be None.
     """
 
     def __init__(self, channels, layers, num_classes, image_shape):
@@ -142,7 +208,7 @@ class Sizes:
         for reduction, pairs in ((False, normal), (True, reduce)):
             for name, source in pairs:
                 total = total + self._once(self._edge, name, reduction, source < 2)
-        return {"parameters": int(total[0]), "multiply_adds": int(total[1])}
+        return {"parameters": int(total[0]), "multiply_adds": None if np.isnan(total[1]) else int(total[1])}
 
     def _once(self, function, *arguments):
         if arguments not in self._known:
@@ -157,20 +223,22 @@ class Sizes:
     def _edge(self, name, in_reduction, from_input):
         """What an operation has in all cells of a kind together, on an edge from an input of the cell or a node."""
         channels, layers, _, (*size, _) = self._arguments
-        total = np.zeros(2, np.int64)
-        for cell_channels, reduction in networks.stack(channels, layers):
+        inputs, outputs = [], []
+        for index, (cell_channels, reduction) in enumerate(networks.stack(channels, layers)):
             inside = [-(-side // 2) for side in size] if reduction else size
             if reduction == in_reduction:
                 images = keras.Input((*(size if from_input else inside), cell_channels))
                 stride = cells.edge_stride(0 if from_input else 2, reduction)
                 made = operations.make_operation(name, cell_channels, stride, affine=True)
-                total += _counts(keras.Model(images, operations.layers(made, images, cell_channels, "edge")))
+                inputs.append(images)
+                outputs.append(operations.layers(made, images, cell_channels, f"edge{index}"))
             size = inside
-        return total
+        return _counts(keras.Model(inputs, outputs)) if inputs else np.zeros(2)
 
 
 def _counts(model):
-    return np.array([parameters(model), multiply_adds(model)], np.int64)
+    """Both numbers, NaN if one is not known."""
+    return np.array([parameters(model), multiply_adds(model)], float)
 
 
 def table(metrics):

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from darts_tf import metrics
-from darts_tf.genotypes import PUBLISHED
+from darts_tf import callbacks, metrics
+from darts_tf.genotypes import PUBLISHED, Genotype
 from darts_tf.networks import cifar_network
 
 
@@ -19,10 +19,49 @@ def test_multiply_adds_are_counted_by_hand():
     assert metrics.multiply_adds(keras.Sequential([keras.Input((8, 6, 3)), model])) == metrics.multiply_adds(model)
 
 
-def test_multiply_adds_of_images_of_open_size_are_unknown():
-    backbone = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3)])
-    model = keras.Sequential([keras.Input((9, 9, 3)), backbone, keras.layers.GlobalMaxPooling2D()])
-    assert metrics.multiply_adds(model) is None
+class Own(keras.layers.Layer):
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], 5))
+
+    def call(self, x):
+        return x @ self.matrix
+
+
+@pytest.mark.parametrize(
+    "shape, make, expected",
+    [
+        ((10, 3), lambda layers: layers.Conv1D(4, 3), 8 * 36),
+        ((11, 3), lambda layers: layers.Conv1D(4, 3, padding="same", dilation_rate=2), 11 * 36),
+        ((5, 6, 7, 2), lambda layers: layers.Conv3D(4, 3, padding="same"), 210 * 216),
+        ((4, 5, 3), lambda layers: layers.Conv2DTranspose(6, 3, 2), 20 * 162),
+        ((10, 4), lambda layers: layers.SeparableConv1D(6, 3, padding="same"), 10 * (12 + 24)),
+        ((7, 9, 4), lambda layers: layers.Conv2D(6, 3, padding="same", groups=2), 63 * 108),
+        ((7, 7, 4), lambda layers: layers.DepthwiseConv2D(3, padding="same", dilation_rate=2), 49 * 36),
+        ((5, 4), lambda layers: layers.EinsumDense("...x,xy->...y", 6), 5 * 24),
+        ((5, 4), lambda layers: layers.GRU(6, unroll=True), 5 * (4 + 6) * 18),
+        ((5, 4), lambda layers: layers.LSTM(6), None),
+        ((4,), lambda layers: Own(), 20),
+        ((None, None, 3), lambda layers: layers.Conv2D(4, 3), None),
+    ],
+)
+def test_multiply_adds_of_all_kinds_of_layers(shape, make, expected):
+    layer = make(keras.layers)
+    assert metrics.multiply_adds(keras.Sequential([keras.Input(shape), layer])) == expected
+    if expected is not None and layer.output.shape == layer.input.shape:
+        images = keras.Input(shape)
+        assert metrics.multiply_adds(keras.Model(images, layer(layer(images)))) == 2 * expected
+
+
+def test_multiply_adds_of_attention_and_of_inner_models_of_any_size():
+    words = keras.Input((6, 8))
+    attention = keras.layers.MultiHeadAttention(2, 4)(words, words)
+    assert metrics.multiply_adds(keras.Model(words, attention)) == 4 * 6 * 8 * 8 + 2 * 2 * 6 * 6 * 4
+    backbone = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3)])
+    images = keras.Input((9, 9, 3))
+    assert metrics.multiply_adds(keras.Model(images, backbone(backbone(images)))) == (49 + 25) * 81
+
+
+def test_unknown_multiply_adds_in_words():
     found = {"top1": 1, "top5": 1, "test_images": 1, "parameters": 1, "multiply_adds": None, "per_class": {}}
     assert "unknown" in metrics.table(found)
 
@@ -71,6 +110,18 @@ def test_sizes_of_networks_that_are_not_built(shape):
         model = cifar_network(genotype, 6, 4, 7, shape)
         found = sizes(genotype)
         assert found == {"parameters": metrics.parameters(model), "multiply_adds": metrics.multiply_adds(model)}
+
+
+def test_sizes_that_are_not_known_go_through_the_history(monkeypatch, tmp_path):
+    monkeypatch.setattr(metrics, "multiply_adds", lambda model: None)
+    sizes = metrics.Sizes(2, 1, 3, (8, 8, 1))(Genotype([("none", 0)] * 2, [2], [("none", 0)] * 2, [2]))
+    assert sizes["multiply_adds"] is None and sizes["parameters"] > 0
+    history = callbacks.History(tmp_path)
+    history.more = lambda epoch: sizes
+    history.on_epoch_begin(0)
+    history.on_epoch_end(0, {"loss": 1.0})
+    for kept in (history, callbacks.History(tmp_path, epochs=1)):
+        assert kept.last()["multiply_adds"] is None and kept.last()["loss"] == 1.0
 
 
 class Scores(Fixed):
