@@ -8,13 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 
-class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
-    """As Keras 3 wants it: it asks for means of whole batches, to see their shapes, and of scalars along an axis."""
+class _ForKeras:
+    """As Keras 3 wants a strategy.
+
+    It asks for means of whole batches, to see their shapes, though the replicas' parts of a batch may differ in size.
+    """
 
     def reduce(self, reduce_op, value, axis):
         if tf.nest.is_nested(value):
             return tf.nest.map_structure(lambda part: self.experimental_local_results(part)[0], value)
-        return super().reduce(reduce_op, value, axis if value.shape.rank else None)
+        return super().reduce(reduce_op, value, axis)
+
+
+class _Mirrored(_ForKeras, tf.distribute.MirroredStrategy):
+    pass
+
+
+class _MultiWorker(_ForKeras, tf.distribute.MultiWorkerMirroredStrategy):
+    def reduce(self, reduce_op, value, axis):
+        scalar = not tf.nest.is_nested(value) and not value.shape.rank  # Keras asks for their mean along an axis
+        return super().reduce(reduce_op, value, None if scalar else axis)
 
 
 def strategy(name):
@@ -32,7 +45,7 @@ def strategy(name):
         return _MultiWorker()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
+        return _Mirrored([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
     return tf.distribute.get_strategy()
 
 

@@ -52,6 +52,11 @@ def test_an_overflow_of_any_pass_on_any_replica_leaves_the_step_out_on_all():
     assert result["scales"] == [0.5] * 5 + [1]
 
 
+@pytest.mark.slow
+def test_validation_of_any_number_of_images_counts_each_once():
+    assert found("validation")["difference"] < 1e-6
+
+
 def test_replicas_agree_about_moving_statistics():
     assert found("statistics") == {"before": [2.0, 6.0], "after": [4.0, 4.0]}
 

@@ -11,7 +11,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from darts_tf import DARTS, SearchNetwork, genotypes, replicas  # noqa: E402
+from darts_tf import DARTS, SearchNetwork, datasets, genotypes, replicas  # noqa: E402
 from darts_tf.darts import architecture_gradient  # noqa: E402
 from darts_tf.networks import cifar_network  # noqa: E402
 from darts_tf.optimizers import SGD, Adam  # noqa: E402
@@ -127,6 +127,38 @@ def overflow_case():
         changed.append(max(float(np.abs(now - old).max()) for now, old in zip(values(), before, strict=True)))
         scales.append(float(search.optimizer.scale_loss(1.0)) / scale)
     return {"changed": changed, "scales": scales}
+
+
+def validation_case():
+    """Largest difference of validations on one device and on two, for every number of images up to two batches."""
+    (x, y), _ = next(iter(batches(1, (8, 8, 3), False)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pairs = [("sep_conv_3x3", 0), ("skip_connect", 1)]
+    worst = 0.0
+    for kind in ("training", "search"):
+        models = []
+        for strategy in (single, mirrored):
+            with strategy.scope():
+                keras.utils.set_random_seed(1)
+                if kind == "training":
+                    model = cifar_network(
+                        genotypes.Genotype(pairs, [2], pairs, [2]), 2, 3, 3, (8, 8, 3), auxiliary=True
+                    )
+                    model.compile(SGD(), loss, metrics=["accuracy"], jit_compile=False)
+                else:
+                    model = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "max_pool_3x3"]))
+                    model.compile(SGD(), Adam(), loss, metrics=["accuracy"])
+                    model.create_variables(x, y)
+                models.append((strategy, model))
+        for images in range(1, len(x) + 1) if kind == "training" else (1, 5):
+            one, two = (
+                model.evaluate(
+                    replicas.feed(strategy, datasets.evaluation_batches(x[:images], y[:images], 4), ALONE), verbose=0
+                )
+                for strategy, model in models
+            )
+            worst = max(worst, difference(one, two))
+    return {"difference": worst}
 
 
 def statistics_case():
