@@ -19,7 +19,7 @@ def architecture_gradient(
     train,
     valid,
     virtual_step=None,
-    rate=0.0,
+    rate=None,
     average=lambda tensors: tensors,
     scale=None,
     exact_loss=None,
@@ -32,15 +32,21 @@ def architecture_gradient(
         train, valid: batches, given to `loss` as they are.
         virtual_step: function (gradients of weights) -> w', one step of training ahead; without it the gradient is
             first order, with w' = w.
-        rate: scalar, the learning rate xi of the virtual step.
+        rate: scalar, the learning rate xi of the virtual step; both are given, or neither.
         average: function of nested tensors -> their mean over the replicas, each of which has its own part of a batch.
         scale: see `gradient`.
         exact_loss: what to differentiate in finite differences, whose steps are smaller than a low precision can tell;
             `loss` if it is not given.
 
     Returns:
-        One tensor per alpha.
+        One tensor per alpha. Weights and alphas that a loss does not depend on have the gradient zero.
+
+    Raises:
+        ValueError: only one of `virtual_step` and `rate` is given.
     """
+    if (virtual_step is None) != (rate is None):
+        given, missing = ("rate", "virtual_step") if virtual_step is None else ("virtual_step", "rate")
+        raise ValueError(f"{given} without {missing}: expected both for the second order, none for the first.")
     if virtual_step is None:
         return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
 
@@ -56,7 +62,7 @@ def hessian_vector_product(loss, weights, alphas, batch, v):
     """d2 L(w, alpha) / d_alpha d_w times v, by central differences (equation 8); arguments as above.
 
     Returns:
-        One tensor per alpha.
+        One tensor per alpha, zero if v is zero or not finite.
     """
     epsilon = 0.01 / tf.linalg.global_norm(v)
     step = [epsilon * d for d in v]
@@ -65,13 +71,15 @@ def hessian_vector_product(loss, weights, alphas, batch, v):
     with tf.control_dependencies(plus):
         batch = tf.nest.map_structure(tf.identity, batch)
     minus = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
-    return [(p - m) / (2 * epsilon) for p, m in zip(plus, minus, strict=True)]
+    has_direction = tf.math.is_finite(epsilon) & (epsilon > 0)
+    return [tf.where(has_direction, (p - m) / (2 * epsilon), 0) for p, m in zip(plus, minus, strict=True)]
 
 
 def gradient(loss, weights, alphas, batch, of, scale=None):
     """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors.
 
     With a `scale` the loss is multiplied by it and the gradient divided, so that float16 can hold what is between them.
+    What the loss does not depend on has the gradient zero.
     """
     if of == "alphas":
         # Says that nobody wants gradients of the weights, which spares half of the backward pass.
@@ -81,15 +89,32 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
         tape.watch(wanted)
         value = loss(weights, alphas, batch)
         value = value if scale is None else value * scale
-    gradients = _shaped(tape.gradient(value, wanted), wanted)
+    gradients = tape.gradient(value, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    gradients = _shaped(gradients, wanted)
     return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
 
 
 def _shaped(gradients, wanted):
-    """The gradients with their shapes: functions that serve operations of all sizes do not tell them."""
-    for g, x in zip(tf.nest.flatten(gradients), tf.nest.flatten(wanted), strict=True):
-        g.set_shape(x.shape)
-    return gradients
+    """The gradients, dense and with their shapes: functions that serve operations of all sizes do not tell them.
+
+    None stays None.
+    """
+    dense = [
+        gradient if gradient is None else tf.convert_to_tensor(gradient) for gradient in tf.nest.flatten(gradients)
+    ]
+    for gradient, variable in zip(dense, tf.nest.flatten(wanted), strict=True):
+        if gradient is not None:
+            gradient.set_shape(variable.shape)
+    return tf.nest.pack_sequence_as(wanted, dense)
+
+
+def _pair(data):
+    """A training batch or its specs, checked; `train_on_batch` adds a weight, which is None."""
+    parts = [part for part in data if part is not None] if isinstance(data, tuple | list) else []
+    if len(parts) != 2 or not all(isinstance(part, tuple | list) and len(part) == 2 for part in parts):
+        found = str(tf.nest.map_structure(lambda part: getattr(part, "shape", part), data))
+        raise ValueError(f"a training batch of {found}: expected ((x, y), (x_valid, y_valid)).")
+    return parts
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -104,6 +129,9 @@ class DARTS(keras.Model):
         search.compile(optimizer=SGD(), arch_optimizer=Adam(), loss=loss)
         search.fit(tf.data.Dataset.zip(train, valid), epochs=50)
         search.genotype()
+
+    Layers and variables of the network with `trainable = False`, alphas too, stay as they are; as with any Keras model
+    that has to be said before `compile`. A weight that the loss does not depend on stays as it is, too.
 
     Args:
         network: a Keras model with `weight_variables` and `arch_variables`; its `genotype()` is the result.
@@ -126,14 +154,36 @@ class DARTS(keras.Model):
             loss: as in Keras.
             metrics: as in Keras, computed on training batches.
             jit_compile: whether to use XLA, which is slow on CPUs.
+
+        Raises:
+            ValueError: an optimizer does not fit.
         """
+        optimizer, arch_optimizer = keras.optimizers.get(optimizer), keras.optimizers.get(arch_optimizer)
+        self._check_optimizers(optimizer, arch_optimizer)
         kwargs["auto_scale_loss"] = False  # by an optimizer that looks for overflows on the first replica only
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
-        if self.network.compute_dtype == "float16" and not getattr(self.optimizer, "loss_scale", False):
-            raise ValueError("float16: expected optimizer=darts_tf.optimizers.SGD(..., loss_scale=True).")
         self.network.inline = self.jit_compile
-        self.arch_optimizer = keras.optimizers.get(arch_optimizer)
+        self.arch_optimizer = arch_optimizer
         self._has_all = False
+
+    def _check_optimizers(self, optimizer, arch_optimizer):
+        if self.network.compute_dtype == "float16" and not getattr(optimizer, "loss_scale", False):
+            raise ValueError("float16: expected optimizer=darts_tf.optimizers.SGD(..., loss_scale=True).")
+        for name, given in (("optimizer", optimizer), ("arch_optimizer", arch_optimizer)):
+            if given is None:
+                raise ValueError(f"{name}=None: expected a Keras optimizer.")
+            if isinstance(given, keras.optimizers.LossScaleOptimizer):
+                raise ValueError(f"{name}=LossScaleOptimizer: expected darts_tf.optimizers.SGD(..., loss_scale=True).")
+            if given.use_ema:  # Keras would assign the averages of some variables to others
+                raise ValueError(f"{name} with use_ema=True: expected False.")
+        if self.unrolled and optimizer.gradient_accumulation_steps:
+            steps = optimizer.gradient_accumulation_steps
+            raise ValueError(
+                f"optimizer with gradient_accumulation_steps={steps}: expected None with unrolled=True, which looks "
+                "one step of the weights ahead."
+            )
+        if optimizer is arch_optimizer:
+            raise ValueError("optimizer and arch_optimizer are one object: expected two.")
 
     def get_compile_config(self):
         return {
@@ -182,9 +232,14 @@ class DARTS(keras.Model):
         """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches.
 
         It may be a `tf.distribute.DistributedDataset`, too, after `create_variables`.
+
+        Raises:
+            ValueError: x holds something else.
         """
+        if kwargs.get("class_weight") is not None:
+            raise ValueError("class_weight: expected None, a search counts all images alike.")
         if isinstance(x, tf.data.Dataset):
-            train, _ = x.element_spec
+            train, _ = _pair(x.element_spec)
             self.create_variables(*train)
         return super().fit(x, *args, **kwargs)
 
@@ -196,7 +251,7 @@ class DARTS(keras.Model):
         return self.network.genotype()
 
     def train_step(self, data):
-        train, valid, *_ = data  # train_on_batch adds a weight, which is None
+        train, valid = _pair(data)
         self.create_variables(*train)  # a step that creates some is traced a second time
         alphas = self.network.arch_variables
         undone = [] if self._scale() is None else [*self.network.non_trainable_variables, *self._alpha_state()]
@@ -204,7 +259,7 @@ class DARTS(keras.Model):
 
         dalpha, finite = self._alpha_gradient(train, valid, self.unrolled)
         # Keras adds gradients up over the replicas; this one is their mean already.
-        self.arch_optimizer.apply([d / replicas.count() for d in dalpha], alphas)
+        self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
             logs = self._weight_step(*train, finite)
         for variable, value in zip(undone, before, strict=True):
@@ -276,7 +331,7 @@ class DARTS(keras.Model):
         self._loss_tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
         gradients = _shaped(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         if self._scale() is not None:  # an optimizer that scales leaves out steps whose gradients are not finite
-            gradients = [tf.where(finite, gradient, math.nan) for gradient in gradients]
+            gradients = [g if g is None else tf.where(finite, g, math.nan) for g in gradients]
         self.optimizer.apply(gradients, variables)
         return self.compute_metrics(x, y, logits)
 

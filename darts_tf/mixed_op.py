@@ -65,11 +65,11 @@ class MixedOp(keras.layers.Layer):
         total = []
         if self.shared or self.grouped:
             operations = [*self.shared.values(), *self.grouped.values()]
+            modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
             edges_at_once = _edges_at_once(
-                tuple((index, _split(operation.stages)[1]) for index, operation in self.shared.items()),
-                tuple((index, operation.stages) for index, operation in self.grouped.items()),
+                tuple((index, _split(operation.stages)[1], modes[index]) for index, operation in self.shared.items()),
+                tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),
                 len(self.primitives),
-                training,
                 inline,
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
@@ -82,11 +82,10 @@ class MixedOp(keras.layers.Layer):
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
             y, updates = edges_at_once(x, images, weights, tensors)
-            if training:
-                moving = [variable for operation in operations for variable in operation.non_trainable_variables]
-                values = tf.split(updates, [variable.shape[-1] for variable in moving], axis=-1) if moving else []
-                for variable, value in zip(moving, values, strict=True):
-                    variable.assign(value)
+            moving = [variable for op in operations if op.training(training) for variable in op.moving]
+            values = tf.split(updates, [variable.shape[-1] for variable in moving], axis=-1) if moving else []
+            for variable, value in zip(moving, values, strict=True):
+                variable.assign(value)
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
             total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
         for index, layers in self.separate.items():
@@ -124,8 +123,11 @@ def _split(stages):
 
 
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, training, inline, frozen, dtype, exact_dtype):
+def _edges_at_once(shared, grouped, num_operations, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
+
+    `shared` and `grouped` hold (index, stages, training) of each operation; the updates that the function returns are
+    those of operations that are in training.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
     function leaves every length open and is never inlined, unless `inline` says so. With `frozen` it computes no
@@ -138,13 +140,13 @@ def _edges_at_once(shared, grouped, num_operations, training, inline, frozen, dt
         channels, groups = tf.shape(x)[-1], tf.shape(scales)[0]
         scales = tf.unstack(scales, num_operations, axis=1)
         results, updates, spread, repeated = [], [], [], {}
-        for (_, stages), image, tensors in zip(shared, images, weights[: len(shared)], strict=True):
+        for (_, stages, training), image, tensors in zip(shared, images, weights[: len(shared)], strict=True):
             y, update = compute(stages, image, tensors, 1, training)
             spread.append(y)
-            updates += update
+            updates += update if training else []
         if shared:
-            results.append(_spread(spread, [scales[index] for index, _ in shared], channels, groups))
-        for (index, stages), tensors in zip(grouped, weights[len(shared) :], strict=True):
+            results.append(_spread(spread, [scales[index] for index, *_ in shared], channels, groups))
+        for (index, stages, training), tensors in zip(grouped, weights[len(shared) :], strict=True):
             relu = isinstance(stages[0], ReLU)
             stages, tensors = stages[relu:], tensors[relu:]
             start = relu, stages[0].preparation  # cheaper before the repetition than after it
@@ -154,7 +156,7 @@ def _edges_at_once(shared, grouped, num_operations, training, inline, frozen, dt
             scale = tf.reshape(scales[index][:, None] * tf.ones([1, channels], scales[index].dtype), [-1])
             y, update = compute_prepared(stages, *repeated[start], tensors, groups, training, scale)
             results.append(y)
-            updates += update
+            updates += update if training else []
         return tf.add_n(results), tf.concat(updates, -1) if updates else []
 
     if inline:
@@ -167,7 +169,7 @@ def _edges_at_once(shared, grouped, num_operations, training, inline, frozen, dt
         return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
 
     weights = [
-        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages in (*shared, *grouped)
+        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
     ]
     return tf.function(
         edges_at_once,

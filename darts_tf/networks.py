@@ -26,8 +26,9 @@ def stack(channels, layers):
 class SearchNetwork(keras.Model):
     """The supernet: a stem, cells of mixed operations, global average pooling and a linear classifier.
 
-    Its architecture parameters alpha are two of its trainable variables, `alphas["normal"]` and `alphas["reduce"]`,
-    (edges, operations) each, shared by all cells of a kind; `weight_variables` are the rest.
+    Its architecture parameters alpha are two of its variables, `alphas["normal"]` and `alphas["reduce"]`,
+    (edges, operations) each, shared by all cells of a kind. `arch_variables` are those of them that are trainable,
+    `weight_variables` are the other trainable variables.
 
     Args:
         channels: channels of the nodes of the first cell; each reduction cell doubles them.
@@ -68,12 +69,19 @@ class SearchNetwork(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        if layers < 3:
-            raise ValueError(f"layers={layers}: expected at least 3 cells, two of which are reduction cells.")
-        if nodes < 1:
-            raise ValueError(f"nodes={nodes}: expected at least 1 intermediate node.")
+        for name, value, least, what in (
+            ("channels", channels, 1, "channel"),
+            ("layers", layers, 3, "cells, two of which are reduction cells"),
+            ("num_classes", num_classes, 1, "class"),
+            ("nodes", nodes, 1, "intermediate node"),
+            ("stem_multiplier", stem_multiplier, 1, "times the channels"),
+        ):
+            if value != int(value) or value < least:
+                raise ValueError(f"{name}={value}: expected at least {least} {what}.")
         if not set(primitives) - {"none"}:
             raise ValueError(f"primitives={list(primitives)}: expected at least one operation other than none.")
+        if len(set(primitives)) < len(primitives):
+            raise ValueError(f"primitives={list(primitives)}: expected each operation once.")
         for name in primitives:
             get_operation(name)
         self.channels = channels
@@ -134,13 +142,13 @@ class SearchNetwork(keras.Model):
 
     @property
     def arch_variables(self):
-        """The architecture parameters alpha."""
-        return list(self.alphas.values())
+        """The architecture parameters alpha that are trainable."""
+        return [alpha for alpha in self.alphas.values() if self.trainable and alpha.trainable]
 
     @property
     def weight_variables(self):
         """The trainable variables other than alpha."""
-        alphas = {id(alpha) for alpha in self.arch_variables}
+        alphas = {id(alpha) for alpha in self.alphas.values()}
         return [variable for variable in self.trainable_variables if id(variable) not in alphas]
 
     def genotype(self):
@@ -159,6 +167,22 @@ class SearchNetwork(keras.Model):
             "stem_multiplier": self.stem_multiplier,
             "sync_batch_norm": self.sync_batch_norm,
         }
+
+    def get_build_config(self):
+        """Also says what is frozen, which Keras saves of functional models only."""
+        frozen = {
+            "frozen_layers": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
+            "frozen_variables": [place for place, variable in enumerate(self.variables) if not variable.trainable],
+        }
+        return {**(super().get_build_config() or {}), **frozen}
+
+    def build_from_config(self, config):
+        config = dict(config)
+        layers, variables = (config.pop(f"frozen_{kind}", ()) for kind in ("layers", "variables"))
+        super().build_from_config(config)
+        for kind, frozen in ((list(self._flatten_layers()), layers), (self.variables, variables)):
+            for place in frozen:
+                kind[place].trainable = False
 
 
 def cifar_network(
@@ -281,6 +305,7 @@ def _classifier(x, num_classes, prefix=""):
     return keras.layers.Dense(num_classes, dtype=exact, name=f"{prefix}classifier")(x)
 
 
+@keras.saving.register_keras_serializable("darts_tf")
 class AuxiliaryModel(keras.Model):
     """A functional model of two outputs, logits and an auxiliary head's; only training sees the latter.
 
@@ -303,37 +328,68 @@ class AuxiliaryModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, y, y_pred[0], sample_weight)
 
+    def get_config(self):
+        return {**super().get_config(), "auxiliary_weight": self.auxiliary_weight}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        weight = config.pop("auxiliary_weight")
+        model = super().from_config(config, custom_objects)
+        model.auxiliary_weight = weight
+        return model
+
 
 def inference_model(network):
     """The part of a trained derived network that is put to use: no auxiliary head, no drop path, no low precision.
 
     Args:
-        network: of `cifar_network` or `imagenet_network`; the result shares its layers.
+        network: of `cifar_network` or `imagenet_network`; the result has copies of its weights.
 
     Returns:
         A functional `keras.Model` of standard layers, from images to logits.
     """
-    _compute_in(network, network.variable_dtype)
 
     def call(layer, *args, **kwargs):
         return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
 
-    network = keras.Model(network.inputs, network.outputs[0])
-    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+    return _copy(keras.Model(network.inputs, network.outputs[0]), network.variable_dtype, call_function=call)
 
 
-def _compute_in(network, policy):
-    """Changes the precision of all layers."""
-    for layer in network.layers:
-        layer.dtype_policy = policy
+def _copy(model, policy, exchange=lambda layer: None, call_function=None):
+    """A copy of a functional model that has weights of its own.
+
+    Args:
+        model: a functional Keras model.
+        policy: what its layers compute in.
+        exchange: function of a layer -> the layer that takes its place, None if that is its copy.
+        call_function: as of `keras.models.clone_model`.
+    """
+    copies = []
+
+    def copy(layer):
+        made = exchange(layer)
+        if made is not None or not isinstance(layer, keras.layers.Layer):
+            return layer if made is None else made
+        made = layer.__class__.from_config(layer.get_config())
+        for part in made._flatten_layers():
+            part.dtype_policy = policy
+        copies.append((layer, made))
+        return made
+
+    result = keras.models.clone_model(model, clone_function=copy, call_function=call_function, recursive=True)
+    for layer, made in copies:
+        if made.built:  # drop path is left out
+            made.set_weights(layer.get_weights())
+    return result
 
 
 def with_new_classes(model, num_classes, normalization):
     """A trained classifier with a new last layer, for other images of the same shape.
 
     Args:
-        model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result
-            shares its other layers.
+        model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result has
+            copies of its other weights.
         num_classes: number of classes.
         normalization: mean and standard deviation of the new pixels per channel; they replace those of a
             Normalization layer if the model starts with one.
@@ -349,14 +405,13 @@ def with_new_classes(model, num_classes, normalization):
     def exchange(layer):
         if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
             return _normalization(mean, std)
-        return layer
+        return None
 
     activations = keras.layers.Softmax, keras.layers.Activation
     last = [layer for layer in model.layers if not isinstance(layer, activations)][-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"its last layer is {type(last).__name__}: expected Dense.")
-    _compute_in(model, keras.config.dtype_policy())
-    body = keras.models.clone_model(keras.Model(model.inputs, last.input), clone_function=exchange)
+    body = _copy(keras.Model(model.inputs, last.input), keras.config.dtype_policy(), exchange)
     exact = keras.config.dtype_policy().variable_dtype
     logits = keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0])
     network = keras.Model(body.inputs, logits)

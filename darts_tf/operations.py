@@ -195,6 +195,9 @@ def layers(operation, x, channels, name, start=0):
 class Operation(keras.layers.Layer):
     """Stages as a layer: owns their weights.
 
+    With `trainable = False` its weights stay as they are, and as in Keras its batch norms are in inference mode: they
+    normalise by the moving statistics, which stay as they are, too.
+
     Args:
         stages: list of `darts_tf.stages.Stage`.
         channels: channels of the result on each edge.
@@ -248,13 +251,20 @@ class Operation(keras.layers.Layer):
         ]
         return [[tensors.pop(0) for _ in stage] for stage in self._by_stage]
 
-    def update(self, values):
-        """Assigns new values to the weights that are not trainable."""
-        for variable, value in zip(self.non_trainable_variables, values, strict=True):
-            variable.assign(value)
+    @property
+    def moving(self):
+        """The variables that training updates without a gradient, in the order in which stages return their values."""
+        owned = itertools.chain(*self._by_stage)
+        return [variable for spec, variable in zip(self.specs, owned, strict=True) if not spec.trainable]
+
+    def training(self, training):
+        """What a call with this `training` is for this layer, see `Stage`."""
+        return training if self.trainable else False
 
     def call(self, x, training=False):
+        training = self.training(training)
         y, updates = compute(self.stages, x, self.tensors(x.dtype), self.groups, training)
         if training:
-            self.update(updates)
+            for variable, value in zip(self.moving, updates, strict=True):
+                variable.assign(value)
         return y

@@ -60,6 +60,42 @@ def test_second_order_differentiates_through_the_virtual_step(point):
     assert np.abs(first - exact).max() > 100 * np.abs(ours - exact).max()
 
 
+@pytest.mark.parametrize("v", [0.0, np.inf, np.nan, 1e-320])
+def test_finite_differences_along_what_has_no_direction_are_zero(point, v):
+    weights, alphas, train, _ = point
+    product = hessian_vector_product(loss, weights, alphas, train, [v * tf.ones_like(w) for w in weights])
+    np.testing.assert_array_equal(product[0], np.zeros(5))
+
+
+def test_what_the_loss_does_not_depend_on_has_the_gradient_zero(point):
+    weights, alphas, train, valid = point
+    unused = tf.ones([2], tf.float64)
+
+    def of_some(weights, alphas, batch):
+        return loss(weights[:2], alphas[:1], batch)
+
+    def ahead(gradients):
+        return [w - 0.1 * g for w, g in zip([*weights, unused], gradients, strict=True)]
+
+    ours = architecture_gradient(of_some, [*weights, unused], [*alphas, unused], train, valid, ahead, 0.1)
+    np.testing.assert_allclose(
+        ours[0], architecture_gradient(loss, weights, alphas, train, valid, ahead_of(weights), 0.1)[0]
+    )
+    np.testing.assert_array_equal(ours[1], [0, 0])
+
+
+def ahead_of(weights):
+    return lambda gradients: [w - 0.1 * g for w, g in zip(weights, gradients, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "given, missing", [({"virtual_step": list}, "without rate"), ({"rate": 0.1}, "without virtual")]
+)
+def test_a_virtual_step_and_its_rate_belong_together(point, given, missing):
+    with pytest.raises(ValueError, match=f"{missing}.*: expected both"):
+        architecture_gradient(loss, *point, **given)
+
+
 def test_gradient_of_both(point):
     weights, alphas, train, _ = point
     dweights, dalphas = gradient(loss, weights, alphas, train, of="both")
@@ -185,11 +221,104 @@ def test_saving_and_loading(tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def frozen(part, unrolled, unused=None):
+    """A search, some of whose parts, called `part`, are frozen, and the variables that have to stay."""
+    network = SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "max_pool_3x3", "dil_conv_3x3"])
+    if unused:
+        network.unused = unused
+    network.build((None, 9, 8, 1))
+    cell = network.cells[0]
+    parts = {
+        "edges": [cell.mixed_ops[0].grouped[2], cell.mixed_ops[1].shared[1], network.alphas["normal"]],
+        "cells": [network.stem, network.cells[1], *network.alphas.values()],
+    }[part]
+    for one in parts:
+        one.trainable = False
+    search = DARTS(network, unrolled)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    search.compile(SGD(0.05), Adam(0.01), loss)
+    return search, [v for one in parts for v in getattr(one, "variables", [one])]
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables \\['dense")
+@pytest.mark.parametrize("part, unrolled", [("edges", True), ("cells", False)])
+def test_frozen_parts_and_unused_weights_stay_as_they_are(part, unrolled):
+    unused = keras.layers.Dense(2)
+    unused.build((None, 3))
+    search, still = frozen(part, unrolled, unused)
+    before = [keras.ops.convert_to_numpy(v) for v in search.network.variables]
+    loss = search.fit(batches(steps=2), verbose=0, shuffle=False).history["loss"]
+    assert np.isfinite(loss).all()
+    still = {id(variable) for variable in [*still, *unused.variables]}
+    for old, variable in zip(before, search.network.variables, strict=True):
+        assert (old == keras.ops.convert_to_numpy(variable)).all() == (id(variable) in still), variable.path
+
+
+def test_frozen_parts_are_frozen_in_what_is_loaded(tmp_path):
+    search, _ = frozen("edges", False)
+    search.create_variables(*batches().element_spec[0])
+    search.optimizer.momentums[0].assign_add(tf.ones_like(search.optimizer.momentums[0]))
+    search.save(tmp_path / "search.keras")
+    loaded = keras.models.load_model(tmp_path / "search.keras")
+    assert [v.path for v in loaded.network.arch_variables] == [v.path for v in search.network.arch_variables]
+    assert [v.path for v in loaded.network.weight_variables] == [v.path for v in search.network.weight_variables]
+    np.testing.assert_array_equal(loaded.optimizer.momentums[0], search.optimizer.momentums[0])
+
+
+@pytest.mark.parametrize(
+    "optimizers, message",
+    [
+        ({"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "optimizer=LossScaleOptimizer"),
+        ({"arch_optimizer": keras.optimizers.LossScaleOptimizer(Adam())}, "arch_optimizer=LossScaleOptimizer"),
+        ({"optimizer": SGD(use_ema=True)}, "optimizer with use_ema=True: expected False"),
+        ({"arch_optimizer": keras.optimizers.Adam(use_ema=True)}, "arch_optimizer with use_ema=True: expected False"),
+        ({"optimizer": SGD(gradient_accumulation_steps=2)}, "gradient_accumulation_steps=2: expected None"),
+        (dict.fromkeys(["optimizer", "arch_optimizer"], keras.optimizers.Adam()), "one object: expected two"),
+    ],
+)
+def test_optimizers_that_a_search_cannot_use(optimizers, message):
+    search = DARTS(SearchNetwork(2, 3), unrolled=True)
+    with pytest.raises(ValueError, match=message):
+        search.compile(**{"optimizer": SGD(), "arch_optimizer": Adam(), "loss": "mse", **optimizers})
+
+
+def test_a_scale_of_alphas_loss_cancels():
+    found = []
+    for optimizer in (SGD(0.1), SGD(0.1, loss_scale_factor=1024.0), SGD(0.1, loss_scale=True)):
+        keras.utils.set_random_seed(0)
+        search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "max_pool_3x3"]))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        search.compile(SGD(0.05), optimizer, loss, run_eagerly=True)
+        search.fit(batches(steps=1), verbose=0, shuffle=False)
+        found.append(search.network.alphas["normal"])
+    for scaled in found[1:]:
+        np.testing.assert_allclose(scaled, found[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        lambda search: search.fit(batches().map(lambda train, valid: train), verbose=0),
+        lambda search: search.fit(batches().map(lambda train, valid: ((*train, train[1]), valid)), verbose=0),
+        lambda search: search.fit(batches().map(lambda train, valid: (train[0], valid[0])), verbose=0),
+        lambda search: search.fit(np.zeros([6, 9, 8, 1]), np.zeros(6), verbose=0),
+        lambda search: search.train_on_batch(np.zeros([6, 9, 8, 1]), np.zeros(6)),
+    ],
+)
+def test_batches_that_are_no_pairs(train):
+    with pytest.raises(ValueError, match=r"expected \(\(x, y\), \(x_valid, y_valid\)\)"):
+        train(small_search())
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"layers": 2}, "layers=2: expected at least 3"),
         ({"nodes": 0}, "nodes=0: expected at least 1"),
+        ({"channels": 0}, "channels=0: expected at least 1"),
+        ({"channels": 2.5}, "channels=2.5: expected at least 1"),
+        ({"num_classes": -3}, "num_classes=-3: expected at least 1"),
+        ({"primitives": ["skip_connect"] * 2}, "expected each operation once"),
         ({"primitives": ["none"]}, "at least one operation other than none"),
         ({"primitives": ["conv"]}, "Unknown operation 'conv'"),
     ],
