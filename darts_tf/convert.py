@@ -8,6 +8,7 @@ The checkpoint is a state dict of a derived network for CIFAR or ImageNet, read 
 it. The model takes pixels from 0 to 255 and normalises them as the original did.
 """
 
+import os
 import pathlib
 import re
 
@@ -80,12 +81,12 @@ def set_weights(network, genotype, state):
         if variable is None:
             raise CheckpointError(f"it has a tensor {name} {array.shape}, the network has no such weight.")
         depthwise = type(layers[layer_name]).__name__ == "DepthwiseConv2D"
-        value = to_keras_layout(np.asarray(array), depthwise)
-        if value.shape != tuple(variable.shape):
-            shape = to_original_shape(tuple(variable.shape), depthwise)
+        shape = to_original_shape(tuple(variable.shape), depthwise)
+        if array.shape != shape:
             raise CheckpointError(f"its tensor {name} is {tuple(array.shape)}, the network expects {shape}.")
-        values[id(variable)] = variable, value
-        del left[id(variable)]
+        if left.pop(id(variable), None) is None:
+            raise CheckpointError(f"it has two tensors for {variable.path} of the network: {name} is one.")
+        values[id(variable)] = variable, to_keras_layout(np.asarray(array), depthwise)
     for variable in left.values():
         raise CheckpointError(f"it has no tensor for {variable.path} {tuple(variable.shape)} of the network.")
     for variable, value in values.values():
@@ -125,14 +126,20 @@ def network_for(state, genotype):
     """
     from darts_tf import networks, streams
 
-    cells = [int(match[1]) for match in (re.match(r"cells\.(\d+)\.", name) for name in state) if match]
+    cells = {int(match[1]) for match in (re.match(r"cells\.([0-9]{1,6})\.", name) for name in state) if match}
     large = "stem0.0.weight" in state
-    needed = ["stem0.3.weight" if large else "stem.0.weight", "classifier.bias"]
+    first, last = ("stem0.0.weight", "stem0.3.weight") if large else ("stem.0.weight", "stem.0.weight")
+    needed = {first: 4, last: 4, "classifier.bias": 1}
     missing = [name for name in needed if name not in state]
-    if missing or not cells:
-        raise CheckpointError(f"it has no tensor {missing[0] if missing else 'cells.0'}: expected a derived network.")
-    stem, classes = (state[name].shape[0] for name in needed)
-    depth = state["stem0.0.weight" if large else "stem.0.weight"].shape[1]
+    missing += [f"cells.{number}" for number in range(1 + max(cells, default=0)) if number not in cells]
+    if missing:
+        raise CheckpointError(f"it has no tensor {missing[0]}: expected a derived network.")
+    for name, rank in needed.items():
+        if state[name].ndim != rank:
+            raise CheckpointError(f"its tensor {name} is {state[name].shape}: expected {rank} dimensions.")
+    stem, classes, depth = state[last].shape[0], state["classifier.bias"].shape[0], state[first].shape[1]
+    if depth > 3 or stem < (1 if large else 3):
+        raise CheckpointError(f"its tensors {first} and {last} are for {depth} channels and {stem}: expected images.")
     statistics = (streams.MEAN, streams.STD) if large else 255 * np.array(CIFAR)
     size = 224 if large else 32
     return (networks.imagenet_network if large else networks.cifar_network)(
@@ -156,8 +163,10 @@ def read(path):
         ImportError: torch is needed and not installed.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise CheckpointError("no such file.")
+    try:
+        files.check_unpacked(path)
+    except ValueError as error:
+        raise CheckpointError(error) from None
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
@@ -167,19 +176,27 @@ def read(path):
 
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
-            state = {name: tensor.detach().numpy() for name, tensor in state.items()}
+            state = {name: tensor.detach().float().numpy() for name, tensor in state.items()}
+        state = {name.removeprefix("module."): array for name, array in state.items()}
     except ImportError:
         raise
     except Exception as error:  # of every kind: pickle, zip, torch
         raise CheckpointError(f"not a readable state dict ({type(error).__name__}).") from error
-    return {name.removeprefix("module."): array for name, array in state.items()}
+    for name, array in state.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise CheckpointError(
+                f"its tensor {name} is {getattr(array, 'dtype', type(array).__name__)}: expected numbers."
+            )
+        if not array.size or not np.isfinite(array.astype(np.float32)).all():
+            raise CheckpointError(f"its tensor {name} {array.shape} is empty or holds NaN or infinite numbers.")
+    return state
 
 
 def main(argv):
     if not flags.FLAGS.arch or not flags.FLAGS.output:
         raise commands.UsageError(f"--{'output' if flags.FLAGS.arch else 'arch'}: expected a value, see --help.")
     output = pathlib.Path(flags.FLAGS.output)
-    if output.suffix != ".keras" or output.is_dir() or not output.parent.is_dir():
+    if output.suffix != ".keras" or os.path.isdir(output) or not os.path.isdir(output.parent):
         raise commands.UsageError(f"--output={output}: expected a file name in an existing folder, ending in .keras.")
     arch = flags.FLAGS.arch
     try:
@@ -198,7 +215,14 @@ def main(argv):
         raise commands.UsageError(f"--arch={arch}: {error}") from None
     except ImportError:
         raise commands.UsageError(f"{argv[1]}: reading it takes torch: pip install 'darts-tf[torch]'") from None
-    files.save_model(network, output)
+    try:
+        files.save_model(network, output)
+    except OSError as error:
+        if error.errno in commands.NO_SPACE:
+            raise
+        raise commands.UsageError(
+            f"--output={output}: {error.strerror or error}; expected a place to write to."
+        ) from None
     shape = "x".join(str(size) for size in network.input_shape[1:])
     classes, parameters = network.output_shape[-1], metrics.parameters(network)
     commands.result(

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import pathlib
+import zipfile
+
+UNPACKED = 1 << 30  # bytes that an archive may unpack to, however small it is
 
 
 @contextlib.contextmanager
@@ -44,17 +47,58 @@ def load_model(path):
     """
     import keras
 
-    if not pathlib.Path(path).is_file():
-        raise ValueError("no such file.")
+    archive = check_unpacked(path)
     try:
+        if not archive and pathlib.Path(path).suffix == ".keras":
+            raise ValueError("it is no zip archive, or a part of one.")
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # of every kind: zip, JSON, layers that are not registered
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"not a .keras file of layers that Keras knows: {reason}") from None
-    given, result = model.input_shape, model.output_shape
-    if any(isinstance(shape, list | dict) for shape in (given, result)) or (len(given), len(result)) != (4, 2):
-        raise ValueError(f"it maps {given} to {result}: expected images (n, height, width, depth) to classes.")
+        raise ValueError(f"not a .keras file of layers that Keras knows: {reason[:300]}") from None
+    expected = "expected images (n, height, width, depth) to classes"
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"it holds a {type(model).__name__}: expected a model, from images to classes.")
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except (AttributeError, ValueError):
+        inputs = None
+    if not inputs or not outputs:
+        raise ValueError(f"it is a {type(model).__name__} that does not know its inputs: {expected}.")
+    given, result = (
+        tensors[0].shape if len(tensors) == 1 else [tensor.shape for tensor in tensors] for tensors in (inputs, outputs)
+    )
+    if (len(inputs), len(outputs)) != (1, 1) or (len(given), len(result)) != (4, 2):
+        raise ValueError(f"it maps {given} to {result}: {expected}.")
+    if not isinstance(model, keras.Sequential) and not (model.input is inputs[0] and model.output is outputs[0]):
+        model = keras.Model(inputs[0], outputs[0])  # which were in a dict or a list
     return model
+
+
+def check_unpacked(path):
+    """Looks at an archive before anything is read from it.
+
+    Returns:
+        Whether the file is a zip archive.
+
+    Raises:
+        ValueError: there is no such file, or it is an archive that unpacks to very much more than its size.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not zipfile.is_zipfile(file):
+                return False
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+    except FileNotFoundError:
+        raise ValueError("no such file.") from None
+    except OSError as error:
+        raise ValueError(f"{error.strerror or error}.") from None
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"a damaged archive: {error}") from None
+    if unpacked > max(UNPACKED, 20 * size):
+        raise ValueError(f"it unpacks from {size / 1e6:.1f} MB to {unpacked / 1e9:.1f} GB: expected weights.")
+    return True
 
 
 def save_model(model, path):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from darts_tf import convert
+from darts_tf import convert, files
 from darts_tf.genotypes import PUBLISHED, Genotype
 from darts_tf.networks import cifar_network
 
@@ -81,6 +81,51 @@ def test_another_architecture_is_refused_and_changes_nothing(change, message, ch
     with pytest.raises(convert.CheckpointError, match=re.escape(message)):
         convert.set_weights(network, PUBLISHED["DARTS_V2"], state)
     assert all((a == b).all() for a, b in zip(before, network.get_weights(), strict=True))
+
+
+STATE = {
+    "stem.0.weight": np.ones((12, 3, 3, 3)),
+    "cells.0.preprocess0.op.1.weight": np.ones((8, 12, 1, 1)),
+    "classifier.weight": np.ones((3, 32)),
+    "classifier.bias": np.ones(3),
+}
+
+
+@pytest.mark.parametrize(
+    "name, array, message",
+    [
+        ("stem.0.weight", np.array(3.0), "its tensor stem.0.weight is (): expected 4 dimensions"),
+        ("stem.0.weight", np.ones((12, 3, 3, 3, 1)), "expected 4 dimensions"),
+        ("stem.0.weight", np.ones((0, 3, 3, 3)), "its tensor stem.0.weight (0, 3, 3, 3) is empty"),
+        ("stem.0.weight", np.ones((2, 3, 3, 3)), "are for 3 channels and 2: expected images"),
+        ("stem.0.weight", np.ones((12, 7, 3, 3)), "are for 7 channels and 12: expected images"),
+        ("classifier.bias", np.array(1.0), "its tensor classifier.bias is (): expected 1 dimensions"),
+        ("classifier.weight", np.ones((2, 2, 2)), "the network expects (3, "),
+        ("cells.0.preprocess0.op.1.weight", np.array(1.0), "its tensor cells.0.preprocess0.op.1.weight is (), the"),
+        ("cells.3000.preprocess0.op.1.weight", np.ones(1), "it has no tensor cells.1: expected"),
+        (f"cells.{'9' * 5000}.x", np.ones(1), "the network has no such weight"),
+        ("cells.-1.x", np.ones(1), "the network has no such weight"),
+        ("stem_0.weight", np.ones((12, 3, 3, 3)), "it has two tensors for stem_0/kernel of the network: stem_0.weight"),
+        ("x", np.full(3, np.nan), "its tensor x (3,) is empty or holds NaN"),
+        ("x", np.full(3, 1e300), "its tensor x (3,) is empty or holds NaN"),
+        ("x", np.array(["a"]), "its tensor x is <U1: expected numbers"),
+        ("x", np.ones(3, complex), "its tensor x is complex128: expected numbers"),
+        ("x", np.array([None]), "not a readable state dict"),
+    ],
+)
+def test_tensors_of_other_kinds(name, array, message, tmp_path):
+    np.savez(tmp_path / "model.npz", **(STATE | {name: array}))
+    with pytest.raises(convert.CheckpointError, match=re.escape(message)), np.errstate(over="ignore"):
+        state = convert.read(tmp_path / "model.npz")
+        network = convert.network_for(state, PUBLISHED["DARTS_V2"])
+        convert.set_weights(network, PUBLISHED["DARTS_V2"], state)
+
+
+def test_an_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNPACKED", 1 << 20)
+    np.savez_compressed(tmp_path / "model.npz", x=np.zeros(1 << 20))
+    with pytest.raises(convert.CheckpointError, match="it unpacks from"):
+        convert.read(tmp_path / "model.npz")
 
 
 def test_tensors_of_a_node_that_leads_nowhere_are_left_out():
