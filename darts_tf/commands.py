@@ -143,6 +143,8 @@ def result(text, **values):
 
 
 def _print(text):
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
     try:
         print(text, flush=True)
     except BrokenPipeError:  # of `| head`

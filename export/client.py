@@ -3,17 +3,23 @@
     python -m export.client photo.png --server=localhost:8500
     python -m export.client *.jpg --server=localhost:8501 --rest --model=flowers
 
-Images are PNG, JPEG, GIF or BMP files of any size. Prints a line per image, the file and the likeliest
-classes; with --json, an object per image. The exit code is 1 if an image got no answer, 2 if the server could not be
-asked as the flags say.
+Images are PNG, JPEG, GIF or BMP files. Prints a line per image, the file and the likeliest classes; with --json, an
+object per image, with "predictions", a list of [class, probability], and "classes", the same as an object, which has
+one entry for classes of equal name. The exit code is 1 if an image got no answer, 2 if the server could not be asked as
+the flags say.
 """
 
 import base64
+import errno
 import http.client
 import json
+import math
 import os
 import pathlib
+import queue
+import re
 import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,6 +30,10 @@ from darts_tf import commands, runtime
 
 FLAGS = flags.FLAGS
 SIGNATURE = "serving_bytes"
+LARGEST_FILE = 1 << 28  # bytes; as BMP, the largest image that an exported model decodes has about as many
+LARGEST_ANSWER = 1 << 24  # bytes
+LONGEST = 86400.0  # seconds
+UNDECODED = "None of the images can be decoded"  # what an exported model says
 
 
 class ServerError(Exception):
@@ -46,7 +56,7 @@ class Grpc:
         model: its name there.
         version: int; None asks the newest.
         signature: takes `encoded`, returns `classes` and `probabilities`.
-        timeout: seconds that an answer may take.
+        timeout: seconds that a whole answer may take, up to `LONGEST`.
     """
 
     def __init__(self, server, model, version=None, signature=SIGNATURE, timeout=10.0):
@@ -55,7 +65,7 @@ class Grpc:
 
         self.server, self.model, self.version = server, model, version
         self.signature, self.timeout = signature, timeout
-        self._channel = grpc.insecure_channel(server, [("grpc.max_receive_message_length", -1)])
+        self._channel = grpc.insecure_channel(server, [("grpc.max_receive_message_length", LARGEST_ANSWER)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(self, encoded):
@@ -84,14 +94,26 @@ class Grpc:
             answer = self._stub.Predict(request, timeout=self.timeout)
         except grpc.RpcError as error:
             raise self._explained(error.code(), error.details(), grpc.StatusCode) from None
-        outputs = {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
-        return _pairs([label.decode() for label in outputs["classes"][0]], outputs["probabilities"][0].tolist())
+        try:
+            classes, probabilities = (self._row(answer.outputs[name]) for name in ("classes", "probabilities"))
+            classes = [label.decode() for label in classes]
+        except (IndexError, TypeError, ValueError, AttributeError):  # of other tensors
+            raise _strange(self.server) from None
+        return _pairs(self.server, classes, probabilities)
+
+    @staticmethod
+    def _row(tensor):
+        import tensorflow as tf
+
+        if math.prod(dimension.size for dimension in tensor.tensor_shape.dim) > LARGEST_ANSWER:
+            raise ValueError  # it takes few bytes to write a large one
+        return tf.make_ndarray(tensor)[0].tolist()
 
     def _explained(self, code, details, codes):
         if code == codes.UNAVAILABLE:
             return ServerError(f"no server answers at {self.server}: {_line(details)}")
         if code == codes.DEADLINE_EXCEEDED:
-            return ServerError(f"{self.server} did not answer within {self.timeout:g} s")
+            return _late(self.server, self.timeout)
         if code == codes.NOT_FOUND:
             return ServerError(f"{self.server} has no such model: {_line(details)}")
         return _refused(self.server, details)
@@ -106,47 +128,108 @@ class Rest:
 
     def predict(self, encoded):
         version = "" if self.version is None else f"/versions/{self.version}"
-        url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model)}{version}:predict"
+        url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model, safe='')}{version}:predict"
         instance = {"encoded": {"b64": base64.b64encode(encoded).decode()}}
         body = json.dumps({"signature_name": self.signature, "instances": [instance]}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                answer = json.load(response)["predictions"][0]
-            return _pairs(answer["classes"], answer["probabilities"])
-        except urllib.error.HTTPError as error:
-            details = _error_of(error.read())
-            if error.code == 404:
-                raise ServerError(f"{self.server} has no such model: {details}") from None
-            raise _refused(self.server, details) from None
-        except OSError as error:
+            status, content = _within(self.timeout, lambda: _fetch(request, self.timeout))
+        except (OSError, UnicodeError) as error:  # the latter of a host name
             reason = getattr(error, "reason", error)  # of URLError
             if isinstance(reason, TimeoutError):
-                raise ServerError(f"{self.server} did not answer within {self.timeout:g} s") from None
+                raise _late(self.server, self.timeout) from None
             raise ServerError(f"no server answers at {self.server}: {_line(reason)}") from None
-        except (ValueError, KeyError, IndexError, TypeError, http.client.HTTPException):
-            raise ServerError(f"{self.server} answered, but not as TF Serving does") from None
+        except (ValueError, http.client.HTTPException):
+            raise _strange(self.server) from None
+        try:
+            answer = json.loads(content)
+            if status == 200:
+                answer = answer["predictions"][0]
+                classes, probabilities = answer["classes"], answer["probabilities"]
+            else:
+                details = _line(answer["error"])
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            raise _strange(self.server, "" if status == 200 else f" (HTTP {status})") from None
+        if status == 404:
+            raise ServerError(f"{self.server} has no such model: {details}")
+        if status != 200:
+            raise _refused(self.server, details)
+        return _pairs(self.server, classes, probabilities)
 
 
-def _pairs(classes, probabilities):
-    pairs = list(zip(classes, probabilities, strict=True))
-    if not pairs[0][0]:
-        raise ServerError("the server cannot decode it: expected a PNG, JPEG, GIF or BMP file", image=True)
-    return pairs
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def _fetch(request, timeout):
+    """The status and the content of an HTTP answer of any status."""
+    try:
+        response = urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        response = error
+    with response:
+        content = response.read(LARGEST_ANSWER + 1)
+        if len(content) > LARGEST_ANSWER:
+            raise ValueError("too large")
+        if response.length:  # which is what is missing
+            raise http.client.IncompleteRead(content, response.length)
+        return response.status, content
+
+
+def _within(seconds, function):
+    """What a function returns; TimeoutError if that takes longer, whatever it is waiting for."""
+    ended = queue.SimpleQueue()
+
+    def call():
+        try:
+            ended.put((function(), None))
+        except BaseException as error:
+            ended.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        result, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return result
+
+
+def _pairs(server, classes, probabilities):
+    """What an answer says, checked."""
+    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+        raise _strange(server)
+    if not isinstance(probabilities, list) or not all(
+        type(p) in (int, float) and 0 <= p <= 1.01 for p in probabilities
+    ):
+        raise _strange(server)
+    if not classes or len(classes) != len(probabilities):
+        raise _strange(server)
+    if not classes[0]:
+        raise _undecoded()
+    return list(zip(classes, map(float, probabilities), strict=True))
+
+
+def _undecoded():
+    expected = "expected a PNG, JPEG, GIF or BMP file of a usual size"
+    return ServerError(f"the server cannot decode it: {expected}", image=True)
+
+
+def _late(server, seconds):
+    return ServerError(f"{server} did not answer within {seconds:g} s")
+
+
+def _strange(server, how=""):
+    return ServerError(f"{server} answered, but not as TF Serving does{how}")
 
 
 def _refused(server, details):
     details = _line(details)
-    if "decoded" in details:
-        return ServerError("the server cannot decode it: expected a PNG, JPEG, GIF or BMP file", image=True)
+    if UNDECODED in details:
+        return _undecoded()
     return ServerError(f"{server} refused the request: {details}")
-
-
-def _error_of(body):
-    try:
-        return _line(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return _line(body.decode(errors="replace"))
 
 
 def _line(text):
@@ -165,31 +248,59 @@ def import_grpc():
         raise commands.UsageError(message) from None
 
 
-def main(argv):
+def check_flags():
+    """Raises UsageError for what can be seen without a server."""
     if FLAGS.rest and FLAGS.grpc:
         raise commands.UsageError("--rest and --grpc given: expected one of them.")
-    host, _, port = FLAGS.server.rpartition(":")
-    if not host or not port.isdecimal():
+    server = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", FLAGS.server)
+    if not server or not 0 < int(server[2]) < 1 << 16:
         raise commands.UsageError(f"--server={FLAGS.server}: expected HOST:PORT.")
+    for flag in ("model", "signature"):
+        if not re.fullmatch(r"[^\s\ud800-\udfff]+", FLAGS[flag].value):
+            raise commands.UsageError(f"--{flag}={FLAGS[flag].value}: expected a name.")
+    if not FLAGS.timeout <= LONGEST:  # nor NaN
+        raise commands.UsageError(f"--timeout={FLAGS.timeout:g}: expected seconds, up to {LONGEST:g}.")
+
+
+def read(name):
+    """The content of a file that may be an image.
+
+    Raises:
+        OSError: it cannot be read, or is too large.
+    """
+    with pathlib.Path(name).open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE >> 20} MiB: expected an image")
+    return content
+
+
+def main(argv):
+    check_flags()
     if not FLAGS.rest:
         import_grpc()
     client = (Rest if FLAGS.rest else Grpc)(FLAGS.server, FLAGS.model, FLAGS.version, FLAGS.signature, FLAGS.timeout)
     failed = False
     for name in argv[1:]:
         try:
-            encoded = pathlib.Path(name).read_bytes()
-            answer = client.predict(encoded)
-            answer = answer[: FLAGS.top_k]
-            text = ", ".join(f"{label} {value:.1%}" for label, value in answer)
-            commands.result(f"{name}  {text}", image=name, classes=dict(answer))
+            encoded = read(name)
         except OSError as error:
             print(f"error: {name}: {error.strerror}", file=sys.stderr)
             failed = True
+            continue
+        try:
+            answer = client.predict(encoded)[: FLAGS.top_k]
         except ServerError as error:
             if not error.image:
                 raise commands.UsageError(f"{error}; --server={FLAGS.server} --model={FLAGS.model}") from None
             print(f"error: {name}: {error}", file=sys.stderr)
             failed = True
+            continue
+        text = ", ".join(f"{label} {value:.1%}" for label, value in answer)
+        classes = {}
+        for label, value in answer:
+            classes.setdefault(label, value)
+        commands.result(f"{name}  {text}", image=name, classes=classes, predictions=answer)
     sys.exit(1 if failed else 0)
 
 
@@ -199,7 +310,9 @@ if __name__ == "__main__":
             "server", "localhost:8500", "HOST:PORT; TF Serving listens on 8500 for gRPC, 8501 for REST."
         )
         flags.DEFINE_string("model", "model", "The model's name on the server.")
-        flags.DEFINE_integer("version", None, "The model's version. Default: the newest.", lower_bound=1)
+        flags.DEFINE_integer(
+            "version", None, "The model's version. Default: the newest.", lower_bound=1, upper_bound=(1 << 63) - 1
+        )
         flags.DEFINE_boolean("rest", False, "Use the REST API.")
         flags.DEFINE_boolean("grpc", False, "Use the gRPC API, as without a flag.")
         flags.DEFINE_string("signature", SIGNATURE, "A signature that takes encoded images.")

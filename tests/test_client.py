@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -10,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import urllib.request
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_server import Server
+from tensorflow_serving.apis import predict_pb2
 
 from export import client
 
@@ -142,25 +146,124 @@ def test_no_server_and_no_answer(kind, images):
             connect((f"localhost:{port}",) * 2, kind, timeout=1.0).predict(png(images[0]))
 
 
-def test_something_else_than_a_server():
-    with socket.socket() as other:
-        other.bind(("localhost", 0))
-        other.listen()
+@contextlib.contextmanager
+def talking(*parts, pause=0.0):
+    """A server on this machine that answers whatever it is asked with these bytes; yields "localhost:PORT"."""
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        listening.listen()
 
         def answer():
-            connection, _ = other.accept()
-            connection.recv(1000)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-            connection.close()
+            with contextlib.suppress(OSError), listening.accept()[0] as connection:
+                request = connection.makefile("rb")
+                head = http.client.parse_headers(request) if request.readline() else {}
+                request.read(int(head.get("Content-Length", 0)))
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(pause)
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(client.ServerError, match="answered, but not as TF Serving does"):
-            client.Rest(f"localhost:{other.getsockname()[1]}", "digits").predict(b"x")
+        yield f"localhost:{listening.getsockname()[1]}"
 
 
-def run(*arguments):
+def http_answer(body, status="200 OK", more="", length=None):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) if length is None else length}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+def row(**changed):
+    return {"predictions": [{"classes": ["cat", "dog"], "probabilities": [0.75, 0.25]} | changed]}
+
+
+STRANGE = "answered, but not as TF Serving does"
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        *[(http_answer(body), STRANGE) for body in ([], "hi", 3, None, {}, {"predictions": {}}, {"predictions": [1]})],
+        *[(http_answer(body), STRANGE) for body in (b"", b"<html>", b"\xff", b"[" * 200_000, b"x" * (1 << 24) + b"x")],
+        *[(http_answer(row(classes=wrong)), STRANGE) for wrong in ("ab", [1, 2], None, [], ["a"])],
+        *[
+            (http_answer(row(probabilities=p)), STRANGE)
+            for p in (["1", "0"], [float("nan"), 1], [7, 0], [10**400, 0], 1)
+        ],
+        (http_answer(b'{"predictions"', length=1000), STRANGE),
+        (http_answer(b"<html>", "404 Not Found"), "does .HTTP 404."),
+        (http_answer(b"{", "500 No", length=1000), STRANGE),
+        (http_answer(b"", "302 Found", "Location: http://localhost:1/\r\n"), "does .HTTP 302."),
+        (http_answer({"error": "out of\norder"}, "500 No"), "refused the request: out of order"),
+        (http_answer({"error": "JSON could not be decoded"}, "400 No"), "refused the request"),
+        (http_answer({"error": "no servable"}, "404 Not Found"), "has no such model: no servable"),
+        (b"SSH-2.0\r\n", STRANGE),
+        (b"", "no server answers"),
+    ],
+)
+def test_strange_answers(answer, message):
+    with talking(answer) as server, pytest.raises(client.ServerError, match=message) as caught:
+        client.Rest(server, "digits").predict(b"x")
+    assert not caught.value.image
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"HTTP/1.1 200 OK\r\n\r\n", *[b" "] * 50],
+        [b"HTTP/1.1 200 OK\r\n", *[b"X: 1\r\n"] * 50],
+        [b"HTTP/1.1 200 OK\r\nX: ", *[b"1"] * 50],
+    ],
+)
+def test_the_time_is_for_the_whole_answer(parts):
+    start = time.monotonic()
+    with talking(*parts, pause=0.1) as server, pytest.raises(client.ServerError, match=r"did not answer within 0\.5 s"):
+        client.Rest(server, "digits", timeout=0.5).predict(b"x")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"classes": None},
+        {"probabilities": None},
+        {"classes": np.ones((1, 2))},
+        {"classes": [[b"\xff", b"a"]]},
+        {"classes": b"cat"},
+        {"probabilities": [[b"1", b"0"]]},
+        {"probabilities": np.ones(2, np.int32)},
+        {"probabilities": np.ones((0, 2), np.float32)},
+        {"probabilities": np.full((1, 2), np.nan, np.float32)},
+        {"huge": True},
+    ],
+)
+def test_strange_tensors(changed):
+    outputs = {"classes": [[b"cat", b"dog"]], "probabilities": np.array([[0.75, 0.25]], np.float32)} | changed
+    huge = outputs.pop("huge", False)
+    tensors = {name: tf.make_tensor_proto(value) for name, value in outputs.items() if value is not None}
+    if huge:
+        tensors["probabilities"].tensor_shape.dim[1].size = 1 << 40
+    asked = client.Grpc("localhost:1", "digits")
+    asked._stub = types.SimpleNamespace(Predict=lambda *_, **__: predict_pb2.PredictResponse(outputs=tensors))
+    with pytest.raises(client.ServerError, match=STRANGE):
+        asked.predict(b"x")
+
+
+def test_classes_of_one_name_or_odd_ones(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    answer = http_answer(row(classes=["crane", "crane"]))
+    with talking(answer) as server:
+        done = run(tmp_path / "a.png", f"--server={server}", "--rest", "--top_k=2", "--json")
+    with talking(http_answer(row(classes=["a\udcff", "b"]))) as server:
+        strange = run(tmp_path / "a.png", f"--server={server}", "--rest", env={"PYTHONIOENCODING": "ascii"})
+    assert strange.stdout == f"{tmp_path}/a.png  a\\udcff 75.0%\n", strange.stderr
+    found = json.loads(done.stdout)
+    assert found["predictions"] == [["crane", 0.75], ["crane", 0.25]] and found["classes"] == {"crane": 0.75}
+
+
+def run(*arguments, env=None):
     command = [sys.executable, "-m", "export.client", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {**os.environ, **(env or {})}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_command(servers, kind, images, expected, digits, tmp_path):
@@ -185,6 +288,17 @@ def test_the_command(servers, kind, images, expected, digits, tmp_path):
     assert list(found["classes"].values()) == pytest.approx(sorted(expected[0])[:-3:-1], abs=1e-4)
 
 
+def test_files_that_are_no_images(tmp_path):
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    files = [tmp_path, tmp_path / "endless", tmp_path / "loop", "x" * 300]
+    done = run(*files, "--server=localhost:1", "--rest")
+    assert done.returncode == 1 and not done.stdout
+    said = ["Is a directory", "larger than 256 MiB: expected an image", "Too many levels", "File name too long"]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4 and all(text in line for text, line in zip(said, lines, strict=True)), lines
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -192,6 +306,16 @@ def test_the_command(servers, kind, images, expected, digits, tmp_path):
         (["a.png", "--server=here"], "--server=here: expected HOST:PORT"),
         (["a.png", "--rest", "--grpc"], "--rest and --grpc given: expected one of them"),
         (["README.md", "--server=localhost:1", "--rest"], "no server answers at localhost:1: "),
+        (["a.png", "--server=a b:80", "--rest"], "--server=a b:80: expected HOST:PORT"),
+        (["a.png", "--server=localhost:99999", "--rest"], "--server=localhost:99999: expected HOST:PORT"),
+        (["a.png", "--server=::1:80", "--rest"], "--server=::1:80: expected HOST:PORT"),
+        (["a.png", "--server=http://localhost:80"], "--server=http://localhost:80: expected HOST:PORT"),
+        (["README.md", "--server=[::1]:1", "--rest"], "no server answers at [::1]:1: "),
+        (["README.md", f"--server={'x' * 70}:1", "--rest"], "no server answers at xxx"),
+        (["a.png", "--timeout=nan"], "--timeout=nan: expected seconds"),
+        (["a.png", "--timeout=inf"], "--timeout=inf: expected seconds"),
+        (["a.png", "--model="], "--model=: expected a name"),
+        (["a.png", "--version=99999999999999999999", "--rest"], "--version"),
     ],
 )
 def test_wrong_command_lines(arguments, message):
