@@ -12,6 +12,7 @@ At the end a table compares what was written with the Keras model, on the test i
 """
 
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -33,6 +34,12 @@ with commands.topic("Model"):
 with commands.topic("What to write"):
     flags.DEFINE_boolean("saved_model", True, "Write a SavedModel.")
     flags.DEFINE_integer("top_k", 5, "Classes in its answer to encoded images.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_pixels",
+        None,
+        'Width x height of the largest image file that it decodes; larger ones get the class "". Default: 8192 x 8192.',
+        lower_bound=1,
+    )
     flags.DEFINE_list(
         "quantize",
         None,
@@ -66,7 +73,7 @@ def main(_):
 
     runtime.configure(training=False)
     check_packages()
-    from export import comparison, savedmodel, serving, tflite
+    from export import comparison, decoding, savedmodel, serving, tflite
 
     classifier = load_classifier()
     data = load_data(classifier)
@@ -82,8 +89,16 @@ def main(_):
     try:
         if FLAGS.saved_model:
             commands.say("Writing the SavedModel ...")
-            version = savedmodel.export(classifier, output / name, FLAGS.top_k)
-            serving.write_configuration(output)
+            version = savedmodel.export(classifier, output / name, FLAGS.top_k, FLAGS.max_pixels or decoding.MAX_PIXELS)
+            try:
+                serving.write_configuration(output)
+            except serving.ConfigurationError as error:
+                failed.append(str(error))
+            if classifier.image_shape[2] not in decoding.DEPTHS:
+                commands.warn(
+                    f"the SavedModel has no signature {savedmodel.SIGNATURE}: the model takes images of "
+                    f"{classifier.image_shape[2]} channels, and image files have 1, 3 or 4."
+                )
             size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
             rows.append(comparison.row("SavedModel", size, comparison.saved_model(version), images, expected))
         for kind in quantize:
@@ -98,13 +113,18 @@ def main(_):
             write(output / "tflite" / f"{name}-{shown}.tflite", content)
             rows.append(comparison.row(f"TFLite {shown}", len(content), comparison.tflite(content), images, expected))
     except OSError as error:
-        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+        if error.errno in commands.NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise commands.UsageError(
+            f"--output={output}: {where}{error.strerror or error}; expected a place to write to."
+        ) from None
 
     texts, files = [comparison.table(rows), ""], {}
     if version:
         texts.append(f"Saved {version}/ (docker run ... tensorflow/serving: README.md)")
         files["saved_model"] = version
-    if len(quantize) > len(failed):
+    if any("TFLite" in row["format"] for row in rows):
         texts.append(f"Saved {output}/tflite/{name}-*.tflite")
         files["tflite"] = output / "tflite"
     if version and labels is not None:
@@ -130,13 +150,19 @@ def check_flags():
     for kind in FLAGS.quantize or []:
         if kind not in QUANTIZATIONS:
             raise commands.UsageError(f"--quantize={kind}: expected some of {', '.join(QUANTIZATIONS)}.")
-    output = pathlib.Path(FLAGS.output)
-    if output.exists() and not output.is_dir():
+    from export import serving
+
+    output, name = FLAGS.output, model_name()
+    if os.path.exists(output) and not os.path.isdir(output):
         raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
-    if not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", model_name()):
-        raise commands.UsageError(f"--name={model_name()}: expected letters, digits, '_', '-' and '.'.")
-    if model_name() == "tflite":
-        raise commands.UsageError("--name=tflite: expected another name, that folder is for TFLite files.")
+    if not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", name):
+        raise commands.UsageError(f"--name={name}: expected letters, digits, '_', '-' and '.'.")
+    if name in ("tflite", serving.MODELS, serving.BATCHING):
+        raise commands.UsageError(
+            f"--name={name}: expected another name, that one is taken by what is written beside it."
+        )
+    if os.path.lexists(os.path.join(output, name)) and not os.path.isdir(os.path.join(output, name)):
+        raise commands.UsageError(f"--name={name}: there is a file of that name in {output}; expected another name.")
     if not FLAGS.saved_model and FLAGS.quantize == []:
         raise commands.UsageError("--nosaved_model and --quantize='': expected something to write.")
 
@@ -149,16 +175,17 @@ def check_packages():
 
 
 def load_classifier():
-    from export import classifier
+    from export import classifier, labels
 
-    labels = None
+    names = None
     if FLAGS.labels:
         try:
-            labels = pathlib.Path(FLAGS.labels).read_text().splitlines()
-        except (OSError, ValueError) as error:
-            raise commands.UsageError(f"--labels={FLAGS.labels}: {error}; expected one label per line.") from None
+            names = labels.read(FLAGS.labels)
+        except (OSError, labels.LabelError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise commands.UsageError(f"--labels={FLAGS.labels}: {reason}; expected one label per line.") from None
     try:
-        return classifier.load(FLAGS.model, labels, FLAGS.image_size)
+        return classifier.load(FLAGS.model, names, FLAGS.image_size)
     except classifier.ModelError as error:
         raise commands.UsageError(f"--model={FLAGS.model}: {error}") from None
 
@@ -166,11 +193,11 @@ def load_classifier():
 def load_data(model):
     """Images that fit the model, or None if none were named or those of its run are gone."""
     from darts_tf import datasets, recipes, streams
-    from export.classifier import beside
+    from export.labels import beside
 
     run = beside(FLAGS.model)
     name = FLAGS.dataset or run.get("dataset")
-    if name is None:
+    if not name:
         if "int8" in (FLAGS.quantize or []):
             raise commands.UsageError("--quantize=int8: it learns ranges from images; expected --dataset, too.")
         return None

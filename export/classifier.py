@@ -1,8 +1,10 @@
 """The Keras model that is to be exported, and what its numbers mean."""
 
 import dataclasses
-import json
+import math
 import pathlib
+import re
+import tempfile
 
 import keras
 import numpy as np
@@ -10,6 +12,10 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from darts_tf.files import load_model
+from export.labels import LabelError, beside, check
+
+LOW = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+LARGEST = 2_000_000_000  # bytes of weights, which a SavedModel has among its ops: no message of protobuf is larger
 
 
 class ModelError(ValueError):
@@ -68,25 +74,53 @@ class Classifier:
 def _gives_probabilities(model):
     """Looks at the scores of random images, since a softmax can be written in many ways."""
     images = np.random.default_rng(0).uniform(0, 255, (4, *model.input_shape[1:])).astype(np.float32)
-    scores = np.asarray(model.predict(images, verbose=0), np.float32)
+    try:
+        scores = np.asarray(model.predict(images, verbose=0), np.float32)
+    except Exception as error:  # of every kind: whatever its layers raise
+        raise ModelError(f"it cannot be computed here: {_reason(error)}") from None
     if not np.isfinite(scores).all():
         raise ModelError("it gives NaN or infinite scores for random images.")
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2):
-        return True
-    if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+    last = model
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    if getattr(last, "activation", None) is keras.activations.sigmoid:
         raise ModelError("it ends in a sigmoid: expected one class per image, by logits or a softmax.")
-    return False
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2))
+
+
+def _reason(error):
+    """The line that says most of an error of TensorFlow, which tells at length where it happened."""
+    lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines()]
+    said = [line for line in lines if line and not re.match(r"Graph execution|Detected at|File |Stack trace|<", line)]
+    return next(iter(said), type(error).__name__)[:300]
 
 
 def _in_float32(model):
-    """The same model without mixed precision, which is for training."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
+    """The same model without mixed precision, which is for training; that of the layers within its layers, too."""
+    config = keras.saving.serialize_keras_object(model)
+    plain = _float32(config)
+    if plain == config:
         return model
-    plain = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-    )
-    plain.set_weights(model.get_weights())
-    return plain
+    with tempfile.TemporaryDirectory() as folder:  # what layers save is more than their weights
+        weights = pathlib.Path(folder) / "model.weights.h5"
+        model.save_weights(weights)
+        model = keras.saving.deserialize_keras_object(plain)
+        model.load_weights(weights)
+    return model
+
+
+def _float32(config):
+    """A configuration of Keras with float32 for every lower precision in it."""
+    if isinstance(config, list | tuple):
+        return type(config)(map(_float32, config))
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in LOW:
+        return config | {"config": config["config"] | {"name": "float32"}}
+    return {
+        key: "float32" if key == "dtype" and isinstance(value, str) and value in LOW else _float32(value)
+        for key, value in config.items()
+    }
 
 
 def load(path, labels=None, image_size=None):
@@ -109,32 +143,36 @@ def load(path, labels=None, image_size=None):
         model = load_model(path)
     except ValueError as error:
         raise ModelError(error) from None
-    shapes = [model.input_shape, model.output_shape]
-    if shapes[1][1] is None or shapes[1][1] < 2:
-        raise ModelError(f"it has {shapes[1][1]} outputs: expected a score for each of at least 2 classes.")
-    if None in shapes[0][1:3]:
-        if not image_size or shapes[0][3] is None:
-            raise ModelError(f"its images are {shapes[0]}: expected one size, or --image_size.")
-        images = keras.Input((image_size, image_size, shapes[0][3]))
+    image_shape, count = model.input_shape[1:], model.output_shape[1]
+    if count is None or count < 2:
+        raise ModelError(f"it has {count} outputs: expected a score for each of at least 2 classes.")
+    if None in image_shape[:2] and image_size:
+        image_shape = image_size, image_size, image_shape[2]
+    if None in image_shape or 0 in image_shape:
+        wanted = "one size" if image_size else "one size, or --image_size"
+        raise ModelError(f"its images are {model.input_shape}: expected {wanted}.")
+    size = sum(4 * math.prod(weight.shape) for weight in model.weights)
+    if size > LARGEST:
+        raise ModelError(f"its weights take {size / 1e9:.1f} GB in float32: expected at most {LARGEST / 1e9:.0f} GB.")
+    if image_shape != model.input_shape[1:]:
+        images = keras.Input(image_shape)
         model = keras.Model(images, model(images))
-    labels = _labels(path, labels, shapes[1][1])
+    labels = _labels(path, labels, count)
     model = _in_float32(model)
     return Classifier(model, labels, _gives_probabilities(model))
 
 
 def _labels(path, labels, count):
+    where = ""
     if labels is None:
-        labels = beside(path).get("data", {}).get("class_names") or [str(number) for number in range(count)]
+        labels, where = beside(path).get("class_names"), " in the config.json beside it"
+    if labels is None:
+        labels, where = [str(number) for number in range(count)], ""
     if len(labels) != count:
-        raise ModelError(f"it has {count} classes and there are {len(labels)} labels: expected as many.")
-    return list(labels)
-
-
-def beside(path):
-    """The config.json that a training run leaves beside its model, {} if there is none."""
-    config = pathlib.Path(path).with_name("config.json")
+        raise ModelError(f"it has {count} classes and there are {len(labels)} labels{where}: expected as many.")
     try:
-        found = json.loads(config.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        for number, label in enumerate(labels):
+            check(label, f"the label of class {number}{where}")
+    except LabelError as error:
+        raise ModelError(f"{error}: expected --labels, one per line.") from None
+    return list(labels)

@@ -1,17 +1,24 @@
 """SavedModel in the layout that TF Serving watches: a folder per model, in it the versions 1, 2, ..."""
 
+import contextlib
+import errno
 import os
 import pathlib
+import re
 import shutil
-import tempfile
+import time
 
 import numpy as np
 import tensorflow as tf
 
-DECODED_DEPTHS = (1, 3, 4)  # grey, colour, colour with transparency
+from export import decoding, labels
+from export.locks import locked
+
+SIGNATURE = "serving_bytes"
+LAST = 2**63 - 1  # the largest version that the server knows
 
 
-def export(classifier, base, top_k=5):
+def export(classifier, base, top_k=5, max_pixels=decoding.MAX_PIXELS):
     """Writes the next version of a model; earlier ones stay, and a server never sees half of one.
 
     Signatures, all of any batch size:
@@ -19,13 +26,14 @@ def export(classifier, base, top_k=5):
             `probabilities` and `logits`, (batch, classes) float32.
         serving_bytes: `encoded` (batch,) strings, PNG, JPEG, GIF or BMP files of any size, to `probabilities`
             (batch, top_k) float32, the largest first, and `classes` (batch, top_k) strings. An image that cannot be
-            decoded gets the class "" and probability 0; if none can, the request fails. Models of images that are
-            neither grey nor colour do not have it.
+            decoded, or is too large, gets the class "" and probability 0; if that is so of all, the request fails.
+            Models of images that are neither grey nor colour do not have it.
 
     Args:
         classifier: `classifier.Classifier`.
         base: folder of the versions, made if it is not there; its name is the model's.
         top_k: number of classes that serving_bytes returns.
+        max_pixels: the largest image that serving_bytes decodes, see `decoding.decode`.
 
     Returns:
         The folder of the version, as `pathlib.Path`.
@@ -35,49 +43,73 @@ def export(classifier, base, top_k=5):
     """
     base = pathlib.Path(base)
     base.mkdir(parents=True, exist_ok=True)
-    beside = base / f".{os.getpid()}"  # a server looks at folders that are called a number
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as ours:
+        with locked(base):
+            _remove_left_behind(base)
+            beside = base / f".{os.getpid()}.{time.time_ns()}"  # a server looks at folders that are called a number
+            beside.mkdir()
+            ours.callback(shutil.rmtree, beside, ignore_errors=True)
+            ours.enter_context(locked(beside))
         try:
-            labels = pathlib.Path(folder) / "labels.txt"
-            labels.write_text("".join(f"{label}\n" for label in classifier.labels))
-            module, signatures = _module(classifier, top_k, labels)
-            tf.saved_model.save(module, str(beside), signatures)
-            _write_warmup(classifier, base.name, signatures, beside / "assets.extra" / "tf_serving_warmup_requests")
-            while True:
-                version = base / str(1 + max(versions(base), default=0))
-                try:
-                    beside.rename(version)
-                    return version
-                except OSError:
-                    if not version.exists():  # or else another export took the number
-                        raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            _write(classifier, base.name, top_k, max_pixels, beside)
+        except tf.errors.OpError as error:
+            full = isinstance(error, tf.errors.ResourceExhaustedError)
+            reason = " ".join(str(error.message).split())
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(base)) from None
+        while True:
+            version = base / str(1 + max(versions(base), default=0))
+            if int(version.name) > LAST:
+                raise OSError(errno.EEXIST, "it is the last version that a server knows", str(base / str(LAST)))
+            try:
+                beside.rename(version)
+                return version
+            except OSError:
+                if not version.exists():  # or else another export took the number
+                    raise
+
+
+def _write(classifier, name, top_k, max_pixels, folder):
+    asset = folder / "labels.txt"  # which TensorFlow copies
+    asset.write_bytes(labels.to_bytes(classifier.labels))
+    module, signatures = _module(classifier, top_k, max_pixels, asset)
+    tf.saved_model.save(module, str(folder), signatures)
+    _write_warmup(classifier, name, signatures, folder / "assets.extra" / "tf_serving_warmup_requests")
+    asset.unlink()
+
+
+def _remove_left_behind(base):
+    """Removes what exports that were killed had begun."""
+    for entry in base.iterdir():
+        if re.fullmatch(r"\.[0-9]+(\.[0-9]+)?", entry.name) and entry.is_dir() and not entry.is_symlink():
+            with locked(entry, wait=False) as nobody_is_at_work:
+                if nobody_is_at_work:
+                    shutil.rmtree(entry, ignore_errors=True)
 
 
 def versions(base):
-    """The version numbers in a model's folder."""
-    return [int(entry.name) for entry in pathlib.Path(base).iterdir() if entry.name.isdecimal()]
+    """The version numbers in a model's folder, those that a server knows."""
+    names = (entry.name for entry in pathlib.Path(base).iterdir())
+    return [int(name) for name in names if re.fullmatch("[0-9]{1,40}", name) and int(name) <= LAST]
 
 
 def ask(version, image):
     """The first class, and its probability, that a written model gives an image (height, width, depth), 0 to 255."""
     model = tf.saved_model.load(str(version))
-    if "serving_bytes" in model.signatures:
+    if SIGNATURE in model.signatures:
         encoded = tf.io.encode_png(np.rint(image).astype(np.uint8))[None]
-        answer = model.signatures["serving_bytes"](encoded=encoded)
+        answer = model.signatures[SIGNATURE](encoded=encoded)
         return answer["classes"][0, 0].numpy().decode(), float(answer["probabilities"][0, 0])
-    labels = pathlib.Path(version, "assets", "labels.txt").read_text().splitlines()
+    names = labels.from_bytes(pathlib.Path(version, "assets", "labels.txt").read_bytes())
     probabilities = model.signatures["serving_default"](images=tf.constant(image, tf.float32)[None])["probabilities"][0]
-    return labels[int(tf.argmax(probabilities))], float(tf.reduce_max(probabilities))
+    return names[int(tf.argmax(probabilities))], float(tf.reduce_max(probabilities))
 
 
-def _module(classifier, top_k, labels):
+def _module(classifier, top_k, max_pixels, asset):
     """A `tf.Module` and its signatures."""
     module = tf.Module()
-    module.labels = tf.saved_model.Asset(str(labels))
+    module.labels = tf.saved_model.Asset(str(asset))
     module.scores = scores = classifier.graph()
-    height, width, depth = classifier.image_shape
+    image_shape = height, width, depth = classifier.image_shape
     names = tf.constant(classifier.labels)
     top_k = min(top_k, len(classifier.labels))
 
@@ -86,15 +118,14 @@ def _module(classifier, top_k, labels):
         return {"probabilities": probabilities, "logits": logits}
 
     def decode(place, encoded):
-        image = tf.image.resize(_decoded(encoded, depth), [height, width], antialias=True)
-        return place, tf.clip_by_value(tf.round(image), 0.0, 255.0)
+        return place, decoding.decode(encoded, image_shape, max_pixels)
 
     def serving_bytes(encoded):
         count = tf.size(encoded)
         # Those that cannot be decoded drop out: their neighbours in a batch may be other people's.
         files = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
         decoded = files.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-        nothing = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros([height, width, depth])))
+        nothing = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros(image_shape)))
         places, images = nothing.concatenate(decoded).batch(tf.cast(count, tf.int64) + 1).get_single_element()
         places, images = tf.cast(places[1:, None], tf.int32), images[1:]
         message = "None of the images can be decoded: expected PNG, JPEG, GIF or BMP files."
@@ -109,26 +140,10 @@ def _module(classifier, top_k, labels):
 
     images = tf.TensorSpec([None, height, width, depth], tf.float32, "images")
     signatures = {"serving_default": tf.function(serving_default, [images], autograph=False)}
-    if depth in DECODED_DEPTHS:
+    if depth in decoding.DEPTHS:
         encoded = tf.TensorSpec([None], tf.string, "encoded")
-        signatures["serving_bytes"] = tf.function(serving_bytes, [encoded], autograph=False)
+        signatures[SIGNATURE] = tf.function(serving_bytes, [encoded], autograph=False)
     return module, signatures
-
-
-def _decoded(encoded, depth):
-    """An image file as (height, width, depth). TensorFlow reads GIF and BMP as colour only, JPEG without alpha."""
-    jpeg = tf.io.is_jpeg(encoded)
-    png = tf.equal(tf.strings.substr(encoded, 0, 4), b"\x89PNG")
-
-    def as_is(channels):
-        image = tf.io.decode_image(encoded, channels, expand_animations=False)
-        return tf.cast(tf.ensure_shape(image, [None, None, channels]), tf.float32)
-
-    if depth == 3:
-        return as_is(3)
-    if depth == 1:
-        return tf.cond(jpeg | png, lambda: as_is(1), lambda: tf.image.rgb_to_grayscale(as_is(3)))
-    return tf.cond(png, lambda: as_is(4), lambda: tf.pad(as_is(3), [[0, 0], [0, 0], [0, 1]], constant_values=255.0))
 
 
 def _write_warmup(classifier, name, signatures, path):
@@ -138,8 +153,8 @@ def _write_warmup(classifier, name, signatures, path):
     height, width, depth = classifier.image_shape
     black = np.zeros((height, width, depth), np.uint8)
     inputs = {"serving_default": {"images": black[None].astype(np.float32)}}
-    if "serving_bytes" in signatures:
-        inputs["serving_bytes"] = {"encoded": np.array([tf.io.encode_png(black).numpy()])}
+    if SIGNATURE in signatures:
+        inputs[SIGNATURE] = {"encoded": np.array([tf.io.encode_png(black).numpy()])}
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as file:
         for signature, tensors in inputs.items():

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf import runtime
+from export import labels
 
 
 class ConversionError(ValueError):
@@ -52,14 +53,14 @@ def convert(classifier, quantize="none", samples=None):
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error).split("\n")[0])
         raise ConversionError(" ".join(reason.split())[-300:]) from error
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr("labels.txt", "".join(f"{label}\n" for label in classifier.labels))
+        archive.writestr("labels.txt", labels.to_bytes(classifier.labels))
     return content.getvalue()
 
 
-def labels(content):
+def labels_of(content):
     """The labels in a file's bytes."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return archive.read("labels.txt").decode().splitlines()
+        return labels.from_bytes(archive.read("labels.txt"))
 
 
 class _NativeDilation(keras.layers.Layer):

@@ -502,7 +502,7 @@ def models():
     yield fails("an archive without weights", zipped(config_json='{"class_name": "Dense"}', metadata_json="{}"), line)
     yield fails("empty", spoilt(lambda content: b""), line)
     yield fails("cut in half", spoilt(lambda content: content[: len(content) // 2]), line)
-    yield fails("without its first bytes", spoilt(lambda content: content[100:]), line)
+    yield fails("without its last bytes", spoilt(lambda content: content[:-100]), line)
     yield fails("with other bytes in the middle", spoilt(lambda c: c[:5000] + b"x" * 500 + c[5500:]), line)
     yield fails("a folder", lambda folder: (folder / "model.keras").mkdir(), line)
     yield fails("a link to itself", lambda folder: (folder / "model.keras").symlink_to("model.keras"), line)
@@ -722,9 +722,15 @@ def checkpoints():
 
         return change
 
+    def whole(folder):
+        import numpy as np
+
+        np.savez(folder / "model.npz", **original(np))
+
     line = "error: model.npz: "
+    yield convert("of the original", lambda np, state: None, "3 classes", (0,))
     stem = "stem.0.weight"
-    yield convert("without a tensor", lambda np, state: state.pop("classifier.weight") and None, line)
+    yield convert("without a tensor", lambda np, state: without(state, "classifier.weight"), line)
     yield convert("with a tensor too many", with_array("more.weight", lambda np: np.ones(3)), line)
     yield convert("with a scalar", with_array(stem, lambda np: np.array(3.0)), line)
     yield convert("with a vector", with_array(stem, lambda np: np.ones(12)), line)
@@ -763,6 +769,16 @@ def checkpoints():
         attempt = convert(f"to {output[:20]}", lambda np, s: None, "error: --output=", arguments=[f"--output={output}"])
         yield dataclass_replaced(attempt, lambda folder: (folder / "folder.keras").mkdir())
 
+    yield Attempt(
+        "a checkpoint to a full disk",
+        ["bash", "-c", "mkdir out && mount -t tmpfs -o size=8k none out && "
+         "{ $PYTHON -m darts_tf.convert model.npz --arch=DARTS_V2 --output=out/out.keras; code=$?; "
+         "[ -z \"$(ls -A out)\" ] || code=99; umount out; exit $code; }"],
+        prepare=whole,
+        ends=(1, 2),
+        says="error: .*[Nn]o space",
+    )  # fmt: skip
+
     def lying(folder):
         header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000,), }"
         array = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
@@ -793,15 +809,18 @@ def dataclass_replaced(attempt, prepare):
     return dataclasses.replace(attempt, prepare=lambda folder: (attempt.prepare(folder), prepare(folder)))
 
 
+def without(state, name):
+    """The state dict without one tensor."""
+    return {key: array for key, array in state.items() if key != name}
+
+
 def original(np):
-    """A few tensors of a state dict of the original, of 3 classes."""
-    return {
-        "stem.0.weight": np.ones((12, 3, 3, 3), np.float32),
-        "stem.1.weight": np.ones(12, np.float32),
-        "cells.0.preprocess0.op.1.weight": np.ones((4, 12, 1, 1), np.float32),
-        "classifier.weight": np.ones((3, 16), np.float32),
-        "classifier.bias": np.ones(3, np.float32),
-    }
+    """A state dict of the original, of one cell of DARTS_V2 and 3 classes."""
+    shapes = {"stem.0.weight": (12, 3, 3, 3), "classifier.weight": (3, 32), "classifier.bias": (3,)}
+    for place, channels in (("stem.1", 12), ("cells.0.preprocess0.op.2", 8), ("cells.0.preprocess1.op.2", 8)):
+        shapes |= {f"{place}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+    shapes |= {f"cells.0.preprocess{number}.op.1.weight": (8, 12, 1, 1) for number in (0, 1)}
+    return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
 
 
 def flags_of_the_client():

@@ -1,0 +1,82 @@
+"""The names of the classes: one per line in files of UTF-8, from the user's to those that go with an exported model.
+
+A label may hold anything but a line break. It is not empty, since that is the class of an image that cannot be decoded.
+"""
+
+import codecs
+import json
+import pathlib
+
+LARGEST = 1 << 26  # bytes of a file of labels
+
+
+class LabelError(ValueError):
+    """A label that cannot be told from others, or from none, in a file; the message says which one."""
+
+
+def read(path):
+    """Reads a file of labels, one per line; the lines may end as on Windows and begin with a byte order mark.
+
+    Raises:
+        LabelError: names the line that is blank or not UTF-8.
+        OSError: the file cannot be read.
+    """
+    with pathlib.Path(path).open("rb") as file:
+        content = file.read(LARGEST + 1).removeprefix(codecs.BOM_UTF8)
+    if len(content) > LARGEST:
+        raise LabelError(f"it is larger than {LARGEST >> 20} MiB")
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        del lines[-1]
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(line.removesuffix(b"\r").decode())
+        except UnicodeDecodeError:
+            raise LabelError(f"line {number} is not UTF-8") from None
+        check(found[-1], f"line {number}")
+    return found
+
+
+def check(label, where):
+    """Raises LabelError if a label, which is from `where`, cannot be written to a file and read again."""
+    if not label.strip():
+        raise LabelError(f"{where} is blank")
+    for character, name in (("\n", "line break"), ("\0", "zero byte")):
+        if character in label:
+            raise LabelError(f"{where} holds a {name}")
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        raise LabelError(f"{where} is not UTF-8") from None
+
+
+def to_bytes(labels):
+    """The content of a file of labels."""
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def from_bytes(content):
+    """The inverse of `to_bytes`."""
+    return content.decode().split("\n")[:-1]
+
+
+def beside(model):
+    """What the config.json that a training run leaves beside its model says of the data.
+
+    Args:
+        model: path of the `.keras` file.
+
+    Returns:
+        A dict with "class_names", a list of strings, and, if they are there, the strings "dataset", "data_dir" and
+        "recipe"; {} if there is no such file or another tool wrote it.
+    """
+    try:
+        config = json.loads(pathlib.Path(model).with_name("config.json").read_text(encoding="utf-8"))
+        names = config["data"]["class_names"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return {}
+    said = {key: config.get(key) for key in ("dataset", "data_dir", "recipe")}
+    return {"class_names": names} | {key: value for key, value in said.items() if isinstance(value, str)}
