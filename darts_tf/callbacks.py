@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import math
 import pathlib
 import sys
@@ -14,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from darts_tf import drawing, genotypes, report
+from darts_tf import drawing, genotypes, report, rundirectory
 from darts_tf.cells import DropPath
+from darts_tf.checkpoints import step_after
 from darts_tf.files import write
 
 
@@ -107,7 +107,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.set_postfix_str("" if self._first else "tracing the step")
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self.done = self.done, self._begin + batch + 1
+        before, self.done = self.done, step_after(self._begin, batch, self.steps)
         if not self._first:
             self._first = time.monotonic(), self.done
         if self._bar is not None:
@@ -158,10 +158,7 @@ class History(keras.callbacks.Callback):
     def __init__(self, directory, epochs=0):
         super().__init__()
         self.directory = pathlib.Path(directory)
-        self._rows = []
-        if epochs:
-            with (self.directory / "history.csv").open(newline="") as table:
-                self._rows = [row for row in csv.DictReader(table) if int(row["epoch"]) <= epochs]
+        self._rows = (rundirectory.history(directory) or [])[:epochs]
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
@@ -179,12 +176,8 @@ class History(keras.callbacks.Callback):
 
     def last(self):
         """Numbers of the last epoch: a dict, empty before the first; None is what is not known."""
-        row = (self._rows or [{}])[-1]  # texts, if they were read from the file
-        return {
-            name: None if value in (None, "") else json.loads(str(value))
-            for name, value in row.items()
-            if name != "genotype"
-        }
+        row = (self._rows or [{}])[-1]
+        return {name: value for name, value in row.items() if name != "genotype"}
 
     def more(self, epoch):
         """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
@@ -253,11 +246,9 @@ class SearchRecord(History):
         super().__init__(directory, epochs)
         self.sizes = sizes
         self.genotype = genotypes.from_text(self._rows[-1]["genotype"]) if self._rows else None
-        self._alphas = []
-        if (self.directory / "alphas.npz").exists():
-            with np.load(self.directory / "alphas.npz") as kept:
-                arrays = {kind: kept[kind][: epochs + 1] for kind in ("normal", "reduce")}
-            self._alphas = [dict(zip(arrays, pair, strict=True)) for pair in zip(*arrays.values(), strict=True)]
+        kept = rundirectory.alphas(directory) or {"normal": [], "reduce": []}
+        pairs = zip(kept["normal"][: epochs + 1], kept["reduce"][: epochs + 1], strict=True)
+        self._alphas = [{"normal": normal, "reduce": reduce} for normal, reduce in pairs]
 
     def on_train_begin(self, logs=None):
         if not self._alphas:
@@ -266,9 +257,13 @@ class SearchRecord(History):
     def more(self, epoch):
         before, self.genotype = self.genotype, self.model.genotype()
         self._keep_alphas()
-        write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
+        self.write_genotype()
         self.change = genotypes.change(before, self.genotype) if before else ""
         return {**self.sizes(self.genotype), "genotype": str(self.genotype)}
+
+    def write_genotype(self):
+        """Writes genotype.json."""
+        write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
 
     def _keep_alphas(self):
         network = self.model.network

@@ -7,13 +7,11 @@ Data needs no state: batches follow from the seed and the number of the step.
 import io
 import math
 import pathlib
-import zipfile
-import zlib
 
 import keras
 import numpy as np
 
-from darts_tf import replicas
+from darts_tf import replicas, rundirectory
 from darts_tf.files import replacing
 from darts_tf.workers import ALONE
 
@@ -34,6 +32,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     Attributes:
         done: steps that the run has made.
+        before_save: function that is called before something is written to the run directory.
         stop: number of a signal to end by, after the step, as the shell says it: `SystemExit(128 + stop)`.
     """
 
@@ -42,6 +41,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.directory = pathlib.Path(directory or "") / "checkpoints"
         self.steps, self.every, self.worker = steps, every, worker
         self.done = 0
+        self.before_save = lambda: None
         self.stop = None
         self._metrics = []
 
@@ -84,7 +84,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._metrics = []
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self.done = self.done, self._begin + batch + 1
+        before, self.done = self.done, step_after(self._begin, batch, self.steps)
         if self.done % self.steps == 0:  # the epoch ends with validation and a record of it
             return
         stop = self.stop is not None
@@ -113,6 +113,7 @@ class Checkpoints(keras.callbacks.Callback):
                 variable.assign(value)
         if not self.worker.is_chief:
             return
+        self.before_save()
         self.directory.mkdir(exist_ok=True)
         with replacing(self.directory / f"step-{self.done:08}.npz") as beside, beside.open("wb") as file:
             np.savez(file, *values, step=self.done)
@@ -120,21 +121,38 @@ class Checkpoints(keras.callbacks.Callback):
             old.unlink(missing_ok=True)
 
     def _files(self):
-        return sorted(self.directory.glob("step-*.npz"), reverse=True)
+        files = [path for path in self.directory.glob("step-*.npz") if rundirectory.CHECKPOINT.fullmatch(path.name)]
+        return sorted(files, key=_step, reverse=True)
 
     def _newest(self, variables, warn):
         """The content of the newest file that can be read for these variables; b"" if there are no files."""
         files = self._files()
         for file in files:
             try:
-                _read(file, variables)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                content = file.read_bytes()
+                done, _ = _read(io.BytesIO(content), variables)
+                if done != _step(file):
+                    raise ValueError(f"it is of step {done}")
+            except Exception as error:  # of every kind: of the file system, zip, numpy
                 warn(f"{file} cannot be read ({error}); trying the one before.")
                 continue
-            return file.read_bytes()
+            return content
         if files:
             raise ValueError(f"none of the {len(files)} checkpoints in {self.directory} can be read")
         return b""
+
+
+def step_after(begin, batch, steps):
+    """The step of a run that Keras calls the end of `batch`, where an epoch of so many steps went on after `begin`.
+
+    Where Keras runs several steps at once it counts on beyond the end of the epoch.
+    """
+    return min(begin + batch + 1, (begin // steps + 1) * steps)
+
+
+def _step(file):
+    """The step in a file's name."""
+    return int(file.stem.removeprefix("step-"))
 
 
 def _read(file, variables):

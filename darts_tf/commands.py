@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -55,9 +57,13 @@ def run(main, arguments=()):
             _print(usage())
             sys.exit(0)
         try:
-            return FLAGS(argv)
-        except (flags.Error, ValueError) as error:  # the latter for --noflag=value
+            rest = FLAGS(argv)
+        except (flags.Error, ValueError, OSError) as error:  # for --noflag=value, too, and --flagfile
             _exit(error)
+        for name, value in FLAGS.flag_values_dict().items():
+            if isinstance(value, float) and not math.isfinite(value):  # no number is below a bound or above
+                _exit(f"flag --{name}={value}: expected a finite number.")
+        return rest
 
     def guarded(argv):
         try:
@@ -73,29 +79,62 @@ def run(main, arguments=()):
         except KeyboardInterrupt:
             sys.exit(130)
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            reason = error.strerror or str(error)
+            what = f"{error.filename}: {reason}" if error.filename else reason
+            then = "with space" if error.errno in NO_SPACE else "once that is mended"
             print(
-                f"\nerror: {what}. What was written before is whole; with space, the same command goes on.",
-                file=sys.stderr,
+                f"\nerror: {what}. What was written before is whole; {then}, the same command goes on.", file=sys.stderr
             )
             sys.exit(1)
 
+    _open_streams()
     app.run(guarded, flags_parser=parse)
 
 
 def _exit(error):
     message = " ".join(str(error).split())
-    print(f"error: {message}", file=sys.stderr)
+    message = message if len(message) < 2000 else f"{message[:1000]} ... {message[-900:]}"
+    print(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in message)}", file=sys.stderr)
     sys.exit(2)
+
+
+class Lasting:
+    """A text stream that goes on when what it leads to is gone or full."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+def _open_streams():
+    """Opens standard streams that are closed, since files would take their places; no message ends a command."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))
+    for stream in filter(lambda stream: isinstance(stream, io.TextIOWrapper), (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # of letters that the terminal does not have
+    sys.stderr = Lasting(sys.stderr)
 
 
 def say(text):
     """Prints what a user may want to know while the command is at work; not with --verbose=0."""
     if FLAGS.verbose:
-        with contextlib.suppress(BrokenPipeError):  # of a terminal, or another process, that is gone
-            print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 def progress(parts, total, what):
@@ -147,8 +186,10 @@ def _print(text):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # of `| head`
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno in NO_SPACE:  # or else nobody is there any more, as of `| head`
+            raise
 
 
 def usage():

@@ -345,7 +345,9 @@ def _from_tfds(name, data_dir):
     builder = prepared_builder(name, data_dir)
     features = builder.info.features
     if None in features["image"].shape:
-        raise DataError("its images differ in size: expected one size, a folder of images, or --recipe=imagenet.")
+        raise DataError(
+            "its images differ in size: expected one size, a folder of images, or darts_tf.train --recipe=imagenet."
+        )
     class_names = list(features["label"].names)
 
     def arrays(split):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from darts_tf import genotypes
 
 ROW, BOX, HEIGHT, LANE, MARGIN, RADIUS = 62, 58, 36, 11, 14, 8  # pixels
+LARGEST = 100_000_000  # pixels of a PNG while it is drawn, 300 MB
 LETTER = 7.2  # pixels that a letter of an operation's name takes
 
 KINDS = {"skip": "skip", "pool": "pool", "sep_conv": "sep", "dil_conv": "dil", "none": "none"}
@@ -227,12 +228,20 @@ def png(genotype, weights=None, scale=2):
 
     Args:
         genotype, weights: as of `pictures`.
-        scale: pixels of the picture per pixel of the SVG.
+        scale: pixels of the picture per pixel of the SVG; less for pictures that are very large.
+
+    Raises:
+        ValueError: the picture is too large even so.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     placed, width, height = pictures(genotype, weights)
-    fine = 2 * scale  # Pillow's lines are not smoothed: they are drawn larger
+    fine = min(
+        2 * scale, math.isqrt(int(LARGEST / width / height))
+    )  # Pillow's lines are smoothed by making them smaller
+    scale = min(scale, fine)
+    if not fine:
+        raise ValueError(f"a PNG of {width:.0f} x {height:.0f} pixels is too large: expected an SVG, or fewer nodes.")
     image = Image.new("RGB", (math.ceil(width * fine), math.ceil(height * fine)), LIGHT["page"])
     draw = ImageDraw.Draw(image)
 

@@ -10,8 +10,12 @@ UNPACKED = 1 << 30  # bytes that an archive may unpack to, however small it is
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a place beside a file to write to; what is there at the end becomes the file, if all went well."""
+    """Gives a place beside a file to write to; what is there at the end becomes the file, if all went well.
+
+    The file's folder is made if it is not there, or not any more.
+    """
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield beside
@@ -19,7 +23,8 @@ def replacing(path):
         beside.replace(path)
         _to_disk(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it has become the file, or the folder is gone
+            beside.unlink()
 
 
 def _to_disk(path):
@@ -34,9 +39,9 @@ def _to_disk(path):
 
 
 def write(path, content):
-    """Writes text or bytes."""
+    """Writes bytes, or text as UTF-8; what that cannot hold, as some file names, becomes an escape sequence."""
     with replacing(path) as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def load_model(path):

@@ -2,10 +2,13 @@
 
 import ast
 import json
-import pathlib
+import os
 from typing import NamedTuple
 
 import numpy as np
+
+MOST = 1000  # numbers in a cell's lists
+LONGEST = 1_000_000  # letters of a text
 
 
 class Genotype(NamedTuple):
@@ -22,7 +25,7 @@ class Genotype(NamedTuple):
     def __str__(self):
         def concat(nodes):
             nodes = list(nodes)
-            if nodes == list(range(nodes[0], nodes[0] + len(nodes))):
+            if nodes and nodes == list(range(nodes[0], nodes[0] + len(nodes))):
                 return f"range({nodes[0]}, {nodes[-1] + 1})"
             return str(nodes)
 
@@ -158,12 +161,13 @@ def read(arch):
     if arch in PUBLISHED:
         return PUBLISHED[arch]
     try:
-        if not arch.lstrip().startswith("Genotype(") and pathlib.Path(arch).is_file():
-            genotype = from_json(pathlib.Path(arch).read_text())
+        if not arch.lstrip().startswith("Genotype(") and os.path.isfile(arch):
+            with open(arch, "rb") as file:
+                genotype = from_json(file.read(LONGEST + 1).decode("utf-8-sig"))
         else:
             genotype = from_text(arch)
     except ValueError:
-        if arch.endswith(".json") and not pathlib.Path(arch).exists():
+        if arch.endswith(".json") and not os.path.exists(arch):
             raise FileNotFoundError("no such file.") from None
         names = ", ".join(PUBLISHED)
         raise ValueError(
@@ -205,7 +209,10 @@ def from_json(text):
     Raises:
         ValueError: the text is not JSON, or not of a genotype.
     """
-    return _from_fields(json.loads(text))
+    try:
+        return _from_fields(json.loads(_short(text)))
+    except RecursionError:
+        raise ValueError("Not a genotype: expected fewer brackets.") from None
 
 
 def from_text(text):
@@ -215,34 +222,49 @@ def from_text(text):
         ValueError: the text is of another form.
     """
     try:
-        call = ast.parse(text.strip(), mode="eval").body
+        call = ast.parse(_short(text).strip(), mode="eval").body
         if call.func.id != "Genotype" or call.args:
             raise ValueError
         return _from_fields({keyword.arg: _literal(keyword.value) for keyword in call.keywords})
-    except (AttributeError, SyntaxError, ValueError, TypeError) as error:
+    except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"Not a genotype: {text!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
+            f"Not a genotype: {text[:200]!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
         ) from error
+
+
+def _short(text):
+    if len(text) > LONGEST:
+        raise ValueError(f"Not a genotype: expected at most {LONGEST} letters.")
+    return text
 
 
 def _literal(node):
     if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "range":
-        return list(range(*(ast.literal_eval(argument) for argument in node.args)))
+        return range(*(ast.literal_eval(argument) for argument in node.args))
     return ast.literal_eval(node)
 
 
 def _from_fields(fields):
     if not isinstance(fields, dict) or set(fields) != set(Genotype._fields):
         raise ValueError(f"Not a genotype: expected the fields {', '.join(Genotype._fields)}.")
-    try:
-        return Genotype(
-            **{
-                key: [int(node) for node in value] if key.endswith("concat") else [(str(op), int(i)) for op, i in value]
-                for key, value in fields.items()
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError("Not a genotype: expected lists of (operation, node), and of nodes to concatenate.") from error
+    for key, value in fields.items():
+        items = value if isinstance(value, list | tuple | range) and not value[MOST:] else [None]
+        well = _is_node if key.endswith("concat") else _is_pair
+        if not all(well(item) for item in items):
+            raise ValueError("Not a genotype: expected lists of (operation, node), and of nodes to concatenate.")
+    return Genotype(
+        **{key: list(map(tuple if key in ("normal", "reduce") else int, value)) for key, value in fields.items()}
+    )
+
+
+def _is_node(value):
+    return type(value) is int
+
+
+def _is_pair(value):
+    if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
+        return False
+    return 0 < len(value[0]) <= 100 and value[0].isprintable() and _is_node(value[1])
 
 
 def node_name(index):

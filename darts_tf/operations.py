@@ -12,13 +12,14 @@ An operation is a function of the stride that returns its stages; `register_oper
     network = darts_tf.SearchNetwork(primitives=[*darts_tf.PRIMITIVES, "depthwise_7x7"])
 """
 
+import contextlib
 import inspect
 import itertools
 
 import keras
 import tensorflow as tf
 
-from darts_tf.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Pool, ReLU, Zero
+from darts_tf.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Pool, ReLU, Stage, Zero
 
 # Section 3.1 of the paper, in the order of the original code.
 PRIMITIVES = (
@@ -35,6 +36,10 @@ PRIMITIVES = (
 _REGISTRY = {}
 
 
+class OperationError(ValueError):
+    """A registered operation is not what `register_operation` describes; the message names it."""
+
+
 def register_operation(name):
     """Decorator that adds an operation to those a search may choose from.
 
@@ -42,13 +47,56 @@ def register_operation(name):
     during the search, yes in the derived network) and returns either a list of `darts_tf.stages` or a Keras layer. It
     maps images (batch, H, W, C) to (batch, ceil(H / stride), ceil(W / stride), C); a function that also takes
     `channels` is given C. Stages are computed for several edges at once; a layer is made and called once per edge.
+
+    Raises:
+        OperationError: the name is no text of printable letters without commas, or what is decorated no function.
     """
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or "," in name:
+        raise OperationError(f"{name!r}: expected a name of printable letters without commas.")
 
     def register(function):
+        if not callable(function):
+            raise OperationError(f"{name}: it is {function!r}; expected a function of stride and affine.")
         _REGISTRY[name] = function
         return function
 
     return register
+
+
+@contextlib.contextmanager
+def registering():
+    """Gives a list that in the end has the names of the operations that were registered inside."""
+    before, added = dict(_REGISTRY), []
+    yield added
+    added += [name for name, function in _REGISTRY.items() if before.get(name) is not function]
+
+
+def check(name, channels=8):
+    """Makes an operation and computes it once for both strides.
+
+    Args:
+        name: of a registered operation.
+        channels: of its images.
+
+    Raises:
+        OperationError: it cannot be made or computed, or gives images of another shape; says which and why.
+    """
+    for stride in (1, 2):
+        try:
+            operation = make_operation(name, channels, stride, affine=False)
+            images = tf.random.stateless_uniform([2, 7, 6, channels], [0, 0])
+            if isinstance(operation, list | tuple) and all(isinstance(stage, Stage) for stage in operation):
+                operation = Operation(operation, channels)
+            elif not isinstance(operation, keras.layers.Layer):
+                raise TypeError(f"it returns {operation!r}; expected a list of stages, or a Keras layer")
+            shape, expected = operation(images).shape, (2, -(-7 // stride), -(-6 // stride), channels)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise OperationError(f"{name}, stride {stride}: {type(error).__name__}: {reason}") from error
+        if tuple(shape) != expected:
+            raise OperationError(
+                f"{name}, stride {stride}: (2, 7, 6, {channels}) becomes {shape}; expected {expected}."
+            )
 
 
 def operation_names():

@@ -6,6 +6,7 @@
 A genotype is a published one (NASNet, AmoebaNet, DARTS_V1, DARTS_V2), a genotype.json, or the text Genotype(...).
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -19,16 +20,18 @@ FORMATS = {".svg": drawing.svg, ".png": drawing.png}
 
 def main(argv):
     output = pathlib.Path(FLAGS.output or "")
-    if output.suffix.lower() not in FORMATS or not output.parent.is_dir():
+    if output.suffix.lower() not in FORMATS or not os.path.isdir(output.parent):
         value = f"={FLAGS.output}" if FLAGS.output else ""
         raise commands.UsageError(f"--output{value}: expected a file in an existing folder, ending in .svg or .png.")
     try:
-        genotype = genotypes.read(argv[1])
+        content = FORMATS[output.suffix.lower()](genotypes.read(argv[1]))
     except (OSError, ValueError) as error:
         raise commands.UsageError(f"{argv[1]}: {error}") from None
     try:
-        write(output, FORMATS[output.suffix.lower()](genotype))
+        write(output, content)
     except OSError as error:
+        if error.errno in commands.NO_SPACE:
+            raise
         raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
     commands.result(f"Saved {output}", output=output)
 

@@ -84,6 +84,32 @@ def split(batches, parts):
     return batches.flat_map(lambda *batch: tf.data.Dataset.range(parts).map(lambda index: part(batch, index)))
 
 
+def executions(model, count):
+    """A `train_function` for a compiled Keras model that runs several steps at once.
+
+    Keras's own runs as many as `steps_per_execution` says each time, beyond the end of an epoch of batches that do not
+    end.
+
+    Args:
+        model: a Keras model of some strategy.
+        count: function without arguments -> how many steps to run now.
+    """
+    strategy = model.distribute_strategy
+    step = tf.function(model.train_step, reduce_retracing=True, jit_compile=model.jit_compile, autograph=False)
+
+    def run(iterator):
+        logs = strategy.run(step, args=(next(iterator),))
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def several(iterator, steps):
+        return tf.while_loop(
+            lambda done, _: done < steps, lambda done, _: (done + 1, run(iterator)), (tf.constant(1), run(iterator))
+        )[1]
+
+    return lambda iterator: several(iterator, tf.constant(count()))
+
+
 def agreement(model):
     """Function without arguments that gives all replicas the same moving statistics, the mean of theirs.
 

@@ -5,7 +5,6 @@ several megabytes large, once per epoch.
 """
 
 import base64
-import csv
 import html
 import io
 import json
@@ -13,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from darts_tf import drawing, genotypes
+from darts_tf import commands, drawing, genotypes, rundirectory
 from darts_tf.files import write
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
@@ -28,11 +27,16 @@ def write_report(directory):
 
     Args:
         directory: folder with config.json and history.csv, and what else the run has: alphas.npz of a search,
-            metrics.json and predictions.npz of a training that has ended.
+            metrics.json and predictions.npz of a training that has ended. If one of these cannot be read the report
+            stays as it is, with a warning.
     """
     directory = pathlib.Path(directory)
-    content = contents(directory)
-    page = TEMPLATE.read_text()
+    try:
+        content = contents(directory)
+    except rundirectory.DamageError as error:
+        commands.warn(f"{directory}/report.html stays as it is: {error}.")
+        return
+    page = TEMPLATE.read_text(encoding="utf-8")
     for name, text in (
         ("TITLE", html.escape(content["title"])),
         ("STYLE", drawing.style()),
@@ -43,40 +47,37 @@ def write_report(directory):
 
 
 def contents(directory):
-    """What a report shows, as a dict that JSON can hold."""
-    config = json.loads((directory / "config.json").read_text())
-    rows = []
-    if (directory / "history.csv").exists():
-        with (directory / "history.csv").open(newline="") as table:
-            rows = list(csv.DictReader(table))
+    """What a report shows, as a dict that JSON can hold; raises rundirectory.DamageError."""
+    config = rundirectory.configuration(directory)
+    if config is None:
+        raise rundirectory.DamageError("its config.json is gone")
+    rows, alphas, test, predictions, trials = rundirectory.contents(directory, config)
     content = {
         "command": config["command"],
         "title": f"{TITLES[config['command']]} on {config['dataset']}",
         "epochs": config["epochs"],
         "limit": config.get("repeat_search") or (config.get("oracle") != "hyperband" and config.get("max_trials")),
-        "history": [{name: _number(value) for name, value in row.items() if name != "genotype"} for row in rows],
+        "history": [{name: _number(value) for name, value in row.items() if name != "genotype"} for row in rows or []],
         "config": _configuration(config),
         "genotype": config.get("genotype"),
     }
-    if (directory / "trials.csv").exists():
-        content |= _trials(directory / "trials.csv")
-    if (directory / "alphas.npz").exists():
-        with np.load(directory / "alphas.npz") as alphas:
-            content |= _search(alphas["normal"], alphas["reduce"], alphas["primitives"].tolist())
+    if trials is not None:
+        content |= _trials(trials)
+    if alphas:
+        content |= _search(**alphas)
     elif content["genotype"]:
         genotype = genotypes.from_text(content["genotype"])
         names = [name for name, _ in (*genotype.normal, *genotype.reduce)]
         content["cells"] = [_cell(kind, [genotype], names) for kind in ("normal", "reduce")]
-    if (directory / "metrics.json").exists():
-        content["test"] = json.loads((directory / "metrics.json").read_text())
-    if (directory / "predictions.npz").exists():
-        with np.load(directory / "predictions.npz") as predictions:
-            content |= _predictions(predictions, config["data"]["class_names"])
+    if test:
+        content["test"] = test
+    if predictions:
+        content |= _predictions(predictions, config["data"]["class_names"])
     return content
 
 
 def _number(value):
-    number = float("nan" if value == "" else value)
+    number = float("nan" if value in ("", None) else value)
     return number if np.isfinite(number) else None
 
 
@@ -92,10 +93,8 @@ def _configuration(config):
     ]
 
 
-def _trials(path):
+def _trials(rows):
     """What has been tried, and the best of it."""
-    with path.open(newline="") as table:
-        rows = list(csv.DictReader(table))
     trials = [
         {"trial": row["trial"]} | {name: _number(row[name]) for name in ("val_accuracy", "parameters", "multiply_adds")}
         for row in rows

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -10,20 +11,11 @@ import sys
 
 from absl import flags
 
-from darts_tf import __version__, commands, workers
+from darts_tf import __version__, commands, rundirectory, workers
 from darts_tf.files import write
 from darts_tf.workers import ALONE
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 FLAGS = flags.FLAGS
-FILES = (
-    *("config.json", "history.csv", "report.html", "alphas.npz", "genotype.json"),
-    *("model.keras", "metrics.json", "predictions.npz", "trials.csv"),
-)
 # A run may go on with other values of these.
 MAY_CHANGE = (
     *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
@@ -44,13 +36,23 @@ with commands.topic("Data"):
         "fit into memory; the result is the same.",
     )
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data. Default: its own.")
-    flags.DEFINE_integer("image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8)
     flags.DEFINE_integer(
-        "crop_padding", None, "Pixels that a random crop may shift by. Default: an eighth of the height.", lower_bound=0
+        "image_size", None, "Resize images to this many pixels. Default: as they are.", lower_bound=8, upper_bound=8192
+    )
+    flags.DEFINE_integer(
+        "crop_padding",
+        None,
+        "Pixels that a random crop may shift by. Default: an eighth of the height.",
+        lower_bound=0,
+        upper_bound=8192,
     )
     flags.DEFINE_boolean("flip", None, "Mirror half of the images. Default: yes in colour, no in grey.")
     flags.DEFINE_integer(
-        "cutout_length", 16, "Height and width of the hole that --cutout makes, in pixels.", lower_bound=1
+        "cutout_length",
+        16,
+        "Height and width of the hole that --cutout makes, in pixels.",
+        lower_bound=1,
+        upper_bound=8192,
     )
 
 with commands.topic("Optimisation"):
@@ -70,7 +72,9 @@ with commands.topic("Run directory"):
         lower_bound=0,
     )
     flags.DEFINE_boolean("tensorboard", False, "Write what TensorBoard shows to the run directory, after each epoch.")
-    flags.DEFINE_integer("seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of weights, splits, shuffling and augmentation.", lower_bound=0, upper_bound=2**32 - 1
+    )
     flags.DEFINE_string("operations", None, "A Python file that registers operations of your own.")
 
 with commands.topic("Devices"):
@@ -82,7 +86,9 @@ with commands.topic("Devices"):
         "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
     )
     flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
-    flags.DEFINE_integer("cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1)
+    flags.DEFINE_integer(
+        "cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1, upper_bound=1024
+    )
     flags.DEFINE_enum(
         "precision",
         "float32",
@@ -130,36 +136,121 @@ def directory(command, inputs=(), worker=ALONE):
 
     Args:
         command: part of its default name.
-        inputs: names of flags whose files it must not hold.
+        inputs: names of flags whose files it must not hold, and whose folders it must not be.
         worker: `Worker`; only the chief looks.
     """
-    name = pathlib.Path(FLAGS.dataset).stem
+    if FLAGS.resume and FLAGS.overwrite:
+        raise commands.UsageError("--resume and --overwrite given: expected one of them.")
+    name = pathlib.Path(FLAGS.dataset).stem[:50]
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(FLAGS.output or f"runs/{command}-{name}-{time}")
-    config = saved_configuration(output)
     if not worker.is_chief:
-        take_over(config or {})
+        take_over(saved_configuration(output) or {})
         return output
-    if output.exists() and not output.is_dir():
-        raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
-    for name in inputs:
-        path = pathlib.Path(FLAGS[name].value or "")
-        if path.is_file() and path.resolve().parent == output.resolve():
-            raise commands.UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
+    with writing_to(output):
+        for name in inputs:
+            path = FLAGS[name].value or ""
+            place = pathlib.Path(path).resolve() if path and os.path.exists(path) else None
+            if place and output.resolve() in (place, place.parent):
+                raise commands.UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
+        config = check_place(output, command)
     if config is None and FLAGS.resume:
         raise commands.UsageError(f"--output={output}: it holds no run to --resume; expected one with config.json.")
-    if config is None and is_occupied(output):
-        raise commands.UsageError(f"--output={output}: it already holds files; expected a new name, or --overwrite.")
-    if config and config.get("command") != command:
-        raise commands.UsageError(
-            f"--output={output}: it holds a run of {config.get('command')}, not of {command}; expected a new name, or "
-            "--overwrite."
-        )
     for name, value in (config or {}).items():
         if name in FLAGS and not FLAGS[name].using_default_value and name not in MAY_CHANGE:
             check_same(f"the run in {output}", f"--{name}", FLAGS[name].value, value)
     take_over(config or {})
     return output
+
+
+@contextlib.contextmanager
+def writing_to(output):
+    """Turns what the file system has against a directory into a UsageError; a full disk is another matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in commands.NO_SPACE:
+            raise
+        reason = error.strerror or str(error)
+        raise commands.UsageError(f"--output={output}: {reason}; expected a folder to write to.") from None
+    except ValueError as error:  # a name that no file can have
+        raise commands.UsageError(f"--output={str(output)!a}: {error}; expected a folder to write to.") from None
+
+
+def check_place(output, command):
+    """Looks whether a run can begin or go on in a directory.
+
+    Returns:
+        The configuration of the run that is to go on there; None if one is to begin.
+
+    Raises:
+        commands.UsageError: there is something that the run may not replace, or a run that cannot go on.
+        OSError: it cannot be looked into.
+    """
+    if not look(output):
+        return None
+    try:
+        config = rundirectory.configuration(output)
+        there = config["command"] if config else None
+        if config is None and not is_free(output):
+            why = "it holds files that are of no run" if FLAGS.overwrite else "it already holds files"
+            raise commands.UsageError(f"--output={output}: {why}; expected a new name.")
+        if config is None:
+            return None
+        if FLAGS.overwrite:
+            rundirectory.check_kinds(output, there)
+            for name in set(rundirectory.FILES[command]) - set(rundirectory.FILES[there]):
+                if os.path.lexists(output / name):
+                    wrong = f"its {name} is not of the run of {there} there"
+                    raise commands.UsageError(f"--output={output}: {wrong}; expected another folder.")
+            return None
+        if there != command:
+            wrong = f"it holds a run of {there}, not of {command}; expected a new name, or --overwrite."
+            raise commands.UsageError(f"--output={output}: {wrong}")
+        rundirectory.check_files(output, config)
+        return config
+    except rundirectory.DamageError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
+
+
+def check_evaluation():
+    """The directory for the results of an evaluation, or None; raises UsageError if there are files in it.
+
+    With --overwrite the results of an evaluation may be in it, and nothing else.
+    """
+    if not FLAGS.output:
+        return None
+    output = pathlib.Path(FLAGS.output)
+    wrong = f"--output={output}: it already holds files; expected a new name for the results of --evaluate."
+    with writing_to(output):
+        look(output)
+        there = {path.name for path in output.iterdir()} if output.exists() else set()
+        try:
+            if there and not (FLAGS.overwrite and there == {"metrics.json"} and rundirectory.metrics(output)):
+                raise commands.UsageError(wrong)
+        except rundirectory.DamageError:
+            raise commands.UsageError(wrong) from None
+    return output
+
+
+def look(output):
+    """Whether there is a folder of this name; raises UsageError or OSError where none can be or be written to."""
+    try:
+        os.lstat(output)
+    except FileNotFoundError:
+        check_writable(next(parent for parent in output.absolute().parents if parent.exists()))
+        return False
+    output.stat()  # of what a link leads to
+    if not output.is_dir():
+        raise commands.UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
+    check_writable(output)
+    return True
+
+
+def check_writable(folder):
+    """Raises OSError for a folder in which nothing can be made."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written to")
 
 
 def take_over(config):
@@ -170,15 +261,11 @@ def take_over(config):
 
 
 def saved_configuration(output):
-    """What config.json of a run that is to go on says; None if there is none."""
+    """What config.json of a run says; None if there is none."""
     try:
-        return None if FLAGS.overwrite else json.loads((output / "config.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError:
-        raise commands.UsageError(
-            f"--output={output}: its config.json cannot be read; expected a new name, or --overwrite."
-        ) from None
+        return rundirectory.configuration(output)
+    except rundirectory.DamageError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
 
 
 def check_same(run, name, value, saved):
@@ -196,9 +283,9 @@ def compare(run, config, saved):
             check_same(run, name, value, saved.get(name))
 
 
-def is_occupied(output):
-    """Whether a folder has something in it that is to be kept."""
-    return not FLAGS.overwrite and output.is_dir() and any(output.iterdir())
+def is_free(output):
+    """Whether there is nothing in a folder but what a run that was killed at its very beginning leaves."""
+    return set(output.iterdir()) <= set(rundirectory.left_over(output))
 
 
 def start(output, command, config, data, strategy, worker=ALONE):
@@ -232,47 +319,22 @@ def start(output, command, config, data, strategy, worker=ALONE):
         compare(f"the run of the chief, {output},", ours, chiefs)
     if not worker.is_chief:
         return
-    make(output)
-    lock(output)
-    saved = saved_configuration(output)
-    if saved is None and is_occupied(output):
-        raise commands.UsageError(f"--output={output}: it holds files now; expected a new name.")
-    for left in [*output.glob(".[0-9]*"), *output.glob("*/.[0-9]*")]:  # of a process that was killed
-        left.unlink()
-    if saved:
-        compare(f"the run in {output}", ours, saved)
-        changed = saved | {name: ours[name] for name in MAY_CHANGE if name in ours}
-        write(output / "config.json", json.dumps(changed, indent=2) + "\n")
-        return
-    for name in FILES:
-        (output / name).unlink(missing_ok=True)
-    for left in [*output.glob("checkpoints/*.npz"), *output.glob("tensorboard/*/events.out.tfevents.*")]:
-        left.unlink()
-    config["versions"] = {"darts_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
-    write(output / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def lock(output):
-    """Keeps other processes out of a run directory until this one ends, however it ends."""
-    if fcntl is None:
-        return
-    folder = os.open(output, os.O_RDONLY)  # open as long as this process lives
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise commands.UsageError(
-            f"--output={output}: another process is at work in it; expected another folder, or its end."
-        ) from None
-    except OSError:  # a file system without locks
-        os.close(folder)
-
-
-def make(output):
-    """Makes a folder if it is not there."""
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+        rundirectory.lock(output)
+        saved = check_place(output, command)  # again, since it may have changed before it was locked
+        for left in rundirectory.left_over(output):
+            left.unlink()
+        if saved:
+            compare(f"the run in {output}", ours, saved)
+            changed = saved | {name: ours[name] for name in MAY_CHANGE if name in ours}
+            write(output / "config.json", json.dumps(changed, indent=2) + "\n")
+            return
+        there = rundirectory.configuration(output)
+        for left in rundirectory.results(output, there["command"]) if there else ():
+            left.unlink()
+        config["versions"] = {"darts_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+        write(output / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def load_data(image_shape=None, random_parts=False):
@@ -282,6 +344,8 @@ def load_data(image_shape=None, random_parts=False):
     """
     from darts_tf import datasets, streams
 
+    if not FLAGS.dataset.strip():
+        raise commands.UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
     size = image_shape[:2] if image_shape else FLAGS.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
@@ -295,16 +359,38 @@ def load_data(image_shape=None, random_parts=False):
         return data
     except datasets.DataError as error:
         raise commands.UsageError(f"--dataset={FLAGS.dataset}: {error}") from error
+    except OSError as error:
+        if error.errno in commands.NO_SPACE:
+            raise
+        reason = error.strerror or str(error)
+        raise commands.UsageError(f"--dataset={FLAGS.dataset}: {reason}; expected data that can be read.") from error
 
 
-def import_operations():
-    """Runs the file of --operations."""
+def import_operations(channels=None):
+    """Runs the file of --operations, and computes each operation that it registers on images of so many channels."""
     if not FLAGS.operations:
         return
+    from darts_tf import operations
+
     try:
-        runpy.run_path(FLAGS.operations)
-    except Exception as error:
-        raise commands.UsageError(f"--operations={FLAGS.operations}: {type(error).__name__}: {error}") from error
+        with operations.registering() as added:
+            runpy.run_path(FLAGS.operations)
+        for name in added:
+            operations.check(name, channels or 16)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it may call sys.exit
+        reason = error if isinstance(error, operations.OperationError) else f"{type(error).__name__}: {error}"
+        raise commands.UsageError(f"--operations={FLAGS.operations}: {reason}") from error
+
+
+def check_primitives(names, known):
+    """Raises UsageError unless the names of --primitives are different ones of those that are known."""
+    for name in names:
+        if name not in known:
+            raise commands.UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
+        if names.count(name) > 1:
+            raise commands.UsageError(f"--primitives={','.join(names)}: {name} is there twice; expected it once.")
 
 
 def start_tensorflow():

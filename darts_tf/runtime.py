@@ -61,7 +61,8 @@ def quiet(show_errors=True):
         except BaseException:
             kept.seek(0)
             if show_errors:
-                os.write(terminal, kept.read())
+                with contextlib.suppress(OSError):  # a terminal that is gone
+                    os.write(terminal, kept.read())
             raise
         finally:
             os.dup2(terminal, 2)

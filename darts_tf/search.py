@@ -19,7 +19,7 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands, recipes, runs, training
+from darts_tf import commands, recipes, report, runs, training
 
 FLAGS = flags.FLAGS
 
@@ -27,14 +27,16 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(runs)
 with commands.topic("Search"):
     flags.DEFINE_boolean("unrolled", False, "Second order: alpha looks one training step ahead. 2.5 times the time.")
-    flags.DEFINE_integer("epochs", 50, "Epochs.", lower_bound=1)
+    flags.DEFINE_integer("epochs", 50, "Epochs.", lower_bound=1, upper_bound=1_000_000)
     flags.DEFINE_integer("batch_size", None, "Images per batch. Default: 64; digits 32.", lower_bound=1)
     flags.DEFINE_float("train_portion", 0.5, "Part of the training images for the weights; the rest is for alpha.")
 
 with commands.topic("Supernet"):
-    flags.DEFINE_integer("init_channels", None, "Channels of the first cell. Default: 16; digits 8.", lower_bound=2)
-    flags.DEFINE_integer("layers", None, "Cells. Default: 8; digits 5.", lower_bound=3)
-    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1)
+    flags.DEFINE_integer(
+        "init_channels", None, "Channels of the first cell. Default: 16; digits 8.", lower_bound=2, upper_bound=8192
+    )
+    flags.DEFINE_integer("layers", None, "Cells. Default: 8; digits 5.", lower_bound=3, upper_bound=1000)
+    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1, upper_bound=100)
     flags.DEFINE_list("primitives", None, "Candidate operations, comma-separated. Default: the eight of the paper.")
 
 with commands.topic("Optimisation"):
@@ -58,7 +60,7 @@ def main(_):
     data = runs.load_data()
     search, batches, steps, valid, config = prepare(data, strategy, worker)
     runs.start(output, "search", config, data, strategy, worker)
-    checkpoints = training.restore(search, output, steps, worker, files=("history.csv", "alphas.npz"))
+    checkpoints = training.restore(search, output, steps, config["epochs"], worker)
 
     from darts_tf import callbacks
 
@@ -75,6 +77,8 @@ def main(_):
         used += [callbacks.tensorboard(output), callbacks.SearchBoard(output)]
     training.fit(search, batches, steps, epochs, valid, used, checkpoints, note=lambda: record.change)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
+    record.write_genotype()
+    report.write_report(output)
     commands.result(
         f"\n{record.genotype}\n\nSaved in {output}/: genotype.json, report.html",
         output=output,
@@ -117,11 +121,8 @@ def prepare(data, strategy, worker):
     config = runs.configuration(sys.modules[__name__], defaults)
     config["primitives"] = config["primitives"] or list(PRIMITIVES)
 
-    runs.import_operations()
-    known = operations.operation_names()
-    for name in config["primitives"]:
-        if name not in known:
-            raise commands.UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
+    runs.import_operations(config["init_channels"])
+    runs.check_primitives(config["primitives"], operations.operation_names())
     if set(config["primitives"]) == {"none"}:
         raise commands.UsageError("--primitives=none: expected at least one operation besides none.")
 
@@ -159,7 +160,6 @@ def prepare(data, strategy, worker):
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile=config["jit_compile"],
-            steps_per_execution=config["steps_per_execution"],
         )
     train, _ = batches().element_spec
     search.create_variables(*train)

@@ -18,7 +18,6 @@ metrics.json and predictions.npz.
 """
 
 import json
-import pathlib
 import sys
 
 import numpy as np
@@ -46,7 +45,7 @@ with commands.topic("What to train"):
         "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
         "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
     )
-    flags.DEFINE_integer("epochs", None, "Epochs. Default: the recipe's.", lower_bound=1)
+    flags.DEFINE_integer("epochs", None, "Epochs. Default: the recipe's.", lower_bound=1, upper_bound=1_000_000)
     flags.DEFINE_integer("batch_size", None, "Images per batch. Default: the recipe's.", lower_bound=1)
     flags.DEFINE_float("train_portion", 1.0, "Part of the training images to train on; the rest validates each epoch.")
 
@@ -57,8 +56,10 @@ with commands.topic("Network"):
         ["cifar", "imagenet"],
         "imagenet makes images 8 times smaller before the cells. Default: the recipe's.",
     )
-    flags.DEFINE_integer("init_channels", None, "Channels of the first cell. Default: the recipe's.", lower_bound=2)
-    flags.DEFINE_integer("layers", None, "Cells. Default: the recipe's.", lower_bound=1)
+    flags.DEFINE_integer(
+        "init_channels", None, "Channels of the first cell. Default: the recipe's.", lower_bound=2, upper_bound=8192
+    )
+    flags.DEFINE_integer("layers", None, "Cells. Default: the recipe's.", lower_bound=1, upper_bound=1000)
     flags.DEFINE_boolean(
         "auxiliary", None, "Train with an auxiliary head at two thirds of the depth. Default: the recipe's."
     )
@@ -89,11 +90,15 @@ with commands.topic("Data"):
 
 def main(_):
     worker = runs.this_worker()
-    output = None if FLAGS.evaluate else runs.directory("train", ["arch", "init_from", "operations"], worker)
+    output = None
+    if FLAGS.evaluate:
+        runs.check_evaluation()
+    else:
+        output = runs.directory("train", ["arch", "init_from", "operations"], worker)
     check_flags()
     genotype = read_genotype() if FLAGS.arch else None
     strategy = runs.start_tensorflow()
-    runs.import_operations()
+    runs.import_operations(FLAGS.init_channels)
     if FLAGS.evaluate:
         return evaluate()
 
@@ -110,7 +115,7 @@ def main(_):
     if genotype:
         config["genotype"] = str(genotype)
     runs.start(output, "train", config, data, strategy, worker)
-    checkpoints = training.restore(network, output, steps, worker)
+    checkpoints = training.restore(network, output, steps, config["epochs"], worker)
     if worker.is_chief:
         commands.say(f"Training on {runs.describe(data)}; results go to {output}/")
     history = fit(network, batches, steps, valid, config, checkpoints, output)
@@ -119,6 +124,7 @@ def main(_):
 
     synchronize_batch_norms(network, False)
     model = networks.inference_model(network)
+    checkpoints.before_save()
     files.save_model(model, output / "model.keras")
     with training.told_of_lost_files():
         predictions = metrics.predict(model, data.test_batches())
@@ -181,9 +187,10 @@ def evaluate():
         predictions = metrics.predict(model, data.test_batches())
     results = metrics.evaluate(model, predictions, data.class_names)
     if FLAGS.output:
-        output = pathlib.Path(FLAGS.output)
-        runs.make(output)
-        files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
+        output = runs.check_evaluation()  # again, since something may be there now
+        with runs.writing_to(output):
+            output.mkdir(parents=True, exist_ok=True)
+            files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     commands.result(metrics.table(results), **results)
 
 
@@ -270,7 +277,6 @@ def prepare(pretrained, genotype, data, config):
         loss=cross_entropy(config["label_smooth"]),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=config["jit_compile"],
-        steps_per_execution=config["steps_per_execution"],
         auto_scale_loss=False,  # SGD does it
     )
     synchronize_batch_norms(network, config["sync_batch_norm"])

@@ -9,24 +9,26 @@ import threading
 
 from absl import flags
 
-from darts_tf import commands, workers
+from darts_tf import commands, rundirectory, workers
 from darts_tf.workers import ALONE
 
 FLAGS = flags.FLAGS
 
 
-def restore(model, output, steps, worker=ALONE, files=("history.csv",)):
+def restore(model, output, steps, epochs, worker=ALONE):
     """Puts a model where the run in a directory is.
 
     Args:
         model: a compiled Keras model, all variables of which exist.
         output: the run directory, started.
-        steps: steps in an epoch.
+        steps, epochs: steps in an epoch, and epochs of the run.
         worker: `Worker`.
-        files: what else a run must have that is past its first epoch.
 
     Returns:
         `checkpoints.Checkpoints`, for `fit`.
+
+    Raises:
+        commands.UsageError: what is in the directory is not of one run.
     """
     from darts_tf.checkpoints import Checkpoints
 
@@ -35,14 +37,37 @@ def restore(model, output, steps, worker=ALONE, files=("history.csv",)):
         done = checkpoints.restore(model, commands.warn)
     except ValueError as error:
         raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
-    for name in files if done >= steps and worker.is_chief else ():
-        if not (output / name).exists():
-            wrong = f"its {name} is gone; expected it there, another folder, or --overwrite."
-            raise commands.UsageError(f"--output={output}: {wrong}")
+    if worker.is_chief:
+        check_agreement(model, output, done, steps, epochs)
+        checkpoints.before_save = rundirectory.presence(output)
     if done and worker.is_chief:
         where = f"step {done % steps} of epoch {done // steps + 1}" if done % steps else f"epoch {done // steps}"
         commands.say(f"Going on after {where}.")
     return checkpoints
+
+
+def check_agreement(model, output, done, steps, epochs):
+    """Raises UsageError if the files in a run directory are not of a run that has made so many steps."""
+    command = rundirectory.configuration(output)["command"]
+    known = {"history.csv": len(rundirectory.history(output) or [])}
+    wrong = None
+    if command == "search":
+        alphas, network = rundirectory.alphas(output), model.network
+        known["alphas.npz"] = len(alphas["normal"]) - 1 if alphas else 0
+        shape = tuple(network.alphas["normal"].shape)
+        if alphas and (alphas["normal"].shape[1:], alphas["primitives"]) != (shape, list(network.primitives)):
+            wrong = "its alphas.npz is of another search"
+    for name, last in known.items():
+        if last < done // steps and not wrong:
+            wrong = f"its {name} ends after epoch {last}" if (output / name).exists() else f"its {name} is gone"
+    if done > epochs * steps:
+        wrong = f"its checkpoint is of step {done}, the run has {epochs * steps}"
+    # A run that is killed before its first checkpoint has at most written its first epoch down.
+    trained = [name for name in rundirectory.FILES[command] if name in ("model.keras", "metrics.json")]
+    if not done and (known["history.csv"] >= min(2, epochs) or any((output / name).exists() for name in trained)):
+        wrong = "its checkpoints are gone, so it cannot go on"
+    if wrong:
+        raise commands.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
 
 
 def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambda: ""):
@@ -57,13 +82,23 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
         callbacks: list of Keras callbacks.
         checkpoints: `checkpoints.Checkpoints`, restored.
         note: see `callbacks.Progress`.
+
+    Up to --steps_per_execution steps are run at once, but never beyond the next checkpoint or the end of an epoch.
     """
+    import keras
+
     from darts_tf.callbacks import Progress
+    from darts_tf.replicas import executions
 
     bar = FLAGS.verbose == 1 and sys.stderr.isatty()
     progress = Progress(steps, epochs, checkpoints.done, bar, note)
     if FLAGS.verbose and checkpoints.worker.is_chief:
         callbacks = [*callbacks, progress]
+    present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
+    most = min(FLAGS.steps_per_execution, FLAGS.checkpoint_every or steps, steps)
+    model.steps_per_execution = most
+    if most > 1:
+        model.train_function = executions(model, lambda: min(most, steps - checkpoints.done % steps))
 
     def part(steps_per_epoch, last):
         model.fit(
@@ -72,7 +107,7 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
             initial_epoch=checkpoints.done // steps,
             epochs=last,
             validation_data=valid,
-            callbacks=[*callbacks, checkpoints],
+            callbacks=[present, *callbacks, checkpoints],
             shuffle=False,
             verbose=0,
         )

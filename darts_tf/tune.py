@@ -79,10 +79,10 @@ for _name in (
 
 def main(_):
     role = check_flags()
-    output = runs.directory("tune", ["operations"], ALONE if role != "worker" else Worker(1, 2))
+    output = runs.directory("tune", ["operations", "search_run"], ALONE if role != "worker" else Worker(1, 2))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     strategy = runs.start_tensorflow()
-    runs.import_operations()
+    runs.import_operations(FLAGS.init_channels)
     data = runs.load_data()
     config = configuration(data)
     if role == "worker":
@@ -230,10 +230,7 @@ def configuration(data):
             "crop_padding": min(data.image_shape[:2]) // 8,
         },
     )
-    for name in config["primitives"]:
-        if name not in operations.operation_names():
-            known = ", ".join(operations.operation_names()[1:])
-            raise commands.UsageError(f"--primitives={name}: no such operation; expected some of {known}.")
+    runs.check_primitives(config["primitives"], operations.operation_names()[1:])
     return config
 
 

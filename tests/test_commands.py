@@ -1,12 +1,15 @@
 """What all commands have in common, as a user meets it."""
 
+import contextlib
 import itertools
+import os
 import re
 import subprocess
 import sys
 import types
 
 import pytest
+import tqdm
 
 from darts_tf import commands
 
@@ -52,9 +55,54 @@ def test_help_into_a_pipe_that_is_closed():
     assert done.stdout.startswith("Searches a neural network cell") and not done.stderr
 
 
-def test_wrong_values():
-    done = run("darts_tf.plot", "NASNet", "--verbose=3")
-    assert done.returncode == 2 and done.stderr.startswith("error: flag --verbose=3: 3 is not an integer in the range")
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (["plot", "NASNet", "--verbose=3"], "flag --verbose=3: 3 is not an integer in the range"),
+        (["tune", "--temperature=nan"], "flag --temperature=nan: expected a finite number."),
+        (["search", "--weight_decay=inf"], "flag --weight_decay=inf: expected a finite number."),
+        (["train", f"--seed={2**32}"], f"flag --seed={2**32}: {2**32} is not an integer in the range [0, {2**32 - 1}]"),
+        (["plot", "NASNet", "--flagfile=no/such/file"], "no/such/file"),
+        (["plot", "a\n\x1b[2J" + 9999 * "b", "--output=a.svg"], "a \\x1b[2Jbbb"),
+    ],
+)
+def test_wrong_values(line, message):
+    done = run(f"darts_tf.{line[0]}", *line[1:])
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and len(done.stderr) < 2000
+
+
+@pytest.mark.parametrize(
+    "redirection, status, stdout",
+    [
+        ("2>&-", 2, ""),
+        ("<&- 2>&-", 2, ""),
+        ("2>/dev/full", 2, ""),
+        ("2> >(true)", 2, ""),
+        ("NASNet >&- 2>&-", 0, ""),
+        ("NASNet >/dev/full", 1, ""),
+        ("NASNet | true", 0, ""),
+        ("NASNet 2>/dev/full", 0, "Saved "),
+    ],
+)
+def test_standard_streams_that_are_gone(redirection, status, stdout, tmp_path):
+    line = f"set -o pipefail; {sys.executable} -m darts_tf.plot --output={tmp_path}/a.svg {redirection}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == status and done.stdout.startswith(stdout) and bool(done.stdout) == bool(stdout)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert (tmp_path / "a.svg").exists() == ("NASNet" in redirection)
+
+
+def test_a_bar_goes_on_when_its_terminal_is_gone():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        lasting = commands.Lasting(stream)
+        for _ in tqdm.tqdm(range(3), file=lasting, mininterval=0):
+            print("x" * 10_000, file=lasting, flush=True)
+        assert lasting.isatty() is False
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 def test_progress_is_told_after_two_seconds(monkeypatch, capsys):

@@ -1,3 +1,6 @@
+import json
+import math
+
 import pytest
 
 from darts_tf import genotypes
@@ -61,3 +64,51 @@ def test_genotypes_of_no_cell_are_refused(change, message, tmp_path):
     (tmp_path / "wrong.json").write_text(wrong.to_json())
     with pytest.raises(ValueError, match=message):
         genotypes.read(str(tmp_path / "wrong.json"))
+
+
+PAIRS = [["skip_connect", 0], ["skip_connect", 1]]
+FIELDS = {"normal": PAIRS, "normal_concat": [2], "reduce": PAIRS, "reduce_concat": [2]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"normal": [["skip_connect", node], PAIRS[1]]} for node in (math.inf, 0.0, True, "0", None, [0])],
+        *[{"normal": [[name, 0], PAIRS[1]]} for name in (5, None, "", "\ud800", "a\0", "a\nb", "x" * 101)],
+        *[{"normal_concat": nodes} for nodes in ([math.inf], [2.0], [True], "2", 2, None, {"2": 2}, [2] * 1001)],
+        *[{"reduce": pairs} for pairs in (None, 5, "ab", [5], [["skip_connect"]], [["skip_connect", 0, 1]])],
+    ],
+)
+def test_fields_of_other_kinds_are_refused(change, tmp_path):
+    text = json.dumps({**FIELDS, **change})
+    with pytest.raises(ValueError, match="Not a genotype"):
+        genotypes.from_json(text)
+    with pytest.raises(ValueError, match="Not a genotype"):
+        genotypes.from_text(f"Genotype({', '.join(f'{key}={value!r}' for key, value in {**FIELDS, **change}.items())})")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["[" * 100_000, '{"a":' * 100_000, "Genotype(" + "-" * 100_000 + "1)", " " * 2_000_000, "\0"],
+        *[
+            str(GENOTYPE).replace("range(2, 4)", nodes)
+            for nodes in ("range(2, 99999999999)", f"range(2, {10**30})", "range(2, 4, 0)", "range('a')", "range()")
+        ],
+        str(GENOTYPE).replace("0)", "1e999)"),
+    ],
+    ids=range(11),
+)
+def test_texts_that_would_take_everything_are_refused(text, tmp_path):
+    for read in (genotypes.from_text, genotypes.from_json):
+        with pytest.raises(ValueError, match=r"Not a genotype|column"):
+            read(text)
+    (tmp_path / "g.json").write_text(text)
+    with pytest.raises(ValueError, match="Not a genotype: expected NASNet"):
+        genotypes.read(str(tmp_path / "g.json"))
+
+
+def test_names_that_no_file_can_have():
+    for name in ("x" * 300, "x" * 300 + "/a.json"[:1], "a\0b"):
+        with pytest.raises(ValueError, match="Not a genotype"):
+            genotypes.read(name)

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -24,6 +25,17 @@ def test_every_operation_and_node_is_drawn(nodes):
     assert all(texts.count(str(node)) == 2 for node in range(nodes))
     titles = [element.text for element in picture.iter(f"{SVG}title")]
     assert titles.count("op0 from c(k-2) to 0") == 2 and len(titles) == 4 * nodes
+
+
+def test_a_png_that_is_too_large(monkeypatch):
+    genotype = Genotype(cell(9), [2], cell(9), [2])
+    _, width, height = drawing.pictures(genotype)
+    monkeypatch.setattr(drawing, "LARGEST", int(1.5 * width * height))
+    picture = tf.io.decode_png(drawing.png(genotype))
+    assert picture.shape[0] == math.ceil(height) and picture.shape[1] == math.ceil(width)
+    monkeypatch.setattr(drawing, "LARGEST", int(0.9 * width * height))
+    with pytest.raises(ValueError, match=r"a PNG of .* pixels is too large: expected an SVG, or fewer nodes"):
+        drawing.png(genotype)
 
 
 @pytest.mark.parametrize("genotype", [*PUBLISHED.values(), Genotype(cell(7), [8], cell(7), [8])])

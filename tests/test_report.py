@@ -10,6 +10,7 @@ import pytest
 from darts_tf import PRIMITIVES, genotypes, report
 
 EPOCHS = 4
+GENOTYPE = genotypes.PUBLISHED["NASNet"]
 CONFIG = {
     "epochs": EPOCHS,
     "dataset": "<script>alert(1)</script>",
@@ -42,7 +43,7 @@ def search_run(folder, nodes):
     np.savez(folder / "alphas.npz", normal=normal, reduce=reduce, primitives=np.array(PRIMITIVES))
     row = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5, "learning_rate": 0.025, "seconds": 1}
     sizes = {"parameters": 123456, "multiply_adds": ""}
-    write_history(folder, [{"epoch": epoch + 1, **row, **sizes, "genotype": "-"} for epoch in range(EPOCHS)])
+    write_history(folder, [{"epoch": epoch + 1, **row, **sizes, "genotype": str(GENOTYPE)} for epoch in range(EPOCHS)])
     report.write_report(folder)
     return normal, reduce
 
@@ -50,7 +51,7 @@ def search_run(folder, nodes):
 def train_run(folder, classes=3):
     folder.mkdir()
     names = [f"class <b>{label}</b>" for label in range(classes)]
-    write_config(folder, "train", names, genotype=str(genotypes.PUBLISHED["NASNet"]))
+    write_config(folder, "train", names, genotype=str(GENOTYPE))
     write_history(folder, [{"epoch": 1, "loss": 2.0, "accuracy": 0.2, "seconds": 100}])
     test = {"top1": 0.5, "top5": 1.0, "test_images": 4, "parameters": 10, "multiply_adds": None, "per_class": {}}
     (folder / "metrics.json").write_text(json.dumps(test))

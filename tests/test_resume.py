@@ -222,6 +222,7 @@ def test_a_file_that_vanishes_is_named(tmp_path):
 
 
 CONFIG = {"command": "search", "epochs": 4, "dataset": "digits", "batch_size": 32, "strategy": "none"}
+CONFIG |= {"versions": {}, "data": {"image_shape": [8, 8, 1], "class_names": ["a", "b"]}}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ CONFIG = {"command": "search", "epochs": 4, "dataset": "digits", "batch_size": 3
         (CONFIG, ["--dataset=photos/"], "--dataset=photos/: the run in OUTPUT has digits; expected that"),
         ({**CONFIG, "command": "train"}, [], "--output=OUTPUT: it holds a run of train, not of search"),
         (None, ["--resume"], "--output=OUTPUT: it holds no run to --resume"),
-        ("{", [], "--output=OUTPUT: its config.json cannot be read"),
+        ("{", [], "--output=OUTPUT: its config.json is damaged"),
     ],
 )
 def test_what_does_not_go_together_is_refused(config, flags, message, tmp_path):

@@ -113,7 +113,7 @@ def test_a_name_of_tensorflow_datasets(tmp_path, folder):
     assert sorted(shown(0)) == sorted(shown(1)) and shown(0) == shown(0) != shown(1)
     assert sum(len(y) for _, y in stream.test_batches()) == 4
     check_shares_and_starts(stream)
-    with pytest.raises(datasets.DataError, match=r"its images differ in size: .* or --recipe=imagenet"):
+    with pytest.raises(datasets.DataError, match=r"its images differ in size: .* or darts_tf\.train --recipe=imagenet"):
         datasets.load("photos", data_dir=str(tmp_path))
 
 

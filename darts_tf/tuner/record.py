@@ -97,7 +97,7 @@ class Record:
             for name in ("search_val_accuracy", "parameters", "multiply_adds")
         }
         file = self.output / "trials" / f"trial_{trial.trial_id}" / "search" / "genotype.json"
-        genotype = genotypes.from_json(file.read_text()) if file.exists() else ""
+        genotype = genotypes.from_json(file.read_text(encoding="utf-8")) if file.exists() else ""
         return {**row, **values, **found, "genotype": str(genotype)}
 
     def best(self):

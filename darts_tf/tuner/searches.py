@@ -111,12 +111,12 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             elif status:
                 raise subprocess.SubprocessError(f"darts_tf.{command}: {said or f'exit code {status}'}")
             else:
-                return json.loads((folder / f"{command}.json").read_text())
+                return json.loads((folder / f"{command}.json").read_text(encoding="utf-8"))
 
     def _process(self, line, result, log):
         """Exit code and the last line of stderr. Both streams go to files: a pipe would break with this process."""
         said, options = "", {"preexec_fn": _end_with_parent} if sys.platform == "linux" else {}
-        with result.open("w") as out, log.open("a") as err, log.open() as lines:
+        with result.open("wb") as out, log.open("ab") as err, log.open(errors="replace") as lines:
             lines.seek(0, 2)
             process = subprocess.Popen(line, stdout=out, stderr=err, **options)
             try:
