@@ -57,13 +57,9 @@ def run(main, arguments=()):
             _print(usage())
             sys.exit(0)
         try:
-            rest = FLAGS(argv)
-        except (flags.Error, ValueError, OSError) as error:  # for --noflag=value, too, and --flagfile
+            return read(argv)
+        except UsageError as error:
             _exit(error)
-        for name, value in FLAGS.flag_values_dict().items():
-            if isinstance(value, float) and not math.isfinite(value):  # no number is below a bound or above
-                _exit(f"flag --{name}={value}: expected a finite number.")
-        return rest
 
     def guarded(argv):
         try:
@@ -89,6 +85,18 @@ def run(main, arguments=()):
 
     _open_streams()
     app.run(guarded, flags_parser=parse)
+
+
+def read(argv):
+    """Reads a command line's flags; returns the other arguments. Raises UsageError."""
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, ValueError, OSError) as error:  # for --noflag=value, too, and --flagfile
+        raise UsageError(str(error)) from None
+    for name, value in FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):  # no number is below a bound or above
+            raise UsageError(f"flag --{name}={value}: expected a finite number.")
+    return rest
 
 
 def _exit(error):

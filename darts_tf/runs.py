@@ -85,6 +85,14 @@ with commands.topic("Devices"):
         "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several; "
         "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
     )
+    flags.DEFINE_float(
+        "worker_timeout",
+        600.0,
+        "On several machines: seconds of silence after which another one counts as lost; who can do nothing without it "
+        "ends.",
+        lower_bound=0.1,
+        upper_bound=86400,
+    )
     flags.DEFINE_boolean("sync_batch_norm", False, "Batch norms take the statistics of all replicas. Slow to start.")
     flags.DEFINE_integer(
         "cpu_devices", 1, "Devices to make of the CPU, to try --strategy=mirrored.", lower_bound=1, upper_bound=1024
@@ -405,8 +413,19 @@ def start_tensorflow():
     runtime.configure(cpu_devices=FLAGS.cpu_devices, precision=FLAGS.precision, start=FLAGS.strategy != "multi_worker")
     from darts_tf import replicas
 
-    with runtime.quiet():
-        return replicas.strategy(FLAGS.strategy)
+    if FLAGS.strategy != "multi_worker":
+        with runtime.quiet():
+            return replicas.strategy(FLAGS.strategy)
+    import tensorflow as tf
+
+    worker, addresses = workers.from_environment()
+    del addresses[worker.index]
+    try:
+        with workers.ended_by_wait(addresses, FLAGS.worker_timeout), runtime.quiet(show_errors=False):
+            return replicas.strategy(FLAGS.strategy)
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise SystemExit(f"error: --strategy=multi_worker: TensorFlow cannot begin: {reason}") from None
 
 
 def check_batch_size(batch_size, strategy):

@@ -26,12 +26,11 @@ import shutil
 import signal
 import sys
 import threading
-import time
 
 from absl import flags
 
-from darts_tf import commands, recipes, runs
-from darts_tf.workers import ALONE, Worker
+from darts_tf import commands, processes, recipes, rundirectory, runs
+from darts_tf.workers import ALONE, LostError, Wait, Worker, check_name, check_port, port_of
 
 FLAGS = flags.FLAGS
 ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
@@ -60,69 +59,113 @@ with commands.topic("Training of a trial"):
     flags.DEFINE_integer("layers", SMALL["layers"], "Cells.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 0.025, "Per step, at the start of a cosine to 0.", lower_bound=0)
     flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
-    flags.DEFINE_float("drop_path_prob", 0.0, "Drop path: the rate grows from 0 to this.", lower_bound=0)
-
-with commands.topic("Devices"):
     flags.DEFINE_float(
-        "worker_timeout",
-        60.0,
-        "On several machines: seconds after which the trial of a silent worker is given to another.",
-        lower_bound=0.1,
+        "drop_path_prob", 0.0, "Drop path: the rate grows from 0 to this.", lower_bound=0, upper_bound=0.9
     )
 
 for _name in (
     *("dataset", "data_dir", "stream", "image_size", "crop_padding", "flip", "operations"),
-    *("output", "overwrite", "resume", "seed", "strategy", "cpu_devices", "precision"),
+    *("output", "overwrite", "resume", "seed", "strategy", "cpu_devices", "precision", "worker_timeout"),
 ):
     flags.declare_key_flag(_name)
 
 
 def main(_):
-    role = check_flags()
+    role = place_among_machines()
     output = runs.directory("tune", ["operations", "search_run"], ALONE if role != "worker" else Worker(1, 2))
+    check_flags()
+    if role != "worker":
+        check_trials(output)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     strategy = runs.start_tensorflow()
     runs.import_operations(FLAGS.init_channels)
     data = runs.load_data()
     config = configuration(data)
+    batches = None if config["repeat_search"] else make_batches(data, config, strategy)
     if role == "worker":
         wait_for_chief(output, config)
     else:
         runs.start(output, "tune", config, data, strategy)  # which locks it
-        if FLAGS.overwrite and (output / "trials" / "oracle.json").exists():
+        if FLAGS.overwrite and (output / "trials").exists():
             shutil.rmtree(output / "trials")
     commands.say(f"Trials on {runs.describe(data)}; results go to {output}/")
-    if role == "worker":
-        chief = ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
-        commands.say(f"Asking the chief at {chief} for trials.")
     with contextlib.redirect_stdout(sys.stderr if FLAGS.verbose else io.StringIO()):  # what keras-tuner prints
-        from darts_tf.tuner import workers
-        from darts_tf.tuner.record import Record
-
-        tuner = (repeated_searches if FLAGS.repeat_search else tuner_of_genotypes)(output, data, strategy, config)
-        record, problems = Record(output, data, config), []
-        if role != "worker":
-            record.follow(tuner.oracle)
-        if role == "chief":
-            problems = workers.watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
-        if role == "chief":
-            serve(lambda: search(tuner, data, config, output), problems)
-        else:
-            search(tuner, data, config, output)
+        try:
+            record = run_trials(role, output, data, strategy, config, batches)
+        except LostError as error:
+            raise SystemExit(f"error: {error} To go on: the same command.") from None
     if role == "worker":
         return
-    record.write(tuner.oracle)
     best = record.best()
     if not best:
-        raise SystemExit("error: no trial ended well; see what they said above.")
+        raise SystemExit(f"error: no trial ended well, {len(record.rows)} failed; see what they said above.")
+    limit = config["repeat_search"] or (config["oracle"] != "hyperband" and config["max_trials"])
+    if limit and len(record.rows) < limit:
+        why = f"{config['oracle']} finds no genotype that was not tried yet"
+        commands.warn(f"{len(record.rows)} trials instead of {limit}: {why}.")
     saved = f"Saved in {output}/: genotype.json, trials.csv, report.html"
     commands.result(
         f"\n{record.table()}\n\n{best['genotype']}\n\n{saved}", output=output, trials=len(record.rows), **best
     )
 
 
-def serve(serving, problems):
-    """Runs the chief's server to its end, or until there is a problem in its oracle."""
+def run_trials(role, output, data, strategy, config, batches):
+    """Runs the trials that are left, or a chief's server that gives them out.
+
+    Returns:
+        `tuner.record.Record` of them; it knows nothing in a worker.
+
+    Raises:
+        LostError: the other processes are gone.
+    """
+    from darts_tf.tuner import workers
+    from darts_tf.tuner.record import Record
+
+    try:
+        record = Record(output, data, config)
+        tuner = (repeated_searches if FLAGS.repeat_search else tuner_of_genotypes)(
+            output, strategy, config, record, data
+        )
+        if role != "worker":
+            record.write(tuner.oracle)
+    except rundirectory.DamageError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
+    tuner.timeout, tuner.tell = FLAGS.worker_timeout, commands.say
+    if role == "worker":
+        commands.say(f"Asking the chief at {chief_address()} for trials.")
+        limit = config["repeat_search"] or (config["oracle"] != "hyperband" and config["max_trials"])
+        workers.be_patient(tuner.oracle, FLAGS.worker_timeout, commands.say, lambda: limit and ended(output) >= limit)
+        try:
+            search(tuner, config, output, batches)
+        except workers.OverError:
+            commands.say(f"The chief is gone, since all {limit} trials in {output}/ have ended.")
+        return record
+    record.follow(tuner.oracle)
+    if role == "chief":
+        watch = workers.Watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
+        if not watch.is_done():
+            serve(lambda: search(tuner, config, output, batches), watch)
+    else:
+        search(tuner, config, output, batches)
+    record.write(tuner.oracle)
+    return record
+
+
+def ended(output):
+    """The number of trials that have ended."""
+    try:
+        return len(rundirectory.trials(output) or [])
+    except rundirectory.DamageError:
+        return 0
+
+
+def chief_address():
+    return ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
+
+
+def serve(serving, watch):
+    """Runs the chief's server until all is done, nobody asks any more, or there is a problem in its oracle."""
+    problems = watch.problems
 
     def run():
         try:
@@ -132,51 +175,120 @@ def serve(serving, problems):
 
     server = threading.Thread(target=run, daemon=True)
     server.start()
+    expected = "expected workers of this command, with the same KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT."
+    wait = Wait(f"workers that ask {chief_address()} for trials", FLAGS.worker_timeout, commands.say, expected)
     while server.is_alive() and not problems:
         server.join(0.5)
-    if problems and isinstance(problems[0], commands.UsageError):
+        if watch.is_over():
+            server.join(1.0)  # the last answer is on its way
+            break
+        wait.again(watch.heard)
+        try:
+            wait.check()
+        except LostError:
+            if not watch.is_done():
+                raise
+            break
+    if problems and isinstance(problems[0], commands.UsageError | OSError):
         raise problems[0]
     if problems:
         raise SystemExit(f"error: {type(problems[0]).__name__}: {problems[0]}")
 
 
 def wait_for_chief(output, config):
-    """Returns when the run directory is there; raises UsageError if it is of another configuration."""
-    while not (output / "config.json").exists():
-        commands.say(f"Waiting for the chief to start in {output}/ ...")
-        time.sleep(5)
+    """Returns when the run directory is there.
+
+    Raises:
+        commands.UsageError: it is of another configuration.
+        SystemExit: it did not appear in time.
+    """
+    expected = "expected the chief to be started, with an --output that all machines share."
+    wait = Wait(f"the chief to start in {output}/", FLAGS.worker_timeout, commands.say, expected)
+    try:
+        while not (output / "config.json").exists():
+            wait.sleep()
+    except LostError as error:
+        raise SystemExit(f"error: {error}") from None
     ours, chiefs = json.loads(json.dumps(config)), runs.saved_configuration(output)
     runs.compare(f"the run of the chief, {output},", ours, chiefs)
 
 
-def check_flags():
-    """Raises UsageError for what can be seen without TensorFlow; returns "alone", "chief" or "worker"."""
-    if not 0 < FLAGS.train_portion < 1:
-        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number between 0 and 1.")
-    if FLAGS.strategy == "multi_worker":
-        raise commands.UsageError(
-            "--strategy=multi_worker: expected another; on several machines each runs trials of its own, see --help."
-        )
-    if FLAGS.oracle == "darts" and not FLAGS.repeat_search and not FLAGS.search_run:
-        raise commands.UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
-    if "none" in (FLAGS.primitives or []):
-        raise commands.UsageError("--primitives=none: expected operations that do something.")
-    flags_in("search_flags")
-    flags_in("train_flags")
-    check_purpose()
+def place_among_machines():
+    """Raises UsageError for what is wrong with keras-tuner's variables; returns "alone", "chief" or "worker"."""
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
     missing = [name for name in names if name not in os.environ]
     if len(missing) == len(names):
         return "alone"
     if missing:
         raise commands.UsageError(f"{missing[0]} is not set: expected all of {', '.join(names)}, or none.")
+    identity, host, port = (os.environ[name] for name in names)
+    if not identity.strip() or not identity.isprintable():
+        raise commands.UsageError(f"{names[0]}={identity}: expected chief, or another name for each worker.")
+    role = "chief" if "chief" in identity else "worker"
+    try:
+        number = port_of(port)
+    except ValueError as error:
+        raise commands.UsageError(f"{names[2]}={port}: {error}; expected one that is free on the chief.") from None
+    try:
+        if not host.strip():
+            raise ValueError("it is empty")
+        check_name(host)
+        if role == "chief":
+            check_port(host, number)
+    except ValueError as error:
+        expected = "expected an address of this machine and a free port" if role == "chief" else "expected the chief's"
+        raise commands.UsageError(f"{names[1]}={host}: {error}; {expected}.") from None
     if not FLAGS.output:
         raise commands.UsageError("no --output: expected one that all machines share.")
-    if "chief" in os.environ[names[0]]:
-        return "chief"
-    if FLAGS.overwrite:
+    if role == "worker" and FLAGS.overwrite:
         raise commands.UsageError("--overwrite: expected of the chief alone, who writes to --output.")
-    return "worker"
+    return role
+
+
+def check_trials(output):
+    """Raises UsageError if what is in the run directory could not go on with these flags."""
+    if not (output / "config.json").exists():
+        return
+    trials = list(output.glob("trials/trial_*"))
+    if FLAGS.overwrite:
+        if trials and runs.saved_configuration(output)["command"] != "tune":
+            wrong = "its trials are not of the run that is there"
+            raise commands.UsageError(f"--output={output}: {wrong}; expected another folder.")
+        return
+    if not (output / "trials" / "oracle.json").exists() and (trials or ended(output)):
+        wrong = "its trials/oracle.json is gone, so it cannot go on"
+        raise commands.UsageError(f"--output={output}: {wrong}; expected a whole run, or a new name.")
+    done = max(len(trials), ended(output))
+    if done > FLAGS.max_trials and FLAGS.oracle != "hyperband" and not FLAGS.repeat_search:
+        wrong = f"the run in {output} has {done} trials already"
+        raise commands.UsageError(f"--max_trials={FLAGS.max_trials}: {wrong}; expected at least as many.")
+
+
+def check_flags():
+    """Raises UsageError for what can be seen without TensorFlow."""
+    if not 0 < FLAGS.train_portion < 1:
+        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number between 0 and 1.")
+    if FLAGS.strategy == "multi_worker":
+        raise commands.UsageError(
+            "--strategy=multi_worker: expected another; on several machines each runs trials of its own, see --help."
+        )
+    if FLAGS.init_channels % 2:
+        raise commands.UsageError(f"--init_channels={FLAGS.init_channels}: expected an even number.")
+    if FLAGS.oracle == "darts" and not FLAGS.repeat_search and not FLAGS.search_run:
+        raise commands.UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
+    if FLAGS.primitives == []:
+        raise commands.UsageError("--primitives=: expected at least one operation.")
+    if "none" in (FLAGS.primitives or []):
+        raise commands.UsageError("--primitives=none: expected operations that do something.")
+    check_purpose()
+    if FLAGS.repeat_search:
+        for command, more in (("search", ("seed",)), ("train", ())):
+            name = f"{command}_flags"
+            values = {**shared_flags(), **flags_in(name)}
+            try:
+                processes.check(command, values, more)
+            except ValueError as error:
+                raise commands.UsageError(f"--{name}={FLAGS[name].value}: {error}") from None
 
 
 def check_purpose():
@@ -203,6 +315,13 @@ def check_purpose():
                 raise commands.UsageError(
                     f"--{name}={FLAGS[name].value}: with --repeat_search, expected in --search_flags or --train_flags."
                 )
+        return
+    for name in ("search_flags", "train_flags"):
+        if FLAGS[name].value:
+            raise commands.UsageError(f"--{name}={FLAGS[name].value}: expected together with --repeat_search.")
+    for name in ("search_run", "temperature"):
+        if FLAGS.oracle != "darts" and not FLAGS[name].using_default_value:
+            raise commands.UsageError(f"--{name}={FLAGS[name].value}: expected together with --oracle=darts.")
 
 
 def configuration(data):
@@ -240,7 +359,25 @@ def objective():
     return keras_tuner.Objective("val_accuracy", "max")
 
 
-def tuner_of_genotypes(output, data, strategy, config):
+def make_batches(data, config, strategy):
+    """Training batches, steps per epoch, and validation batches."""
+    from darts_tf import datasets
+
+    portion, images = config["train_portion"], len(data.y_train)
+    chosen = round(portion * images)
+    if not 0 < chosen < images:
+        wrong = f"of {images} images that leaves {chosen} to train on and {images - chosen} to validate"
+        raise commands.UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
+    runs.check_batch_size(config["batch_size"], strategy)
+    augmentation = datasets.Augmentation(config["crop_padding"], config["flip"])
+    try:
+        batches, steps, valid = data.batches(config["batch_size"], augmentation, config["seed"], portion)
+    except datasets.DataError as error:
+        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
+    return batches, steps, valid
+
+
+def tuner_of_genotypes(output, strategy, config, record, data):
     """The tuner of --oracle: every trial trains the network of a genotype."""
     import keras_tuner
 
@@ -249,10 +386,11 @@ def tuner_of_genotypes(output, data, strategy, config):
     from darts_tf.tuner.oracle import durable
 
     class Tuner(workers.Reporting, keras_tuner.Tuner):
-        timeout = FLAGS.worker_timeout
+        pass
 
     class Hyperband(workers.Reporting, keras_tuner.Hyperband):
-        timeout = FLAGS.worker_timeout
+        def __init__(self, *args, **kwargs):
+            keras_tuner.Tuner.__init__(self, *args, **kwargs)  # with an oracle that is there already
 
     model = tuner.GenotypeHyperModel(
         data.image_shape,
@@ -268,9 +406,8 @@ def tuner_of_genotypes(output, data, strategy, config):
     if strategy.num_replicas_in_sync > 1:
         places["distribution_strategy"] = strategy
     if config["oracle"] == "hyperband":
-        made = Hyperband(model, max_epochs=config["epochs"], **shared, **places)
-        durable(made.oracle)
-        return made
+        oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=config["epochs"], **shared)
+        return Hyperband(durable(oracle, record.restored, commands.warn), model, **places)
     limit = config["max_trials"]
     kind, more = {
         "random": (keras_tuner.oracles.RandomSearchOracle, {}),
@@ -281,28 +418,34 @@ def tuner_of_genotypes(output, data, strategy, config):
         "pso": (tuner.ParticleSwarmOracle, {"particles": max(1, min(10, limit // 3))}),
         "darts": (tuner.DARTSOracle, {"run": config["search_run"], "temperature": config["temperature"]}),
     }[config["oracle"]]
-    return Tuner(durable(kind(max_trials=limit, **shared, **more)), model, **places)
+    oracle = kind(max_trials=limit, **shared, **more)
+    return Tuner(durable(oracle, record.restored, commands.warn), model, **places)
 
 
-def repeated_searches(output, data, strategy, config):
+def shared_flags():
+    """{flag: value} that searches and trainings are given."""
+    values = {name: FLAGS[name].value for name in ("dataset", "data_dir", "image_size", "operations")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def repeated_searches(output, strategy, config, record, data):
     """The tuner of --repeat_search: every trial is a DARTS search."""
     import keras_tuner
 
     from darts_tf import tuner
+    from darts_tf.tuner.oracle import durable
 
     hyperparameters = keras_tuner.HyperParameters()
     hyperparameters.Choice("seed", list(range(config["repeat_search"])))
     oracle = tuner.GridOracle(objective(), config["repeat_search"], seed=1, hyperparameters=hyperparameters)
-    shared = {name: config[name] for name in ("dataset", "data_dir", "stream", "image_size", "operations")}
-    shared = {name: value for name, value in shared.items() if value is not None}
-    given = [{**shared, **flags_in(name)} for name in ("search_flags", "train_flags")]
-    places = {"directory": output, "project_name": "trials", "tell": commands.say}
+    durable(oracle, record.restored, commands.warn)
+    given = [{**shared_flags(), **flags_in(name)} for name in ("search_flags", "train_flags")]
     try:
-        made = tuner.DARTSTuner(oracle, *given, **places)
+        return tuner.DARTSTuner(oracle, *given, tell=commands.say, directory=output, project_name="trials")
+    except rundirectory.DamageError:
+        raise
     except ValueError as error:
         raise commands.UsageError(str(error)) from None
-    made.timeout = FLAGS.worker_timeout
-    return made
 
 
 def flags_in(name):
@@ -322,23 +465,18 @@ def flags_in(name):
     return found
 
 
-def search(tuner, data, config, output):
+def search(tuner, config, output, batches):
     """Runs the trials that are left."""
     import keras_tuner
 
-    from darts_tf import datasets
-
     try:
+        tuner.oracle.verbose = 0
         if config["repeat_search"]:
             tuner.search(verbose=0)
             return
-        augmentation = datasets.Augmentation(config["crop_padding"], config["flip"])
-        batches, steps, valid = data.batches(
-            config["batch_size"], augmentation, config["seed"], config["train_portion"]
-        )
-        tuner.oracle.verbose = 0
+        train, steps, valid = batches
         tuner.search(
-            batches(),
+            train(),
             steps_per_epoch=steps,
             epochs=config["epochs"],
             planned_epochs=config["epochs"],
@@ -349,8 +487,6 @@ def search(tuner, data, config, output):
     except (KeyboardInterrupt, SystemExit):
         commands.say(f"\nStopped. To go on: the same command with --output={output} --resume")
         raise
-    except datasets.DataError as error:
-        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
     except keras_tuner.errors.FatalValueError as error:
         raise commands.UsageError(str(error)) from None
     except RuntimeError as error:  # of gRPC

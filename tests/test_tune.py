@@ -100,7 +100,7 @@ def test_wrong_flags(arguments, environment, message, tmp_path):
 def test_wrong_input(tmp_path):
     status, _, errors = end(begin("--repeat_search=2", "--train_flags=--epoch=3", f"--output={tmp_path}/run"))
     last = errors.splitlines()[-1]
-    assert status == 2 and last.startswith("error: darts_tf.train: Unknown command line flag 'epoch'"), errors
+    assert status == 2 and last.startswith("error: --train_flags=--epoch=3: Unknown command line flag 'epoch'"), errors
     status, _, errors = end(begin("--oracle=darts", f"--search_run={tmp_path}/no", f"--output={tmp_path}/other"))
     assert status == 2 and f"run={tmp_path}/no: expected the run directory of a search" in errors
     assert not (tmp_path / "other").exists()
@@ -187,7 +187,7 @@ def watched(tmp_path, timeout, again=False):
     if again:
         oracle.reload()
     said = []
-    return oracle, workers.watch(oracle, timeout, said.append), said
+    return oracle, workers.Watch(oracle, timeout, said.append).problems, said
 
 
 def finish(oracle, trial, score):
@@ -269,7 +269,7 @@ def test_all_oracles_give_trials_to_workers(name, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    workers.watch(oracle, timeout=4.0 if name == "reinforce" else 1.0)  # whose first answers take a second
+    workers.Watch(oracle, timeout=4.0 if name == "reinforce" else 1.0)  # whose first answers take a second
     chief = threading.Thread(target=oracle_chief.start_server, args=[oracle], daemon=True)
     chief.start()
     ran = []

@@ -87,4 +87,5 @@ class RegularizedEvolutionOracle(ChoiceOracle):
 
     def set_state(self, state):
         super().set_state(state)
-        self.population = state["population"]
+        trials = [(trial_id, self.trials.get(trial_id)) for trial_id in state["population"]]
+        self.population = [trial_id for trial_id, trial in trials if trial and trial.score is not None]

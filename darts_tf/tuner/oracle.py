@@ -1,12 +1,16 @@
 """What the oracles share: they see every hyperparameter as a choice among finitely many values."""
 
 import json
+import math
 import os
+import pathlib
 
 import keras_tuner
 import numpy as np
+from keras_tuner.engine.trial import Trial
 
 from darts_tf.files import write
+from darts_tf.rundirectory import DamageError
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
 
@@ -31,8 +35,10 @@ class ChoiceOracle(keras_tuner.Oracle):
     def score_trial(self, trial):
         """Scores a trial that has ended, and learns from it before keras-tuner saves the oracle."""
         super().score_trial(trial)
-        if not np.isnan(trial.score):
+        if np.isfinite(trial.score):
             self.learn(trial)
+        else:
+            trial.score = math.nan  # which keras-tuner takes for a failure
 
     def draw(self, trial_id, random, attempt):
         """Values of all active hyperparameters, a dict.
@@ -66,11 +72,19 @@ class ChoiceOracle(keras_tuner.Oracle):
         return hps.values
 
 
-def durable(oracle):
-    """Makes any oracle's files appear whole; keras-tuner writes them in place.
+def durable(oracle, restored=lambda trial_id: None, tell=lambda line: None):
+    """Makes any oracle's files appear whole, where keras-tuner writes them in place, and looks at them when it reads.
+
+    A trial whose file is damaged or gone counts as failed, unless `restored` knows it. One whose score is infinite has
+    failed, as keras-tuner has it for NaN.
+
+    Args:
+        oracle: any `keras_tuner.Oracle`.
+        restored: function of a trial's id -> a `keras_tuner.engine.trial.Trial` that has ended, or None.
+        tell: called with a line about each trial whose file cannot be read.
 
     Returns:
-        The oracle.
+        The oracle. Its `reload` raises `darts_tf.rundirectory.DamageError` if its own file cannot be read.
     """
 
     def save():
@@ -79,8 +93,66 @@ def durable(oracle):
     def save_trial(trial):
         write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), json.dumps(trial.get_state()))
 
-    oracle.save, oracle._save_trial = save, save_trial
+    def reload():
+        path = pathlib.Path(oracle._get_oracle_fname())
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            started, ended = (_unique_texts(state[order]) for order in ("start_order", "end_order"))
+            lost = {}
+            for trial_id in started:
+                trial = _read_trial(path.parent, trial_id)
+                if trial is None:
+                    lost[trial_id] = restored(trial_id)
+                    there = "what trials.csv says of it is kept" if lost[trial_id] else "it counts as failed"
+                    tell(f"{path.parent}/trial_{trial_id}/trial.json cannot be read; {there}.")
+                    trial = lost[trial_id] or Trial(
+                        keras_tuner.HyperParameters(), trial_id, "FAILED", "Its file is lost."
+                    )
+                oracle.trials[trial_id] = trial
+            state["end_order"] = [*ended, *(trial_id for trial_id in lost if trial_id not in ended)]
+            ongoing = {name: trial_id for name, trial_id in state["ongoing_trials"].items() if trial_id not in lost}
+            state["ongoing_trials"] = {}
+            retry = [trial_id for trial_id in state["retry_queue"] if trial_id not in lost]
+            state["retry_queue"] = _unique_texts([*retry, *ongoing.values()])
+            if not {*state["retry_queue"], *state["end_order"]} <= set(started):
+                raise ValueError("it has trials that were never begun")
+            oracle.set_state(state)
+        except OSError as error:
+            raise DamageError(f"its {name} cannot be read: {error.strerror}") from None
+        except Exception as error:  # of every kind: JSON, and keys and types that are others
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+            raise DamageError(
+                f"its {name} is damaged, or of another oracle ({' '.join(reason.split())[:200]})"
+            ) from None
+
+    def score_trial(trial, score=oracle.score_trial):
+        score(trial)
+        if not np.isfinite(trial.score):
+            trial.score = math.nan
+
+    oracle.save, oracle._save_trial, oracle.reload, oracle.score_trial = save, save_trial, reload, score_trial
     return oracle
+
+
+def _unique_texts(values):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("expected lists of names")
+    if len(set(values)) < len(values):
+        raise ValueError("a trial is there twice")
+    return values
+
+
+def _read_trial(folder, trial_id):
+    """A trial of a project's folder; None if its file cannot be read."""
+    try:
+        trial = Trial.load(os.path.join(folder, f"trial_{trial_id}", "trial.json"))
+        whole = trial.trial_id == trial_id and isinstance(trial.hyperparameters.values, dict)
+        if trial.status == "COMPLETED":
+            whole = whole and math.isfinite(trial.score)
+        return trial if whole and trial.status in ("RUNNING", "COMPLETED", "INVALID", "FAILED") else None
+    except Exception:  # of every kind
+        return None
 
 
 def values_of(hp):

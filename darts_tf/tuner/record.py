@@ -7,11 +7,12 @@ import time
 
 import keras_tuner
 import numpy as np
+from keras_tuner.engine.trial import Trial
 from tqdm import tqdm
 
-from darts_tf import commands, genotypes, metrics, report
+from darts_tf import commands, genotypes, metrics, report, rundirectory
 from darts_tf.files import write
-from darts_tf.tuner.space import genotype_of
+from darts_tf.tuner.space import genotype_of, hyperparameters_of
 
 SHOWN = 10  # trials in the table
 ENDED = ("COMPLETED", "FAILED")
@@ -43,13 +44,43 @@ class Record:
         self._sizes = metrics.Sizes(config["init_channels"], config["layers"], len(data.class_names), data.image_shape)
         self._began = time.monotonic()
         self._before = None
+        self._kept = {row["trial"]: row for row in rundirectory.trials(output) or []}
+
+    def restored(self, trial_id):
+        """A trial that has ended, as trials.csv had it when this record was made; None if it had it not.
+
+        Args:
+            trial_id: text.
+
+        Returns:
+            `keras_tuner.engine.trial.Trial`.
+        """
+        row = self._kept.get(trial_id)
+        if row is None or not (row["genotype"] or self.config["repeat_search"]):
+            return None
+        if self.config["repeat_search"]:
+            hp = keras_tuner.HyperParameters()
+            hp.values["seed"] = int(row["seed"])
+        else:
+            hp = hyperparameters_of(genotypes.from_text(row["genotype"]), self.config["primitives"])
+        score = float(row["val_accuracy"] or "nan")
+        trial = Trial(hp, trial_id, "COMPLETED" if np.isfinite(score) else "FAILED")
+        if trial.status == "COMPLETED":
+            trial.score = score
+            for name in ("val_accuracy", "search_val_accuracy", "parameters", "multiply_adds"):
+                if row.get(name):
+                    trial.metrics.register(name, "max" if "accuracy" in name else "min")
+                    trial.metrics.update(name, float(row[name]))
+        return trial
 
     def follow(self, oracle):
         """Writes the files and says a line when a trial of this oracle has ended, whichever process ran it."""
+        present = rundirectory.presence(self.output)
         end = oracle.end_trial
         self._before = len(oracle.end_order)
 
         def end_trial(trial):
+            present()
             end(trial)
             _save(oracle)
             self.write(oracle)
@@ -65,7 +96,7 @@ class Record:
         parts = [f"trial {len(self.rows)}{f'/{limit}' if limit else ''}", reached]
         parts += [f"best {best['val_accuracy']:.2%}"] if best else []
         if limit and len(self.rows) < limit:
-            each = (time.monotonic() - self._began) / (len(self.rows) - self._before)
+            each = (time.monotonic() - self._began) / max(1, len(self.rows) - self._before)
             parts.append(f"{tqdm.format_interval(each * (limit - len(self.rows)))} left")
         return "  ".join(parts)
 
@@ -80,25 +111,35 @@ class Record:
         table.writerows(self.rows)
         write(self.output / "trials.csv", text.getvalue())
         if self.best():
-            write(self.output / "genotype.json", genotypes.from_text(self.best()["genotype"]).to_json() + "\n")
+            genotype = self.best()["genotype"]
+            if genotype:
+                write(self.output / "genotype.json", genotypes.from_text(genotype).to_json() + "\n")
         report.write_report(self.output)
 
     def _row(self, trial):
         values = trial.hyperparameters.values
-        row = {"trial": trial.trial_id, "val_accuracy": trial.score if trial.status == "COMPLETED" else None}
-        if "normal_order" in values:
-            genotype = genotype_of(trial.hyperparameters)
+        row = {"trial": trial.trial_id, "status": trial.status}
+        row["val_accuracy"] = trial.score if trial.status == "COMPLETED" else None
+        if not self.config["repeat_search"]:
+            genotype = genotype_of(trial.hyperparameters) if "normal_order" in values else None
             sizes = (
                 {"parameters": None, "multiply_adds": None} if row["val_accuracy"] is None else self._sizes(genotype)
             )
-            return {**row, **sizes, "genotype": str(genotype)}
+            return {**row, **sizes, "genotype": str(genotype or "")}
         found = {
             name: trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
             for name in ("search_val_accuracy", "parameters", "multiply_adds")
         }
-        file = self.output / "trials" / f"trial_{trial.trial_id}" / "search" / "genotype.json"
-        genotype = genotypes.from_json(file.read_text(encoding="utf-8")) if file.exists() else ""
-        return {**row, **values, **found, "genotype": str(genotype)}
+        genotype = self._searched(trial.trial_id) or self._kept.get(trial.trial_id, {}).get("genotype", "")
+        return {**row, "seed": values.get("seed"), **found, "genotype": str(genotype)}
+
+    def _searched(self, trial_id):
+        """The genotype that the search of a trial has found; None if there is none that can be read."""
+        file = self.output / "trials" / f"trial_{trial_id}" / "search" / "genotype.json"
+        try:
+            return genotypes.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def best(self):
         """The row of the best trial; None if none ended well."""
@@ -113,7 +154,8 @@ class Record:
         """The best trials as lines of text."""
         lines = [("rank", "trial", "validation", "parameters", "multiply-adds")]
         for rank, row in enumerate(self._ranked()[:SHOWN], 1):
-            accuracy, parameters = f"{row['val_accuracy']:.2%}", f"{row['parameters']:,.0f}"
+            accuracy = f"{row['val_accuracy']:.2%}"
+            parameters = "unknown" if row["parameters"] is None else f"{row['parameters']:,.0f}"
             multiply_adds = "unknown" if row["multiply_adds"] is None else f"{row['multiply_adds'] / 1e6:,.1f} million"
             lines.append((str(rank), row["trial"], accuracy, parameters, multiply_adds))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

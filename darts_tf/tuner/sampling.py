@@ -1,10 +1,8 @@
 """Genotypes drawn from what a DARTS search has learnt."""
 
-import pathlib
-
 import numpy as np
 
-from darts_tf import genotypes
+from darts_tf import genotypes, rundirectory
 from darts_tf.genotypes import Genotype
 from darts_tf.tuner.oracle import ChoiceOracle
 from darts_tf.tuner.space import KINDS, hyperparameters_of
@@ -22,11 +20,15 @@ def read(run):
     Raises:
         ValueError: there is no search in the directory.
     """
+    if not run:
+        raise ValueError("no run given: expected the run directory of a search, with alphas.npz.")
     try:
-        with np.load(pathlib.Path(run or "") / "alphas.npz") as arrays:
-            return {kind: arrays[kind][-1] for kind in KINDS}, arrays["primitives"].tolist()
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz ({error}).") from None
+        alphas = rundirectory.alphas(run)
+    except rundirectory.DamageError as error:
+        raise ValueError(f"{error}; expected the run directory of a search.") from None
+    if alphas is None:
+        raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz.")
+    return {kind: alphas[kind][-1] for kind in KINDS}, alphas["primitives"]
 
 
 class DARTSOracle(ChoiceOracle):
@@ -46,7 +48,7 @@ class DARTSOracle(ChoiceOracle):
 
     def __init__(self, objective=None, max_trials=10, run=None, temperature=1.0, **kwargs):
         super().__init__(objective, max_trials, **kwargs)
-        if temperature <= 0:
+        if not 0 < temperature < np.inf:
             raise ValueError(f"temperature={temperature}: expected a number above 0.")
         self.temperature = temperature
         self._alphas, self._primitives = read(run)

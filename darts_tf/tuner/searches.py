@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import math
 import pathlib
 import signal
 import subprocess
@@ -11,21 +10,13 @@ import time
 
 import keras_tuner
 
+from darts_tf import processes
 from darts_tf.tuner.oracle import durable
 from darts_tf.tuner.workers import Reporting
+from darts_tf.workers import Wait
 
 AT_WORK = "another process is at work in it"
 SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
-# Reads a command's flags, and nothing else.
-CHECK = """
-import importlib, sys
-from absl import flags
-importlib.import_module(sys.argv[1])
-try:
-    flags.FLAGS(sys.argv[1:])
-except (flags.Error, ValueError) as error:
-    sys.exit(" ".join(str(error).split()))
-"""
 
 
 class DARTSTuner(Reporting, keras_tuner.Tuner):
@@ -65,14 +56,14 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         shared = {name: self.search_flags[name] for name in SHARED if name in self.search_flags}
         self.train_flags = {"train_portion": 0.8, **shared, **(train or {})}
         self.tell = tell
-        self._failure = None
-        _check("search", self.search_flags)
-        _check("train", self.train_flags)
-        if not 0 < float(self.train_flags["train_portion"]) < 1:
-            portion = self.train_flags["train_portion"]
-            raise ValueError(f"train_portion={portion}: expected less than 1, the rest validates.")
+        names = tuple(hp.name for hp in oracle.hyperparameters.space)
+        for command, values, taken in (("search", self.search_flags, names), ("train", self.train_flags, ())):
+            try:
+                processes.check(command, values, taken)
+            except ValueError as error:
+                raise ValueError(f"darts_tf.{command}: {error}") from None
         oracle.max_consecutive_failed_trials = None
-        super().__init__(durable(oracle), **kwargs)
+        super().__init__(oracle if "reload" in vars(oracle) else durable(oracle), **kwargs)
 
     def run_trial(self, trial, *args, **kwargs):
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
@@ -81,17 +72,9 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             arch = folder / "search" / "genotype.json"
             trained = self._run("train", folder, {**self.train_flags, "arch": arch})
         except subprocess.SubprocessError as error:
-            self._failure = str(error)
-            return {self.oracle.objective.name: math.nan}
+            raise keras_tuner.errors.FailedTrialError(str(error)) from None
         results = {name: trained[name] for name in ("val_accuracy", "parameters", "multiply_adds")}
         return {**results, "search_val_accuracy": found["val_accuracy"]}
-
-    def on_trial_end(self, trial):
-        if self._failure:
-            trial.status, trial.message = "FAILED", self._failure
-            self.tell(f"trial {trial.trial_id} failed: {self._failure}")
-            self._failure = None
-        super().on_trial_end(trial)
 
     def load_model(self, trial):
         """The trained model of a trial, from pixels to logits."""
@@ -101,11 +84,21 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
 
     def _run(self, command, folder, values):
         """Runs a command to its end; returns what it says with --json."""
-        line = [sys.executable, "-m", f"darts_tf.{command}", "--json", f"--output={folder / command}", *_flags(values)]
+        line = [
+            sys.executable,
+            "-m",
+            f"darts_tf.{command}",
+            "--json",
+            f"--output={folder / command}",
+            *processes.arguments(values),
+        ]
+        wait = Wait(
+            f"the other process that is at work in {folder / command}", self.timeout, self.tell, "expected its end"
+        )
         while True:
             status, said = self._process(line, folder / f"{command}.json", folder / f"{command}.log")
             if status == 2 and AT_WORK in said:
-                time.sleep(1)  # of a tuner that was killed, and about to write its last checkpoint
+                wait.sleep()  # of a tuner that was killed, and about to write its last checkpoint
             elif status == 2:
                 raise keras_tuner.errors.FatalValueError(said.removeprefix("error: "))
             elif status:
@@ -132,19 +125,6 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
                 process.terminate()  # which makes it write a checkpoint
                 process.wait()
         return process.returncode, said
-
-
-def _flags(values):
-    """Flags as on a command line."""
-    texts = {name: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for name, v in values.items()}
-    return [f"--{name}" if value is None else f"--{name}={value}" for name, value in texts.items()]
-
-
-def _check(command, values):
-    line = [sys.executable, "-c", CHECK, f"darts_tf.{command}", *_flags(values)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"darts_tf.{command}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 def _end_with_parent():

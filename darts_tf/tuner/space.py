@@ -1,6 +1,7 @@
 """The genotypes as a space for keras-tuner, and the hypermodel that builds their networks."""
 
 import itertools
+import math
 
 import keras
 import keras_tuner
@@ -166,13 +167,24 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         Args:
             planned_epochs: the epochs in which the learning rate falls to 0, where they are not `epochs`.
             fit_verbose: `verbose` of `model.fit`; keras-tuner has a `verbose` of its own.
+
+        Raises:
+            keras_tuner.errors.FailedTrialError: the loss, of training or validation, became NaN or infinite.
         """
         planned = planned_epochs or epochs
         ours = [callbacks.cosine_schedule(self._rate(hp), 0.0, planned)]
         ours.append(callbacks.DropPathSchedule(self.drop_path_prob, planned))
+        nan = callbacks.StopOnNaN()
         theirs = kwargs.pop("callbacks", None) or []
         kwargs["verbose"] = fit_verbose
-        return model.fit(*args, epochs=epochs, callbacks=[*ours, *theirs], **kwargs)
+        history = model.fit(*args, epochs=epochs, callbacks=[*ours, nan, *theirs], **kwargs)
+        if nan.epoch:
+            raise keras_tuner.errors.FailedTrialError(f"the loss became NaN in epoch {nan.epoch}.")
+        losses = history.history.get("val_loss", [])
+        bad = [epoch for epoch, loss in zip(history.epoch, losses, strict=False) if not math.isfinite(loss)]
+        if bad:
+            raise keras_tuner.errors.FailedTrialError(f"the loss of validation became NaN in epoch {bad[0] + 1}.")
+        return history
 
     def _one_of(self, hp, name):
         value = getattr(self, name)
