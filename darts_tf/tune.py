@@ -424,7 +424,7 @@ def tuner_of_genotypes(output, strategy, config, record, data):
 
 def shared_flags():
     """{flag: value} that searches and trainings are given."""
-    values = {name: FLAGS[name].value for name in ("dataset", "data_dir", "image_size", "operations")}
+    values = {name: FLAGS[name].value for name in ("dataset", "data_dir", "stream", "image_size", "operations")}
     return {name: value for name, value in values.items() if value is not None}
 
 

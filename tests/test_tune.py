@@ -1,6 +1,7 @@
 """The command as a user runs it, alone and with a chief and workers, and trials that are whole searches."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -9,16 +10,19 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
+import grpc
 import keras_tuner
 import numpy as np
 import pytest
 from test_oracles import search_run
 from test_tuner_space import ORACLES
 
-from darts_tf import genotypes
+from darts_tf import genotypes, processes, rundirectory
 from darts_tf.tuner import DARTSTuner, GridOracle, space, workers
 from darts_tf.tuner.oracle import durable
+from darts_tf.workers import LostError
 
 TINY = ["--epochs=1", "--nodes=1", "--layers=1", "--init_channels=4"]
 
@@ -27,6 +31,10 @@ def begin(*arguments, **environment):
     line = [sys.executable, "-m", "darts_tf.tune", *map(str, arguments)]
     environment = {**os.environ, **environment}
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def named(name, port):
+    return {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
 
 
 def end(process):
@@ -88,12 +96,32 @@ def test_other_oracles(oracle, tmp_path):
         (["--repeat_search=2", "--epochs=3"], {}, "--epochs=3: with --repeat_search, expected in --search_flags or"),
         (["--repeat_search=2", "--train_flags='"], {}, "--train_flags=': No closing quotation"),
         (["--repeat_search=2", "--search_flags=epochs=3"], {}, "--search_flags=epochs=3: expected flags, such as"),
+        (["--train_flags=--epochs=3"], {}, "--train_flags=--epochs=3: expected together with --repeat_search"),
+        (["--temperature=2"], {}, "--temperature=2.0: expected together with --oracle=darts"),
+        ([], named("", 8000), "KERASTUNER_TUNER_ID=: expected chief, or another name for each worker"),
+        ([], named("a", 99999), "KERASTUNER_ORACLE_PORT=99999: '99999' is no port from 1 to 65535"),
     ],
 )
 def test_wrong_flags(arguments, environment, message, tmp_path):
     status, printed, errors = end(begin(*arguments, f"--output={tmp_path}/run", **environment))
     assert status == 2 and not printed and message in errors and "Traceback" not in errors
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_nobody_comes(tmp_path):
+    """To a chief; and to a worker, first before there is a run, then after its chief has gone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    flags = [*TINY, "--max_trials=2", "--worker_timeout=2", f"--output={tmp_path}/run"]
+    for name, waited_for in (
+        ("worker", f"the chief to start in {tmp_path}/run/"),
+        ("chief", f"workers that ask 127.0.0.1:{port} for trials"),
+        ("worker", f"the chief at 127.0.0.1:{port}"),
+    ):
+        status, _, errors = end(begin(*flags, **named(name, port)))
+        last = errors.splitlines()[-1]
+        assert status == 1 and last.startswith(f"error: waited 2 seconds (--worker_timeout) for {waited_for};"), errors
 
 
 @pytest.mark.slow
@@ -243,6 +271,114 @@ def test_an_oracle_that_fails_ends_the_chief(tmp_path):
         thread.join(timeout=10)
         assert not thread.is_alive()
     assert [type(problem) for problem in problems] == [ZeroDivisionError, ZeroDivisionError]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", None, "another trial's"])
+def test_a_trial_whose_file_is_damaged(damage, known, tmp_path):
+    oracle, *_ = watched(tmp_path, 60)
+    durable(oracle)
+    for score in (1.0, 2.0):
+        finish(oracle, oracle.create_trial("one"), score)
+    running = oracle.create_trial("one").trial_id
+    values = oracle.trials["1"].hyperparameters.values
+    file = tmp_path / "trials" / "trial_1" / "trial.json"
+    content = (tmp_path / "trials" / "trial_0" / "trial.json").read_text()
+    file.unlink() if damage is None else file.write_text(content if damage.startswith("another") else damage)
+
+    kept, said = oracle.trials["1"], []
+    again, *_ = watched(tmp_path, 60)
+    durable(again, lambda trial_id: kept if known else None, said.append).reload()
+    assert len(said) == 1 and "trial_1/trial.json cannot be read" in said[0]
+    assert again._retry_queue == [running] and again.end_order == ["0", "1"] and len(again.trials) == 3
+    assert again.get_best_trials()[0].trial_id == ("1" if known else "0")
+    assert again.trials["1"].status == ("COMPLETED" if known else "FAILED")
+    assert not known or again.trials["1"].hyperparameters.values == values
+    assert again.create_trial("one").trial_id == running and again.create_trial("two").trial_id == "3"
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", "null", "gone", "a folder", {"start_order": ["0", "0"]}, {"end_order": ["7"]}]
+)
+def test_an_oracle_whose_file_is_damaged(damage, tmp_path):
+    oracle, *_ = watched(tmp_path, 60)
+    durable(oracle)
+    finish(oracle, oracle.create_trial("one"), 1.0)
+    file = tmp_path / "trials" / "oracle.json"
+    state = json.loads(file.read_text())
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    elif damage != "gone":
+        file.write_text(json.dumps(state | damage) if isinstance(damage, dict) else damage)
+    again, *_ = watched(tmp_path, 60)
+    with pytest.raises(rundirectory.DamageError, match=r"^its trials/oracle.json (is damaged|cannot be read)"):
+        durable(again).reload()
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", "swarm", "bayesian"])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_score_that_is_no_number_is_a_failure(name, bad, tmp_path):
+    hp = keras_tuner.HyperParameters()
+    space.declare(hp, 1)
+    oracle = durable(ORACLES[name](keras_tuner.Objective("score", "max"), 9, seed=1, hyperparameters=hp))
+    oracle._set_project_dir(tmp_path, "trials")
+    oracle.verbose, oracle.max_consecutive_failed_trials = 0, None
+    for score in (bad, 1.0, bad, 2.0):
+        finish(oracle, oracle.create_trial("one"), score)
+    assert [oracle.trials[number].status for number in "0123"] == ["FAILED", "COMPLETED"] * 2
+    assert oracle.get_best_trials()[0].score == 2.0 and oracle.create_trial("one").status == "RUNNING"
+    assert getattr(oracle, "population", ["1", "3"]) == ["1", "3"]
+
+
+class Refusal(grpc.RpcError):
+    def __init__(self, code):
+        self.code, self.details = lambda: code, lambda: "KeyError: 'x'"
+
+
+def test_a_worker_waits_for_its_chief_but_not_for_ever(monkeypatch):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "10.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "8000")
+    monkeypatch.setattr("darts_tf.workers.EVERY", 0.05)
+    gone, failed = Refusal(grpc.StatusCode.UNAVAILABLE), Refusal(grpc.StatusCode.UNKNOWN)
+
+    def ask(answers, is_over=lambda: False):
+        answers, said, client = iter(answers), [], types.SimpleNamespace()
+        workers.be_patient(client, 0.3, said.append, is_over)
+        future = types.SimpleNamespace(result=lambda timeout: next(answers)(), cancel=lambda: None)
+        client.stub.impatient = types.SimpleNamespace(GetTrial=types.SimpleNamespace(future=lambda *_, **__: future))
+        return client.stub.GetTrial("?", timeout=3600), said
+
+    def refusing(error):
+        def result():
+            raise error
+
+        return result
+
+    answer, said = ask([*[refusing(gone)] * 3, refusing(grpc.FutureTimeoutError()), lambda: "a trial"])
+    assert answer == "a trial" and said[0].startswith("Waiting for the chief at 10.0.0.1:8000 (0 of 0.3 seconds)")
+    with pytest.raises(LostError, match=r"waited 0.3 seconds .* for the chief at 10.0.0.1:8000; expected it to run"):
+        ask(itertools.repeat(refusing(gone)))
+    with pytest.raises(LostError, match=r"the chief at 10.0.0.1:8000 failed: KeyError: 'x'"):
+        ask([refusing(failed)])
+    with pytest.raises(workers.OverError):
+        ask([refusing(gone)], is_over=lambda: True)
+
+
+@pytest.mark.parametrize(
+    "command, flags, wrong",
+    [
+        ("search", {"epoch": 3}, "Unknown command line flag 'epoch'"),
+        ("search", {"nojson": None}, "--json: each of them gets its own"),
+        ("search", {"seed": 1}, "--seed: each of them gets its own"),
+        ("train", {"learning_rate": "nan"}, "--learning_rate=nan: expected a finite number"),
+        ("train", {"arch": "DARTS_V1"}, "--arch: each of them gets its own"),
+        ("train", {"train_portion": 1}, "expected less than 1"),
+    ],
+)
+def test_flags_of_the_commands_of_a_trial(command, flags, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        processes.check(command, flags, ("seed",))
 
 
 def test_files_of_any_oracle_appear_whole(tmp_path, monkeypatch):

@@ -102,6 +102,15 @@ def test_all_that_an_oracle_draws_is_a_genotype(name, tmp_path):
     assert len(seen) >= (12 if name == "hyperband" else 25)
 
 
+def test_a_loss_that_becomes_nan_is_a_failure():
+    model = GenotypeHyperModel((8, 8, 1), 10, nodes=1, channels=2, layers=1, learning_rate=1e30)
+    hp = keras_tuner.HyperParameters()
+    data = datasets.load("digits")
+    x, y = data.x_train[:64].astype("float32"), data.y_train[:64]
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match=r"the loss .*became NaN in epoch 1"):
+        model.fit(hp, model.build(hp), x, y, epochs=2, validation_data=(x, y))
+
+
 def test_what_else_can_be_tuned():
     model = GenotypeHyperModel((8, 8, 1), 10, nodes=1, channels=[2, 4], layers=[1, 3], learning_rate=(1e-3, 1e-1))
     hp = keras_tuner.HyperParameters()

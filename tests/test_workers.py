@@ -125,19 +125,92 @@ def test_workers_of_tf_config(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
         return workers.from_environment()
 
+    monkeypatch.setattr(workers, "check_port", lambda host, port: None)
     assert told({"worker": ["a:1", "b:2"]}, "worker", 1) == (workers.Worker(1, 2), ["a:1", "b:2"])
     with_chief = {"worker": ["a:1", "b:2"], "chief": ["c:3"], "evaluator": ["d:4"]}
     assert told(with_chief, "worker", 1) == (workers.Worker(2, 3), ["c:3", "a:1", "b:2"])
     assert told(with_chief, "chief", 0)[0].is_chief
-    for wrong in ({"worker": ["a:1"]}, "worker", 1), (["a:1"], "worker", 0), ({"worker": ["a:1"]}, "ps", 0):
-        with pytest.raises(ValueError, match=r'TF_CONFIG=\{.*expected \{"cluster"'):
-            told(*wrong)
-    monkeypatch.setenv("TF_CONFIG", "{")
-    with pytest.raises(ValueError, match=r"TF_CONFIG=\{: expected"):
-        workers.from_environment()
     monkeypatch.delenv("TF_CONFIG")
     with pytest.raises(ValueError, match="TF_CONFIG is not set: expected"):
         workers.from_environment()
+
+
+def tf_config(workers, kind="worker", index=0, **more):
+    return {"cluster": {"worker": workers, **more}, "task": {"type": kind, "index": index}}
+
+
+@pytest.mark.parametrize(
+    "config, wrong",
+    [
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "it is nested too deeply"),
+        (["a:1"], "it is no object"),
+        ({"cluster": ["a:1"], "task": {}}, "its cluster is no object"),
+        ({"cluster": {"worker": ["a:1"]}, "task": "worker"}, "its task is no object"),
+        (tf_config([]), "its cluster lists nobody"),
+        (tf_config("a:1"), "its worker is no list"),
+        (tf_config([1]), "its worker has 1, which is no text"),
+        (tf_config(["a"]), "'a' is not HOST:PORT"),
+        (tf_config(["grpc://a:1"]), "is not HOST:PORT"),
+        (tf_config(["a:0"]), "'0' is no port from 1 to 65535"),
+        (tf_config(["a:99999"]), "'99999' is no port"),
+        (tf_config(["a:http"]), "'http' is no port"),
+        (tf_config(["a:1", "a:1"]), "'a:1' is there twice"),
+        (tf_config(["a:1"], chief=["b:1", "c:1"]), "its cluster has several chiefs"),
+        (tf_config(["a:1"], ps=["b:1"]), "its cluster has 'ps'"),
+        (tf_config(["a:1"], kind="ps"), "its task is of type 'ps'"),
+        (tf_config(["a:1"], kind="evaluator", evaluator=["b:1"]), "its task is of type 'evaluator'"),
+        (tf_config(["a:1"], index=1), "its cluster has no worker 1"),
+        (tf_config(["a:1"], index=-1), "its cluster has no worker -1"),
+        (tf_config(["a:1"], index="0"), "the index of its task is '0', which is no whole number"),
+        (tf_config(["a:1"], index=0.5), "is 0.5, which is no whole number"),
+        (tf_config(["a:1"], index=True), "is True, which is no whole number"),
+    ],
+)
+def test_wrong_tf_config(config, wrong, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(ValueError, match=r"^TF_CONFIG=.*expected \{\"cluster\"") as raised:
+        workers.from_environment()
+    assert wrong in str(raised.value)
+
+
+def test_a_port_that_is_in_use(monkeypatch):
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config([f"localhost:{port}"])))
+        with pytest.raises(ValueError, match=f"port {port} of this machine cannot be used .*in use"):
+            workers.from_environment()
+    assert workers.from_environment()[0] == workers.ALONE
+    with pytest.raises(ValueError, match="no machine of this name is known"):
+        workers.check_port("no.such.host.invalid", port)
+
+
+def test_waits_are_told_of_and_end(monkeypatch):
+    now, said = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    wait = workers.Wait("the chief", 100, said.append, "expected it.")
+    for now[0] in (129, 131, 140, 161):
+        wait.check()
+    assert said == [f"Waiting for the chief ({waited} of 100 seconds) ..." for waited in (31, 61)]
+    wait.again(150)  # when something was heard
+    now[0] = 249
+    wait.check()
+    now[0] = 250
+    with pytest.raises(workers.LostError, match=r"^waited 100 seconds .* for the chief; expected it.$"):
+        wait.check()
+
+
+@pytest.mark.slow
+def test_a_worker_whose_command_line_is_wrong_does_not_keep_the_others(images, tmp_path):
+    ports = free_ports(2)
+    command = [*SEARCH, f"--dataset={images}", "--worker_timeout=10"]
+    good, wrong = begin(command, tmp_path, 0, ports), begin([*command, "--epochs=no"], tmp_path, 1, ports)
+    assert wrong.wait(timeout=60) == 2
+    wrong.communicate()
+    _, errors = good.communicate(timeout=120)
+    assert good.returncode == 1
+    assert errors.splitlines()[-1].startswith(f"error: waited 10 seconds (--worker_timeout) for localhost:{ports[1]};")
+    assert not list(tmp_path.iterdir())
 
 
 ALONE = json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}})

@@ -158,7 +158,7 @@ def files():
         yield Attempt(
             f"trials/oracle.json: {how}",
             AGAIN,
-            prepare=functools.partial(spoil, name="trials/oracle.json".join(("tune/", "")), how=how),
+            prepare=functools.partial(spoil, name="tune/trials/oracle.json", how=how),
             runs=["tune"],
             says=r"oracle\.json",
             keeps=TRIALS,
