@@ -326,7 +326,7 @@ def tf_config():
             environ={"TF_CONFIG": value},
             says="TF_CONFIG",
             check=no_run,
-            timeout=60,
+            timeout=200,
         )
 
 
@@ -379,7 +379,7 @@ def silence():
         environ=variables(),
         ends=(1,),
         says="error: waited 3 seconds",
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a worker without a chief and a run",
@@ -387,7 +387,7 @@ def silence():
         environ=variables("worker"),
         ends=(1,),
         says="error: waited 3 seconds",
-        timeout=60,
+        timeout=200,
     )
     more = ["darts_tf.tune", "--output=tune", "--max_trials=4", "--worker_timeout=3"]
     yield Attempt(
@@ -398,7 +398,7 @@ def silence():
         ends=(1,),
         says="error: waited 3 seconds",
         keeps=TRIALS,
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a worker that asks a program that is no chief",
@@ -408,7 +408,7 @@ def silence():
         ends=(1,),
         says="error: waited 3 seconds",
         keeps=TRIALS,
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a worker after the chief has ended",
@@ -418,7 +418,7 @@ def silence():
         ends=(0,),
         says="have ended",
         keeps=TRIALS,
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a chief with nothing left to do",
@@ -428,7 +428,7 @@ def silence():
         ends=(0,),
         says="rank",
         keeps=TRIALS,
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a worker whose name is that of the oracle's file",
@@ -437,7 +437,7 @@ def silence():
         runs=["tune"],
         ends=(1,),
         keeps=(*TRIALS, "tune/trials/oracle.json"),
-        timeout=60,
+        timeout=200,
     )
     yield Attempt(
         "a run that was begun alone and goes on with a chief keeps its trials",
@@ -447,7 +447,7 @@ def silence():
         ends=(1,),
         says="error: waited 3 seconds",
         keeps=TRIALS,
-        timeout=60,
+        timeout=200,
     )
     for index in (0, 1):
         yield Attempt(
@@ -457,5 +457,5 @@ def silence():
             ends=(1,),
             says="error: waited 3 seconds",
             check=no_run,
-            timeout=60,
+            timeout=200,
         )
