@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import io
 import os
 import pathlib
 import zipfile
@@ -114,3 +115,14 @@ def save_model(model, path):
     model.compile("sgd", loss=loss, metrics=["accuracy"], jit_compile=False)
     with replacing(path) as beside:
         model.save(beside)
+
+
+def save_weights(model, path):
+    """As `model.save_weights` to a `.weights.h5` file, whole. HDF5 itself crashes where a disk is full."""
+    from keras.src.saving import saving_lib
+
+    content = io.BytesIO()
+    store = saving_lib.H5IOStore(content, mode="w")
+    saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
+    store.close()
+    write(path, content.getvalue())

@@ -25,7 +25,7 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
+import time
 
 from absl import flags
 
@@ -144,7 +144,12 @@ def run_trials(role, output, data, strategy, config, batches):
     if role == "chief":
         watch = workers.Watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
         if not watch.is_done():
-            serve(lambda: search(tuner, config, output, batches), watch)
+            tuner.save()
+            try:
+                serve(watch)
+            except (KeyboardInterrupt, SystemExit):
+                commands.say(f"\nStopped. To go on: the same command with --output={output} --resume")
+                raise
     else:
         search(tuner, config, output, batches)
     record.write(tuner.oracle)
@@ -163,36 +168,24 @@ def chief_address():
     return ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
 
 
-def serve(serving, watch):
+def serve(watch):
     """Runs the chief's server until all is done, nobody asks any more, or there is a problem in its oracle."""
-    problems = watch.problems
-
-    def run():
-        try:
-            serving()
-        except BaseException as error:
-            problems.append(error)
-
-    server = threading.Thread(target=run, daemon=True)
-    server.start()
     expected = "expected workers of this command, with the same KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT."
     wait = Wait(f"workers that ask {chief_address()} for trials", FLAGS.worker_timeout, commands.say, expected)
-    while server.is_alive() and not problems:
-        server.join(0.5)
-        if watch.is_over():
-            server.join(1.0)  # the last answer is on its way
-            break
-        wait.again(watch.heard)
-        try:
-            wait.check()
-        except LostError:
-            if not watch.is_done():
-                raise
-            break
-    if problems and isinstance(problems[0], commands.UsageError | OSError):
-        raise problems[0]
-    if problems:
-        raise SystemExit(f"error: {type(problems[0]).__name__}: {problems[0]}")
+    with watch.serving(chief_address()):
+        while not watch.is_over() and not watch.problems:
+            time.sleep(0.5)
+            wait.again(watch.heard)
+            try:
+                wait.check()
+            except LostError:
+                if not watch.is_done():
+                    raise
+                break
+    if watch.problems and isinstance(watch.problems[0], OSError):
+        raise watch.problems[0]
+    if watch.problems:
+        raise SystemExit(f"error: {type(watch.problems[0]).__name__}: {watch.problems[0]}")
 
 
 def wait_for_chief(output, config):
@@ -489,11 +482,6 @@ def search(tuner, config, output, batches):
         raise
     except keras_tuner.errors.FatalValueError as error:
         raise commands.UsageError(str(error)) from None
-    except RuntimeError as error:  # of gRPC
-        if "address" not in str(error):
-            raise
-        port = os.environ.get("KERASTUNER_ORACLE_PORT")
-        raise commands.UsageError(f"KERASTUNER_ORACLE_PORT={port}: {error}; expected one that is free.") from None
 
 
 if __name__ == "__main__":

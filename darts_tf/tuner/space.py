@@ -1,12 +1,13 @@
 """The genotypes as a space for keras-tuner, and the hypermodel that builds their networks."""
 
+import functools
 import itertools
 import math
 
 import keras
 import keras_tuner
 
-from darts_tf import callbacks, genotypes, networks
+from darts_tf import callbacks, files, genotypes, networks
 from darts_tf.genotypes import Genotype, node_name
 from darts_tf.operations import PRIMITIVES
 from darts_tf.optimizers import SGD
@@ -159,6 +160,7 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=False,
         )
+        network.save_weights = functools.partial(files.save_weights, network)  # which keras-tuner calls
         return network
 
     def fit(self, hp, model, *args, epochs=1, planned_epochs=None, fit_verbose=0, **kwargs):

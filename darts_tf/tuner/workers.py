@@ -10,10 +10,12 @@ import os
 import threading
 import time
 import traceback
+from concurrent import futures
 
 import grpc
 import keras_tuner
 from keras_tuner.src import protos
+from keras_tuner.src.distribute import oracle_chief
 from keras_tuner.src.engine import oracle as engine
 
 from darts_tf.workers import LostError, Wait
@@ -32,8 +34,7 @@ class Watch:
         tell: called with a line about each worker that is lost.
 
     Attributes:
-        problems: exceptions in the oracle. Nobody can go on then, but keras-tuner's server waits for ever: its process
-            has to be ended.
+        problems: exceptions in the oracle. Nobody can go on then.
         heard: when a worker was last heard of, of `time.monotonic`.
     """
 
@@ -48,6 +49,23 @@ class Watch:
         oracle.create_trial, oracle.get_trial = self._guarded(self._create_trial), self._get_trial
         oracle.end_trial, oracle.update_trial = self._guarded(self._end_trial), self._guarded(oracle.update_trial)
         threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def serving(self, address):
+        """Runs the server that workers ask, at "HOST:PORT", while the block runs.
+
+        Raises:
+            RuntimeError: the address cannot be used.
+        """
+        server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+        servicer = oracle_chief.OracleServicer(self.oracle)
+        protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+        server.add_insecure_port(address)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop(grace=2.0).wait()  # the last answer may be on its way
 
     def is_over(self):
         """Whether every trial has ended and every worker has been told so."""
