@@ -7,7 +7,7 @@ MAX_PIXELS = 1 << 26  # 8192 x 8192
 
 
 def decode(encoded, image_shape, max_pixels=MAX_PIXELS):
-    """The pixels of an image file, resized as `darts_tf.datasets` does.
+    """The pixels of an image file, the same as in training, see `darts_tf.images`.
 
     Of a GIF only the first frame is looked at. No memory is taken for pixels before it is known how many they are.
 
@@ -38,7 +38,10 @@ def _pixels(encoded, depth):
     """(height, width, depth) uint8."""
 
     def read(channels):
-        return tf.ensure_shape(tf.io.decode_image(encoded, channels, expand_animations=False), [None, None, None])
+        image = tf.ensure_shape(tf.io.decode_image(encoded, channels, expand_animations=False), [None, None, None])
+        if channels:
+            return image
+        return tf.cond(_starts(encoded, b"BM"), lambda: _with_colours_of_bmp(encoded, image), lambda: image)
 
     def converted():
         image = read(0)  # as in training: 1 or 2 channels are grey, 3 or 4 colour, an even number has transparency last
@@ -58,6 +61,17 @@ def _pixels(encoded, depth):
     # How grey a colour is the libraries of these two formats say, which do not know what CMYK is in grey.
     jpeg = tf.cond(tf.io.is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[2] < 4, lambda: False)
     return tf.cond(jpeg | _starts(encoded, b"\x89PNG"), lambda: read(1), converted)
+
+
+def _with_colours_of_bmp(encoded, image):
+    """A BMP as it is decoded, which is places in its table of colours if it has one channel, in those colours."""
+    head = _bytes(encoded, 1 << 12)  # in which every table ends
+    begin, end = 14 + _number(head[14:18]), _number(head[10:14])
+    table = tf.concat([head[begin:end], tf.zeros([1024], tf.uint8)], axis=0)[:1024]
+    colours = tf.reshape(table, [256, 4])[:, 2::-1]  # blue comes first
+    return tf.cond(
+        tf.equal(tf.shape(image)[-1], 1), lambda: tf.gather(colours, tf.cast(image[..., 0], tf.int32)), lambda: image
+    )
 
 
 def _first_frame(encoded):

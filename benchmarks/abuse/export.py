@@ -341,6 +341,7 @@ def images():
     right = {
         "a JPEG in CMYK": lambda: image_file("JPEG", "CMYK"),
         "a grey BMP": lambda: image_file("BMP", "L"),
+        "a BMP with a palette": lambda: image_file("BMP", "P"),
         "a BMP with transparency": lambda: image_file("BMP", "RGBA"),
         "a PNG of 16 bits": lambda: image_file("PNG", "I;16"),
         "a PNG of 1 bit": lambda: image_file("PNG", "1"),
