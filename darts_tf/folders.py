@@ -149,6 +149,8 @@ def _class_files(folder, skipped):
         raise DataError(f"no images in its folder {empty[0]}: expected {', '.join(SUFFIXES)} files.")
     if len(names) < 2:
         raise DataError(f"only the folder {names[0]}: {expected}.")
+    # Names of files are UTF-8, whatever the locale says.
+    names = [os.fsencode(name).decode(errors="surrogateescape") for name in names]
     check_class_names(names)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(files) for files in inside])
     return [file for files in inside for file in files], labels, names

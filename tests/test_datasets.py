@@ -1,6 +1,8 @@
 import io
 import itertools
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -457,3 +459,16 @@ def test_more_than_the_memory_is_refused(monkeypatch):
     read.shape = (10**9, 1000, 1000, 3)
     with pytest.raises(datasets.DataError, match=r"it takes 3,000,000.0 GB of memory.* expected --stream"):
         read.array()
+
+
+@pytest.mark.slow
+def test_names_of_classes_do_not_depend_on_the_locale(tmp_path):
+    for name in ("größe", "日本"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            (tmp_path / name / f"{index}.png").write_bytes(b"")
+    code = "import pathlib, sys; from darts_tf import folders; "
+    code += "print(ascii(folders.image_files(pathlib.Path(sys.argv[1])).class_names))"
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == ascii(["größe", "日本"]), done.stderr
