@@ -167,8 +167,8 @@ def test_few_channels_leave_memory_intact(tmp_path):
 
 @pytest.mark.slow
 def test_operations_that_run_at_once_leave_memory_intact():
-    """Hundreds of steps on small images, where kernels of both threads overlap most."""
-    sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=100"]
+    """Many steps on small images, where kernels of both threads overlap most."""
+    sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=60"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.search_step", *sizes],
         capture_output=True,
@@ -177,4 +177,4 @@ def test_operations_that_run_at_once_leave_memory_intact():
         env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"},
         check=False,
     )
-    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 100, done.stderr[-2000:]
+    assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 60, done.stderr[-2000:]

@@ -91,8 +91,6 @@ def test_the_step_is_traced_once():
 @pytest.mark.slow
 def test_evaluation_prints_the_same_metrics(trained, tmp_path):
     output, printed = trained
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "notes.txt").write_text("kept")
     done = run(f"--evaluate={output}/model.keras", f"--output={tmp_path}/again")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and done.stdout.strip() in printed

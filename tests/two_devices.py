@@ -153,7 +153,10 @@ def validation_case():
         for images in range(1, len(x) + 1) if kind == "training" else (1, 5):
             one, two = (
                 model.evaluate(
-                    replicas.feed(strategy, datasets.evaluation_batches(x[:images], y[:images], 4), ALONE), verbose=0
+                    replicas.feed(
+                        strategy, datasets.evaluation_batches(x[:images].numpy(), y[:images].numpy(), 4), ALONE
+                    ),
+                    verbose=0,
                 )
                 for strategy, model in models
             )

@@ -137,12 +137,13 @@ def test_step(case, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "policy, distances", [("mixed_bfloat16", (0.25, 0.6)), ("mixed_float16", (0.1, 0.45))], ids=["bfloat16", "float16"]
+    "policy, distances", [("mixed_bfloat16", (0.25, 0.75)), ("mixed_float16", (0.1, 0.45))], ids=["bfloat16", "float16"]
 )
 def test_low_precision(supernet_file, policy, distances):
     """How far the architecture gradient is from the original's, first and second order.
 
-    Rounding nothing but the weights and images of this network moves its first order gradient by 0.12 and 0.04.
+    Rounding nothing but the weights and images of this network moves its first order gradient by 0.12 and 0.04. The
+    second order in bfloat16 depends on the kernels: it is off by 0.48 with oneDNN on AVX-512, by 0.69 without oneDNN.
     """
     keras.config.set_dtype_policy(policy)
     try:
