@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import runpy
 import shutil
 import signal
@@ -20,6 +21,7 @@ import traceback
 
 from benchmarks import abuse
 
+MEMORY = 12 << 30  # bytes that an attempt may map, so that one that takes all does not end the others
 HERE = pathlib.Path(__file__).resolve().parent
 RUNS = {
     "search": ["darts_tf.search", "--epochs=1", "--output=search"],
@@ -137,6 +139,7 @@ def begin(attempt, sandbox, runs):
     status = 70
     try:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         os.chdir(place)
         for descriptor, path in ((0, os.devnull), (1, sandbox / "stdout"), (2, sandbox / "stderr")):
             opened = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT)
