@@ -97,6 +97,8 @@ def configuration(folder):
 
 def _is_value_of(flag, value):
     """Whether JSON's value is one that the flag may have."""
+    if value is None:
+        return flag.default is None
     if isinstance(value, list):
         return flag.flag_type().startswith("comma") and _is_list(value, str)
     try:
@@ -217,7 +219,7 @@ def check_files(folder, config):
     """
     check_kinds(folder, config["command"])
     for name, value in config.items():
-        if name in FLAGS and value is not None and not _is_value_of(FLAGS[name], value):
+        if name in FLAGS and not _is_value_of(FLAGS[name], value):
             raise DamageError(f"its config.json is damaged (expected another {name} than {json.dumps(value)[:50]})")
     contents(folder, config)
 

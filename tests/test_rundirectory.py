@@ -133,6 +133,7 @@ OTHER = {
         *[
             changed(cutout_length=2.5),
             changed(cutout_length=0),
+            changed(cutout_length=None),
             changed(seed=True),
             changed(seed=2**32),
             changed(flip="maybe"),
