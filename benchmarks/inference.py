@@ -18,12 +18,12 @@ flags.DEFINE_float("seconds", 3.0, "How long to measure each, about.", lower_bou
 
 
 def main(_):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure(training=False)
     import numpy as np
 
-    from darts_tf import genotypes, networks
+    from darts_tf.spaces.cells import genotypes, networks
     from export import classifier, comparison, savedmodel, tflite
 
     if FLAGS.model:

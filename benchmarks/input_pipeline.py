@@ -17,12 +17,12 @@ flags.DEFINE_integer("steps", 300, "Timed pairs of batches.", lower_bound=1)
 
 
 def main(_):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure()
     import numpy as np
 
-    from darts_tf import datasets
+    from darts_tf.data import datasets
 
     size = FLAGS.image_size
     x = np.random.default_rng(0).integers(0, 256, (FLAGS.images, size, size, 3), np.uint8)

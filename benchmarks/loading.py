@@ -36,10 +36,10 @@ def read(folder, image_size, stream):
     """Seconds, seconds of all cores together, and megabytes that reading a set takes."""
     import resource
 
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure()
-    from darts_tf import datasets
+    from darts_tf.data import datasets
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()

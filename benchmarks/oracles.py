@@ -38,7 +38,7 @@ BATCH_SIZE = 64
 
 
 def main(_):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure()
     data = load()
@@ -64,7 +64,7 @@ def load():
     """A `Dataset` of the flags."""
     import numpy as np
 
-    from darts_tf import datasets
+    from darts_tf.data import datasets
 
     def read(name):
         with gzip.open(pathlib.Path(FLAGS.dataset) / f"{name}-ubyte.gz") as file:
@@ -95,7 +95,7 @@ def hypermodel(data):
 
 def train(model, hp, data, epochs, portion):
     """Trains the network of hyperparameters; returns it and its last validation accuracy."""
-    from darts_tf import datasets
+    from darts_tf.data import datasets
 
     augmentation = datasets.Augmentation(FLAGS.image_size // 8, True)
     batches, steps, valid = data.batches(BATCH_SIZE, augmentation, seed=0, portion=portion)
@@ -147,8 +147,9 @@ def darts(data, seed):
     """A first order search until the time is over, its learning rate a cosine of the time that is gone."""
     import keras
 
-    from darts_tf import DARTS, SearchNetwork, datasets
-    from darts_tf.optimizers import SGD, Adam
+    from darts_tf import DARTS, SearchNetwork
+    from darts_tf.data import datasets
+    from darts_tf.methods.optimizers import SGD, Adam
 
     begun = time.monotonic()
     keras.utils.clear_session()
@@ -188,14 +189,14 @@ def final(genotype, data):
     """Test accuracy of the network of a genotype, trained on all training images."""
     import keras
 
-    from darts_tf import metrics
+    from darts_tf.data import classification
     from darts_tf.tuner import hyperparameters_of
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     model = hypermodel(data)
     network, _ = train(model, hyperparameters_of(genotype), data, FLAGS.final_epochs, portion=1.0)
-    predictions = metrics.predict(network, data.test_batches(500))
+    predictions = classification.predict(network, data.test_batches(500))
     return float((predictions.ranks <= 1).mean())
 
 

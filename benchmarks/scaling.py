@@ -63,16 +63,16 @@ def run(case, replicas):
 
 
 def measure():
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     devices = FLAGS.replicas if FLAGS.case == "devices" else 1
     runtime.configure(cpu_devices=devices, precision=FLAGS.precision, start=FLAGS.case == "devices")
-    from darts_tf import replicas, workers
+    from darts_tf.devices import cluster, replicas
 
-    worker = workers.ALONE
+    worker = cluster.ALONE
     with runtime.quiet():
         if FLAGS.case == "processes":
-            worker, _ = workers.from_environment()
+            worker, _ = cluster.from_environment()
             strategy = replicas.strategy("multi_worker")
         else:
             strategy = replicas.strategy("mirrored" if devices > 1 else "none")
@@ -113,7 +113,7 @@ def time_averages(strategy, recorded):
     """Median seconds of averaging tensors of these shapes, one list after the other."""
     import tensorflow as tf
 
-    from darts_tf import replicas
+    from darts_tf.devices import replicas
 
     def average():
         done = []

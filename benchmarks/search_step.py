@@ -18,7 +18,7 @@ flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 
 
 def main(_):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure(precision=FLAGS.precision)
     print(json.dumps(timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())))
@@ -34,7 +34,7 @@ def make():
     import keras
 
     from darts_tf import DARTS, SearchNetwork
-    from darts_tf.optimizers import SGD, Adam
+    from darts_tf.methods.optimizers import SGD, Adam
 
     search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers), unrolled=FLAGS.unrolled)
     search.compile(

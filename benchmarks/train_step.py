@@ -16,12 +16,13 @@ flags.DEFINE_integer("steps", 5, "Timed steps.", lower_bound=1)
 
 
 def main(_):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure()
     import numpy as np
 
-    from darts_tf import datasets, genotypes
+    from darts_tf.data import datasets
+    from darts_tf.spaces.cells import genotypes
 
     draw, size = np.random.default_rng(0), FLAGS.image_size
     x, y = draw.integers(0, 256, (256, size, size, 3), np.uint8), draw.integers(0, 10, 256)

@@ -5,14 +5,14 @@ import importlib
 __version__ = "0.1.0"
 
 _PLACES = {
-    "DARTS": "darts",
-    "SearchNetwork": "networks",
-    "cifar_network": "networks",
-    "imagenet_network": "networks",
-    "inference_model": "networks",
-    "Genotype": "genotypes",
-    "PRIMITIVES": "operations",
-    "register_operation": "operations",
+    "DARTS": "methods.darts",
+    "SearchNetwork": "spaces.cells.networks",
+    "cifar_network": "spaces.cells.networks",
+    "imagenet_network": "spaces.cells.networks",
+    "inference_model": "spaces.cells.networks",
+    "Genotype": "spaces.cells.genotypes",
+    "PRIMITIVES": "ops.operations",
+    "register_operation": "ops.operations",
 }
 __all__ = list(_PLACES)
 

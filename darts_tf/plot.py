@@ -11,8 +11,10 @@ import pathlib
 
 from absl import flags
 
-from darts_tf import commands, drawing, genotypes
-from darts_tf.files import write
+from darts_tf.cli import commands
+from darts_tf.cli.files import write
+from darts_tf.reports import drawing
+from darts_tf.spaces.cells import genotypes
 
 FLAGS = flags.FLAGS
 FORMATS = {".svg": drawing.svg, ".png": drawing.png}

@@ -19,7 +19,10 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands, recipes, report, runs, training
+from darts_tf.cli import commands
+from darts_tf.reports import report
+from darts_tf.runs import common as runs
+from darts_tf.runs import fitting, recipes
 
 FLAGS = flags.FLAGS
 
@@ -60,22 +63,23 @@ def main(_):
     data = runs.load_data()
     search, batches, steps, valid, config = prepare(data, strategy, worker)
     runs.start(output, "search", config, data, strategy, worker)
-    checkpoints = training.restore(search, output, steps, config["epochs"], worker)
+    checkpoints = fitting.restore(search, output, steps, config["epochs"], worker)
 
-    from darts_tf import callbacks
+    from darts_tf.reports import callbacks as reporting
+    from darts_tf.runs import callbacks
 
     rate, last, epochs = config["learning_rate"], config["learning_rate_min"], config["epochs"]
     nan = callbacks.StopOnNaN()
     used = [callbacks.cosine_schedule(rate, last, epochs), nan]
     if not worker.is_chief:
-        training.fit(search, batches, steps, epochs, valid, used, checkpoints)
+        fitting.fit(search, batches, steps, epochs, valid, used, checkpoints)
         return
     commands.say(f"Searching on {runs.describe(data)}; results go to {output}/")
     record = callbacks.SearchRecord(output, checkpoints.done // steps, derived_sizes(data))
-    used += [record, callbacks.Report(output)]
+    used += [record, reporting.Report(output)]
     if FLAGS.tensorboard:
-        used += [callbacks.tensorboard(output), callbacks.SearchBoard(output)]
-    training.fit(search, batches, steps, epochs, valid, used, checkpoints, note=lambda: record.change)
+        used += [reporting.tensorboard(output), reporting.SearchBoard(output)]
+    fitting.fit(search, batches, steps, epochs, valid, used, checkpoints, note=lambda: record.change)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
     record.write_genotype()
     report.write_report(output)
@@ -89,10 +93,10 @@ def main(_):
 
 def derived_sizes(data):
     """The sizes of the networks that darts_tf.train would make of genotypes for these images."""
-    from darts_tf import metrics
+    from darts_tf.spaces.cells.costs import CellCosts
 
     recipe = recipes.TRAINING[recipes.training(len(data.y_train))]
-    return metrics.Sizes(recipe["init_channels"], recipe["layers"], len(data.class_names), data.image_shape)
+    return CellCosts(recipe["init_channels"], recipe["layers"], len(data.class_names), data.image_shape)
 
 
 def check_flags():
@@ -112,8 +116,11 @@ def prepare(data, strategy, worker):
     """
     import keras
 
-    from darts_tf import DARTS, PRIMITIVES, SearchNetwork, datasets, operations, replicas
-    from darts_tf.optimizers import SGD, Adam
+    from darts_tf import DARTS, PRIMITIVES, SearchNetwork
+    from darts_tf.data import datasets
+    from darts_tf.devices import replicas
+    from darts_tf.methods.optimizers import SGD, Adam
+    from darts_tf.ops import operations
 
     height, width, depth = data.image_shape
     defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
@@ -171,4 +178,4 @@ def prepare(data, strategy, worker):
 
 
 if __name__ == "__main__":
-    commands.run(training.come_back(main))
+    commands.run(fitting.rejoining(main))

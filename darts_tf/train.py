@@ -23,7 +23,11 @@ import sys
 import numpy as np
 from absl import flags
 
-from darts_tf import commands, files, genotypes, recipes, report, runs, training
+from darts_tf.cli import commands, files
+from darts_tf.reports import report
+from darts_tf.runs import common as runs
+from darts_tf.runs import fitting, recipes
+from darts_tf.spaces.cells import genotypes
 
 FLAGS = flags.FLAGS
 
@@ -102,7 +106,8 @@ def main(_):
     if FLAGS.evaluate:
         return evaluate()
 
-    from darts_tf import metrics, networks
+    from darts_tf.data import classification
+    from darts_tf.spaces.cells import networks
 
     with strategy.scope():
         pretrained = load_model(FLAGS.init_from, "init_from") if FLAGS.init_from else None
@@ -115,7 +120,7 @@ def main(_):
     if genotype:
         config["genotype"] = str(genotype)
     runs.start(output, "train", config, data, strategy, worker)
-    checkpoints = training.restore(network, output, steps, config["epochs"], worker)
+    checkpoints = fitting.restore(network, output, steps, config["epochs"], worker)
     if worker.is_chief:
         commands.say(f"Training on {runs.describe(data)}; results go to {output}/")
     history = fit(network, batches, steps, valid, config, checkpoints, output)
@@ -126,15 +131,15 @@ def main(_):
     model = networks.inference_model(network)
     checkpoints.before_save()
     files.save_model(model, output / "model.keras")
-    with training.told_of_lost_files():
-        predictions = metrics.predict(model, data.test_batches())
-    results = metrics.evaluate(model, predictions, data.class_names)
+    with fitting.ending_on_lost_files():
+        predictions = classification.predict(model, data.test_batches())
+    results = classification.evaluate(model, predictions, data.class_names)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     with files.replacing(output / "predictions.npz") as beside, beside.open("wb") as file:
         np.savez_compressed(file, **predictions._asdict())
     report.write_report(output)
     saved = f"Saved {output}/model.keras, metrics.json and report.html"
-    commands.result(f"\n{metrics.table(results)}\n\n{saved}", output=output, **history.last(), **results)
+    commands.result(f"\n{classification.table(results)}\n\n{saved}", output=output, **history.last(), **results)
 
 
 def check_flags():
@@ -174,7 +179,7 @@ def load_model(path, flag):
 
 def evaluate():
     """Measures the model of --evaluate and prints the result; with --output, writes metrics.json there, too."""
-    from darts_tf import metrics
+    from darts_tf.data import classification
 
     model = load_model(FLAGS.evaluate, "evaluate")
     data = load_data(model)
@@ -183,15 +188,15 @@ def evaluate():
             f"--evaluate={FLAGS.evaluate}: it knows {model.output_shape[-1]} classes, {FLAGS.dataset} has "
             f"{len(data.class_names)}; expected as many."
         )
-    with training.told_of_lost_files():
-        predictions = metrics.predict(model, data.test_batches())
-    results = metrics.evaluate(model, predictions, data.class_names)
+    with fitting.ending_on_lost_files():
+        predictions = classification.predict(model, data.test_batches())
+    results = classification.evaluate(model, predictions, data.class_names)
     if FLAGS.output:
         output = runs.check_evaluation()  # again, since something may be there now
         with runs.writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
             files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
-    commands.result(metrics.table(results), **results)
+    commands.result(classification.table(results), **results)
 
 
 def takes_random_parts():
@@ -218,7 +223,8 @@ def configuration(data):
 
 def make_batches(data, config, strategy, worker):
     """Training batches as a function of the steps that are done, steps per epoch, and validation batches or None."""
-    from darts_tf import datasets, replicas
+    from darts_tf.data import datasets
+    from darts_tf.devices import replicas
 
     augmentation = datasets.Augmentation(
         config["crop_padding"], config["flip"], config["cutout_length"] if config["cutout"] else 0
@@ -240,8 +246,8 @@ def prepare(pretrained, genotype, data, config):
     """The network to train, compiled."""
     import keras
 
-    from darts_tf import networks
-    from darts_tf.optimizers import SGD
+    from darts_tf.methods.optimizers import SGD
+    from darts_tf.spaces.cells import networks
 
     keras.utils.set_random_seed(config["seed"])
     classes = len(data.class_names)
@@ -320,7 +326,8 @@ def cross_entropy(label_smoothing):
 
 
 def fit(network, batches, steps, valid, config, checkpoints, output):
-    from darts_tf import callbacks
+    from darts_tf.reports import callbacks as reporting
+    from darts_tf.runs import callbacks
 
     rate, epochs = config["learning_rate"], config["epochs"]
     schedule = (
@@ -332,12 +339,12 @@ def fit(network, batches, steps, valid, config, checkpoints, output):
     used = [schedule, callbacks.DropPathSchedule(config["drop_path_prob"], epochs), nan]
     if checkpoints.worker.is_chief:
         history = callbacks.History(output, checkpoints.done // steps)
-        used += [history, callbacks.Report(output)]
-        used += [callbacks.tensorboard(output)] if FLAGS.tensorboard else []
-    training.fit(network, batches, steps, epochs, valid, used, checkpoints)
+        used += [history, reporting.Report(output)]
+        used += [reporting.tensorboard(output)] if FLAGS.tensorboard else []
+    fitting.fit(network, batches, steps, epochs, valid, used, checkpoints)
     nan.exit_if_stopped(f"what {output}/ has of the epochs before")
     return history
 
 
 if __name__ == "__main__":
-    commands.run(training.come_back(main))
+    commands.run(fitting.rejoining(main))

@@ -29,8 +29,11 @@ import time
 
 from absl import flags
 
-from darts_tf import commands, processes, recipes, rundirectory, runs
-from darts_tf.workers import ALONE, LostError, Wait, Worker, check_name, check_port, port_of
+from darts_tf.cli import commands
+from darts_tf.devices.cluster import ALONE, LostError, Wait, Worker, check_name, check_port, port_of
+from darts_tf.runs import common as runs
+from darts_tf.runs import recipes, rundirectory
+from darts_tf.tuner import processes
 
 FLAGS = flags.FLAGS
 ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
@@ -118,7 +121,7 @@ def run_trials(role, output, data, strategy, config, batches):
     Raises:
         LostError: the other processes are gone.
     """
-    from darts_tf.tuner import workers
+    from darts_tf.tuner import machines
     from darts_tf.tuner.record import Record
 
     try:
@@ -134,15 +137,15 @@ def run_trials(role, output, data, strategy, config, batches):
     if role == "worker":
         commands.say(f"Asking the chief at {chief_address()} for trials.")
         limit = config["repeat_search"] or (config["oracle"] != "hyperband" and config["max_trials"])
-        workers.be_patient(tuner.oracle, FLAGS.worker_timeout, commands.say, lambda: limit and ended(output) >= limit)
+        machines.be_patient(tuner.oracle, FLAGS.worker_timeout, commands.say, lambda: limit and ended(output) >= limit)
         try:
             search(tuner, config, output, batches)
-        except workers.OverError:
+        except machines.OverError:
             commands.say(f"The chief is gone, since all {limit} trials in {output}/ have ended.")
         return record
     record.follow(tuner.oracle)
     if role == "chief":
-        watch = workers.Watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
+        watch = machines.Watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
         if not watch.is_done():
             tuner.save()
             try:
@@ -319,7 +322,7 @@ def check_purpose():
 
 def configuration(data):
     """The flags, completed; with --oracle=darts the space is the one of the search."""
-    from darts_tf import operations
+    from darts_tf.ops import operations
 
     if FLAGS.oracle == "darts" and not FLAGS.repeat_search:
         from darts_tf.tuner import sampling
@@ -354,7 +357,7 @@ def objective():
 
 def make_batches(data, config, strategy):
     """Training batches, steps per epoch, and validation batches."""
-    from darts_tf import datasets
+    from darts_tf.data import datasets
 
     portion, images = config["train_portion"], len(data.y_train)
     chosen = round(portion * images)
@@ -375,13 +378,13 @@ def tuner_of_genotypes(output, strategy, config, record, data):
     import keras_tuner
 
     from darts_tf import tuner
-    from darts_tf.tuner import workers
+    from darts_tf.tuner import machines
     from darts_tf.tuner.oracle import durable
 
-    class Tuner(workers.Reporting, keras_tuner.Tuner):
+    class Tuner(machines.Reporting, keras_tuner.Tuner):
         pass
 
-    class Hyperband(workers.Reporting, keras_tuner.Hyperband):
+    class Hyperband(machines.Reporting, keras_tuner.Hyperband):
         def __init__(self, *args, **kwargs):
             keras_tuner.Tuner.__init__(self, *args, **kwargs)  # with an oracle that is there already
 

@@ -19,8 +19,8 @@ import sys
 
 from absl import flags
 
-from darts_tf import commands
-from darts_tf.files import write
+from darts_tf.cli import commands
+from darts_tf.cli.files import write
 
 FLAGS = flags.FLAGS
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -69,7 +69,7 @@ with commands.topic("Data"):
 def main(_):
     check_flags()
     commands.say("Starting TensorFlow ...")
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure(training=False)
     check_packages()
@@ -192,7 +192,8 @@ def load_classifier():
 
 def load_data(model):
     """Images that fit the model, or None if none were named or those of its run are gone."""
-    from darts_tf import datasets, recipes, streams
+    from darts_tf.data import datasets, streams
+    from darts_tf.runs import recipes
     from export.labels import beside
 
     run = beside(FLAGS.model)
@@ -223,7 +224,7 @@ def test_images(data, classifier):
     """Some test images and their labels; without data random images and None."""
     import numpy as np
 
-    from darts_tf import streams
+    from darts_tf.data import streams
 
     if data is None:
         commands.say("No --dataset: comparing on random images.")
@@ -244,8 +245,8 @@ def samples(data):
     """Training images, as many as asked for, in random order."""
     import numpy as np
 
-    from darts_tf import streams
-    from darts_tf.augmentation import Augmentation
+    from darts_tf.data import streams
+    from darts_tf.data.augmentation import Augmentation
 
     if not isinstance(data, streams.Stream):
         return array(data.x_train, np.random.default_rng(1).permutation(len(data.y_train))[: FLAGS.samples])
@@ -256,8 +257,8 @@ def samples(data):
 
 def array(images, chosen):
     """Chosen images of a dataset as float32."""
-    from darts_tf import datasets
-    from darts_tf.images import of
+    from darts_tf.data import datasets
+    from darts_tf.data.images import of
 
     try:
         return of(images)[chosen].array().astype("float32")

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from darts_tf.files import load_model
+from darts_tf.cli.files import load_model
 from export.labels import LabelError, beside, check
 
 LOW = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")

@@ -26,7 +26,8 @@ import urllib.request
 
 from absl import flags
 
-from darts_tf import commands, runtime
+from darts_tf.cli import commands
+from darts_tf.devices import runtime
 
 FLAGS = flags.FLAGS
 SIGNATURE = "serving_bytes"

@@ -24,7 +24,7 @@ def tflite(content, threads=1):
     """A TFLite model, as bytes, as a function from images to probabilities, both numpy."""
     from ai_edge_litert.interpreter import Interpreter
 
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     with runtime.quiet():
         interpreter = Interpreter(model_content=content, num_threads=threads)

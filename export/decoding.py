@@ -7,7 +7,7 @@ MAX_PIXELS = 1 << 26  # 8192 x 8192
 
 
 def decode(encoded, image_shape, max_pixels=MAX_PIXELS):
-    """The pixels of an image file, the same as in training, see `darts_tf.images`.
+    """The pixels of an image file, the same as in training, see `darts_tf.data.images`.
 
     Of a GIF only the first frame is looked at. No memory is taken for pixels before it is known how many they are.
 

@@ -5,7 +5,7 @@ import re
 
 from google.protobuf import text_format
 
-from darts_tf.files import write
+from darts_tf.cli.files import write
 from export.locks import locked
 
 MODELS, BATCHING = "models.config", "batching.config"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from darts_tf import runtime
+from darts_tf.devices import runtime
 from export import labels
 
 

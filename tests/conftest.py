@@ -1,7 +1,7 @@
 import json
 import pathlib
 
-from darts_tf import runtime
+from darts_tf.devices import runtime
 
 runtime.configure()
 
@@ -9,9 +9,10 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from darts_tf import datasets, genotypes  # noqa: E402
-from darts_tf.files import save_model  # noqa: E402
-from darts_tf.networks import cifar_network  # noqa: E402
+from darts_tf.cli.files import save_model  # noqa: E402
+from darts_tf.data import datasets  # noqa: E402
+from darts_tf.spaces.cells import genotypes  # noqa: E402
+from darts_tf.spaces.cells.networks import cifar_network  # noqa: E402
 from export import classifier, savedmodel, serving  # noqa: E402
 
 

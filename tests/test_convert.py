@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from darts_tf import convert, files
-from darts_tf.genotypes import PUBLISHED, Genotype
-from darts_tf.networks import cifar_network
+from darts_tf.cli import files
+from darts_tf.spaces.cells import pytorch
+from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
+from darts_tf.spaces.cells.networks import cifar_network
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def run(*arguments):
 
 def check_model(path, x, logits):
     model = keras.models.load_model(path)
-    mean, std = map(np.array, convert.CIFAR)
+    mean, std = map(np.array, pytorch.CIFAR)
     pixels = 255 * (x * std + mean)
     np.testing.assert_allclose(model.predict(pixels.astype("float32"), verbose=0), logits, rtol=1e-3, atol=1e-4)
 
@@ -76,10 +77,10 @@ def test_a_checkpoint_of_torch(checkpoint, tmp_path):
 )
 def test_another_architecture_is_refused_and_changes_nothing(change, message, checkpoint):
     state = {name: array for name, array in (checkpoint[0] | change).items() if array is not None}
-    network = convert.network_for(state, PUBLISHED["DARTS_V2"])
+    network = pytorch.network_for(state, PUBLISHED["DARTS_V2"])
     before = network.get_weights()
-    with pytest.raises(convert.CheckpointError, match=re.escape(message)):
-        convert.set_weights(network, PUBLISHED["DARTS_V2"], state)
+    with pytest.raises(pytorch.CheckpointError, match=re.escape(message)):
+        pytorch.set_weights(network, PUBLISHED["DARTS_V2"], state)
     assert all((a == b).all() for a, b in zip(before, network.get_weights(), strict=True))
 
 
@@ -115,17 +116,17 @@ STATE = {
 )
 def test_tensors_of_other_kinds(name, array, message, tmp_path):
     np.savez(tmp_path / "model.npz", **(STATE | {name: array}))
-    with pytest.raises(convert.CheckpointError, match=re.escape(message)), np.errstate(over="ignore"):
-        state = convert.read(tmp_path / "model.npz")
-        network = convert.network_for(state, PUBLISHED["DARTS_V2"])
-        convert.set_weights(network, PUBLISHED["DARTS_V2"], state)
+    with pytest.raises(pytorch.CheckpointError, match=re.escape(message)), np.errstate(over="ignore"):
+        state = pytorch.read(tmp_path / "model.npz")
+        network = pytorch.network_for(state, PUBLISHED["DARTS_V2"])
+        pytorch.set_weights(network, PUBLISHED["DARTS_V2"], state)
 
 
 def test_an_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "UNPACKED", 1 << 20)
     np.savez_compressed(tmp_path / "model.npz", x=np.zeros(1 << 20))
-    with pytest.raises(convert.CheckpointError, match="it unpacks from"):
-        convert.read(tmp_path / "model.npz")
+    with pytest.raises(pytorch.CheckpointError, match="it unpacks from"):
+        pytorch.read(tmp_path / "model.npz")
 
 
 def test_tensors_of_a_node_that_leads_nowhere_are_left_out():
@@ -134,16 +135,16 @@ def test_tensors_of_a_node_that_leads_nowhere_are_left_out():
     network = cifar_network(genotype, 4, 3, image_shape=(8, 8, 3))
     state = {}
     for layer in network.layers:
-        for name, variable in convert._variables(layer).items():
+        for name, variable in pytorch._variables(layer).items():
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             original = re.sub(r"^cell(\d+)_edge(\d+)_(\w+)$", r"cells.\1._ops.\2.op.\3", layer.name)
             original = re.sub(r"^cell(\d+)_preprocess(\d)_(\d+)$", r"cells.\1.preprocess\2.op.\3", original)
             original = re.sub(r"(op\.)?1_conv_(\d)$", r"conv_\2", original.replace("stem_", "stem."))
             original = re.sub(r"^cell(\d+)_preprocess0_conv_(\d)$", r"cells.\1.preprocess0.conv_\2", original)
-            state[f"{original}.{name}"] = np.ones(convert.to_original_shape(variable.shape, depthwise), np.float32)
+            state[f"{original}.{name}"] = np.ones(pytorch.to_original_shape(variable.shape, depthwise), np.float32)
     assert not any("_ops.0." in name or "_ops.1." in name for name in state)
     state["cells.0._ops.0.op.1.weight"] = np.ones((4, 1, 3, 3), np.float32)
-    convert.set_weights(network, genotype, state)
+    pytorch.set_weights(network, genotype, state)
     assert all((np.asarray(weights) == 1).all() for weights in network.trainable_variables)
 
 

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import pytest
 import tensorflow as tf
 
-from darts_tf import drawing
-from darts_tf.genotypes import PUBLISHED, Genotype
+from darts_tf.reports import drawing
+from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 
 SVG = "{http://www.w3.org/2000/svg}"
 

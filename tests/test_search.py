@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from darts_tf import genotypes
+from darts_tf.spaces.cells import genotypes
 
 TINY = ["--layers=3", "--init_channels=2", "--nodes=1"]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from darts_tf import datasets, genotypes
-from darts_tf.files import save_model
+from darts_tf.cli.files import save_model
+from darts_tf.data import datasets
+from darts_tf.spaces.cells import genotypes
 
 TINY = ["--layers=3", "--init_channels=4"]
 GENOTYPE = (
@@ -68,7 +69,8 @@ def test_a_training_and_its_run_directory(trained):
 
 
 def test_the_step_is_traced_once():
-    from darts_tf import recipes, train
+    from darts_tf import train
+    from darts_tf.runs import recipes
 
     data = datasets.load("digits")
     config = {**recipes.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}

@@ -19,10 +19,11 @@ import pytest
 from test_oracles import search_run
 from test_tuner_space import ORACLES
 
-from darts_tf import genotypes, processes, rundirectory
-from darts_tf.tuner import DARTSTuner, GridOracle, space, workers
+from darts_tf.devices.cluster import LostError
+from darts_tf.runs import rundirectory
+from darts_tf.spaces.cells import genotypes
+from darts_tf.tuner import DARTSTuner, GridOracle, machines, processes, space
 from darts_tf.tuner.oracle import durable
-from darts_tf.workers import LostError
 
 TINY = ["--epochs=1", "--nodes=1", "--layers=1", "--init_channels=4"]
 
@@ -215,7 +216,7 @@ def watched(tmp_path, timeout, again=False):
     if again:
         oracle.reload()
     said = []
-    return oracle, workers.Watch(oracle, timeout, said.append).problems, said
+    return oracle, machines.Watch(oracle, timeout, said.append).problems, said
 
 
 def finish(oracle, trial, score):
@@ -339,12 +340,12 @@ class Refusal(grpc.RpcError):
 def test_a_worker_waits_for_its_chief_but_not_for_ever(monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "10.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "8000")
-    monkeypatch.setattr("darts_tf.workers.EVERY", 0.05)
+    monkeypatch.setattr("darts_tf.devices.cluster.EVERY", 0.05)
     gone, failed = Refusal(grpc.StatusCode.UNAVAILABLE), Refusal(grpc.StatusCode.UNKNOWN)
 
     def ask(answers, is_over=lambda: False):
         answers, said, client = iter(answers), [], types.SimpleNamespace()
-        workers.be_patient(client, 0.3, said.append, is_over)
+        machines.be_patient(client, 0.3, said.append, is_over)
         future = types.SimpleNamespace(result=lambda timeout: next(answers)(), cancel=lambda: None)
         client.stub.impatient = types.SimpleNamespace(GetTrial=types.SimpleNamespace(future=lambda *_, **__: future))
         return client.stub.GetTrial("?", timeout=3600), said
@@ -361,7 +362,7 @@ def test_a_worker_waits_for_its_chief_but_not_for_ever(monkeypatch):
         ask(itertools.repeat(refusing(gone)))
     with pytest.raises(LostError, match=r"the chief at 10.0.0.1:8000 failed: KeyError: 'x'"):
         ask([refusing(failed)])
-    with pytest.raises(workers.OverError):
+    with pytest.raises(machines.OverError):
         ask([refusing(gone)], is_over=lambda: True)
 
 
@@ -405,7 +406,7 @@ def test_all_oracles_give_trials_to_workers(name, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(server.getsockname()[1]))
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    workers.Watch(oracle, timeout=4.0 if name == "reinforce" else 1.0)  # whose first answers take a second
+    machines.Watch(oracle, timeout=4.0 if name == "reinforce" else 1.0)  # whose first answers take a second
     chief = threading.Thread(target=oracle_chief.start_server, args=[oracle], daemon=True)
     chief.start()
     ran = []

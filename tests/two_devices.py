@@ -3,7 +3,7 @@
 import json
 import sys
 
-from darts_tf import runtime
+from darts_tf.devices import runtime
 
 runtime.configure(cpu_devices=2)
 
@@ -11,11 +11,14 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from darts_tf import DARTS, SearchNetwork, datasets, genotypes, replicas  # noqa: E402
-from darts_tf.darts import architecture_gradient  # noqa: E402
-from darts_tf.networks import cifar_network  # noqa: E402
-from darts_tf.optimizers import SGD, Adam  # noqa: E402
-from darts_tf.workers import ALONE  # noqa: E402
+from darts_tf import DARTS, SearchNetwork  # noqa: E402
+from darts_tf.data import datasets  # noqa: E402
+from darts_tf.devices import replicas  # noqa: E402
+from darts_tf.devices.cluster import ALONE  # noqa: E402
+from darts_tf.methods.darts import architecture_gradient  # noqa: E402
+from darts_tf.methods.optimizers import SGD, Adam  # noqa: E402
+from darts_tf.spaces.cells import genotypes  # noqa: E402
+from darts_tf.spaces.cells.networks import cifar_network  # noqa: E402
 
 STEPS = 5
 mirrored = replicas.strategy("mirrored")
@@ -176,7 +179,7 @@ def statistics_case():
         return [value.numpy().item() for value in norm.moving_mean.value.values]
 
     before = means()
-    replicas.agreement(model)()
+    replicas.averaging_statistics(model)()
     return {"before": before, "after": means()}
 
 

@@ -10,7 +10,7 @@ GENOTYPE = (
 
 
 def start(cpu_devices=1, precision="float32"):
-    from darts_tf import runtime
+    from darts_tf.devices import runtime
 
     runtime.configure(cpu_devices=cpu_devices, precision=precision)
     import keras
@@ -43,7 +43,7 @@ def searched(network=None, optimizer=None, arch_optimizer=None, unrolled=True, l
     import keras
 
     from darts_tf import DARTS, SearchNetwork
-    from darts_tf.optimizers import SGD, Adam
+    from darts_tf.methods.optimizers import SGD, Adam
 
     options = {"channels": 2, "layers": 3, "num_classes": 3, "nodes": 1, "primitives": OPERATIONS, **options}
     search = DARTS(network or SearchNetwork(**options), unrolled=unrolled)
@@ -178,7 +178,7 @@ def gradients():
         def call(folder):
             keras = start(precision="float16" if float16 else "float32")
             from darts_tf import SearchNetwork
-            from darts_tf.optimizers import SGD
+            from darts_tf.methods.optimizers import SGD
 
             network = SearchNetwork(2, 3, 3, nodes=1, primitives=OPERATIONS)
             network.unused = keras.layers.Dense(2)
@@ -232,7 +232,7 @@ def gradients():
             import numpy as np
             import tensorflow as tf
 
-            from darts_tf.darts import hessian_vector_product
+            from darts_tf.methods.darts import hessian_vector_product
 
             def loss(weights, alphas, batch):
                 return tf.reduce_sum(weights[0] ** 2 * alphas[0])
@@ -254,7 +254,7 @@ def gradients():
             start()
             import tensorflow as tf
 
-            from darts_tf.darts import architecture_gradient
+            from darts_tf.methods.darts import architecture_gradient
 
             point = [tf.constant([1.0])]
 
@@ -290,7 +290,7 @@ def optimizers():
             keras = start()
             import numpy as np
 
-            from darts_tf import optimizers
+            from darts_tf.methods import optimizers
 
             same = {"momentum": 0.9} if kind == "SGD" else {"beta_1": 0.5, "beta_2": 0.99, "epsilon": 1e-8}
             ours = trained(getattr(optimizers, kind)(0.1, l2=0.0, **same, **options))
@@ -319,7 +319,7 @@ def optimizers():
             import numpy as np
             import tensorflow as tf
 
-            from darts_tf.optimizers import SGD
+            from darts_tf.methods.optimizers import SGD
 
             optimizer, variable = SGD(0.1, **options), keras.Variable(np.array([1.0, -2.0], np.float32))
             optimizer.build([variable])
@@ -337,7 +337,7 @@ def optimizers():
     def made(kind, **options):
         def call(folder):
             start()
-            from darts_tf import optimizers
+            from darts_tf.methods import optimizers
 
             getattr(optimizers, kind)(**options)
 
@@ -357,9 +357,9 @@ def optimizers():
         keras = start()
         import numpy as np
 
-        from darts_tf import genotypes
-        from darts_tf.networks import cifar_network
-        from darts_tf.optimizers import SGD
+        from darts_tf.methods.optimizers import SGD
+        from darts_tf.spaces.cells import genotypes
+        from darts_tf.spaces.cells.networks import cifar_network
 
         network = cifar_network(genotypes.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True)
         optimizer = SGD(0.05, use_ema=True)
@@ -409,7 +409,7 @@ def compiled():
             start()
             import keras
 
-            from darts_tf import optimizers
+            from darts_tf.methods import optimizers
 
             found = []
             for scaled in (False, True):
@@ -448,7 +448,7 @@ def compiled():
 
     def scheduled(folder):
         keras = start()
-        from darts_tf.optimizers import SGD
+        from darts_tf.methods.optimizers import SGD
 
         rate = keras.optimizers.schedules.CosineDecay(0.05, 10)
         return fitted(searched(optimizer=SGD(rate), arch_optimizer=SGD(lambda: 0.01)))
@@ -462,9 +462,9 @@ def counts():
     def attempt(name, make, expected):
         def call(folder):
             keras = start()
-            from darts_tf import metrics
+            from darts_tf.costs import counts
 
-            found = metrics.multiply_adds(make(keras, keras.layers))
+            found = counts.multiply_adds(make(keras, keras.layers))
             return None if found == expected else f"{found} multiplications, expected {expected}"
 
         return python(f"multiplications of {name}", call)
@@ -520,9 +520,9 @@ def networks():
     """Derived networks that are saved, copied and trained on."""
 
     def auxiliary(keras, **options):
-        from darts_tf import genotypes
-        from darts_tf.networks import cifar_network
-        from darts_tf.optimizers import SGD
+        from darts_tf.methods.optimizers import SGD
+        from darts_tf.spaces.cells import genotypes
+        from darts_tf.spaces.cells.networks import cifar_network
 
         network = cifar_network(
             genotypes.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True, drop_path=True, **options
@@ -556,7 +556,7 @@ def networks():
             keras = start(precision=precision)
             import numpy as np
 
-            from darts_tf import networks
+            from darts_tf.spaces.cells import networks
 
             network = auxiliary(keras)
             before = [layer.compute_dtype for layer in network.layers], numbers(network.variables)
@@ -627,9 +627,11 @@ def devices():
             keras = start(cpu_devices=count)
             import numpy as np
 
-            from darts_tf import datasets, genotypes, replicas
-            from darts_tf.networks import cifar_network
-            from darts_tf.workers import ALONE
+            from darts_tf.data import datasets
+            from darts_tf.devices import replicas
+            from darts_tf.devices.cluster import ALONE
+            from darts_tf.spaces.cells import genotypes
+            from darts_tf.spaces.cells.networks import cifar_network
 
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             pairs, size = [], 2 * count

@@ -66,7 +66,7 @@ def loaded(name, prepare, wrong, dataset="set", **options):
     """An attempt that is to be read; `wrong` is a function of the `Dataset` and the folder -> None or a sentence."""
 
     def call(folder):
-        from darts_tf import datasets
+        from darts_tf.data import datasets
 
         return wrong(datasets.load(str(folder / dataset) if dataset else dataset, **options), folder)
 
@@ -664,7 +664,7 @@ def archives():
     for dtype in ("int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64", ">f4", ">u2"):
 
         def trains(data, folder):
-            from darts_tf import datasets
+            from darts_tf.data import datasets
 
             batches, *_ = datasets.search_batches(data, 2, augmentation=datasets.Augmentation(1, True, 2))
             values = next(iter(batches()))[0][0].numpy()
@@ -731,7 +731,7 @@ def sizes():
     )
 
     def every_fifth(folder):
-        from darts_tf import folders
+        from darts_tf.data import folders
 
         folders.every_fifth(np.tile(np.arange(100_000), 5))
 
@@ -798,7 +798,7 @@ def streams():
     def equal(folder):
         import tensorflow as tf
 
-        from darts_tf import datasets
+        from darts_tf.data import datasets
 
         sets = [datasets.load(str(folder / "set"), 16, stream=stream) for stream in (False, True)]
         used = datasets.Augmentation(2, True, 4)

@@ -9,8 +9,8 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from darts_tf.files import write
-from darts_tf.rundirectory import DamageError
+from darts_tf.cli.files import write
+from darts_tf.runs.rundirectory import DamageError
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
 
@@ -84,7 +84,7 @@ def durable(oracle, restored=lambda trial_id: None, tell=lambda line: None):
         tell: called with a line about each trial whose file cannot be read.
 
     Returns:
-        The oracle. Its `reload` raises `darts_tf.rundirectory.DamageError` if its own file cannot be read.
+        The oracle. Its `reload` raises `darts_tf.runs.rundirectory.DamageError` if its own file cannot be read.
     """
 
     def save():

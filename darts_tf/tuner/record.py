@@ -10,8 +10,12 @@ import numpy as np
 from keras_tuner.engine.trial import Trial
 from tqdm import tqdm
 
-from darts_tf import commands, genotypes, metrics, report, rundirectory
-from darts_tf.files import write
+from darts_tf.cli import commands
+from darts_tf.cli.files import write
+from darts_tf.reports import report
+from darts_tf.runs import rundirectory
+from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.costs import CellCosts
 from darts_tf.tuner.space import genotype_of, hyperparameters_of
 
 SHOWN = 10  # trials in the table
@@ -41,7 +45,7 @@ class Record:
         self.output = pathlib.Path(output)
         self.config = config
         self.rows = []
-        self._sizes = metrics.Sizes(config["init_channels"], config["layers"], len(data.class_names), data.image_shape)
+        self._sizes = CellCosts(config["init_channels"], config["layers"], len(data.class_names), data.image_shape)
         self._began = time.monotonic()
         self._before = None
         self._kept = {row["trial"]: row for row in rundirectory.trials(output) or []}

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from darts_tf import genotypes, rundirectory
-from darts_tf.genotypes import Genotype
+from darts_tf.runs import rundirectory
+from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.genotypes import Genotype
 from darts_tf.tuner.oracle import ChoiceOracle
 from darts_tf.tuner.space import KINDS, hyperparameters_of
 

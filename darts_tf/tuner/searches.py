@@ -10,10 +10,10 @@ import time
 
 import keras_tuner
 
-from darts_tf import processes
+from darts_tf.devices.cluster import Wait
+from darts_tf.tuner import processes
+from darts_tf.tuner.machines import Reporting
 from darts_tf.tuner.oracle import durable
-from darts_tf.tuner.workers import Reporting
-from darts_tf.workers import Wait
 
 AT_WORK = "another process is at work in it"
 SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
@@ -78,7 +78,7 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
 
     def load_model(self, trial):
         """The trained model of a trial, from pixels to logits."""
-        from darts_tf import files
+        from darts_tf.cli import files
 
         return files.load_model(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "train" / "model.keras")
 

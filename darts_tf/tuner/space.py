@@ -7,10 +7,12 @@ import math
 import keras
 import keras_tuner
 
-from darts_tf import callbacks, files, genotypes, networks
-from darts_tf.genotypes import Genotype, node_name
-from darts_tf.operations import PRIMITIVES
-from darts_tf.optimizers import SGD
+from darts_tf.cli import files
+from darts_tf.methods.optimizers import SGD
+from darts_tf.ops.operations import PRIMITIVES
+from darts_tf.runs import callbacks
+from darts_tf.spaces.cells import genotypes, networks
+from darts_tf.spaces.cells.genotypes import Genotype, node_name
 
 KINDS = ("normal", "reduce")
 OPERATIONS = tuple(name for name in PRIMITIVES if name != "none")

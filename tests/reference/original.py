@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from darts_tf.cells import num_edges, targets
-from darts_tf.convert import layer_and_weight, to_keras_layout
-from darts_tf.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
+from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
+from darts_tf.spaces.cells.cell import num_edges, targets
+from darts_tf.spaces.cells.pytorch import layer_and_weight, to_keras_layout
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class Tensor:
 
 
 def operation_tensors(operation, name, edge=0):
-    """{(layer, weight): Tensor} of one edge of an operation called `name`, as `convert.layer_and_weight` gives them."""
+    """{(layer, weight): Tensor} of one edge of an operation called `name`, as `pytorch.layer_and_weight` gives them."""
     found = {}
     for place, (stage, owned) in enumerate(zip(operation.stages, operation.variables_by_stage, strict=True)):
         layer = f"{name}_{place}"

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from original import relative_error
 
-from darts_tf import convert
-from darts_tf.genotypes import PUBLISHED
-from darts_tf.networks import cifar_network, imagenet_network, inference_model
+from darts_tf.spaces.cells import pytorch
+from darts_tf.spaces.cells.genotypes import PUBLISHED
+from darts_tf.spaces.cells.networks import cifar_network, imagenet_network, inference_model
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
@@ -30,7 +30,7 @@ def check(file, dtype, build, x=None):
         auxiliary=bool(auxiliary),
         drop_path=True,
     )
-    convert.set_weights(network, PUBLISHED[name], state)
+    pytorch.set_weights(network, PUBLISHED[name], state)
     errors = {"deployed": relative_error(inference_model(network)(x), arrays["eval/logits"])}
     for mode in ("eval", "train"):
         logits = network(x, training=mode == "train")

@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 
-from darts_tf import genotypes
-from darts_tf.operations import PRIMITIVES
+from darts_tf.ops.operations import PRIMITIVES
+from darts_tf.spaces.cells import genotypes
 
 
 def test_discretisation(discretize_file):

@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 from original import assign, by_original_name, operation_tensors, relative_error
 
-from darts_tf.operations import Operation, get_operation
+from darts_tf.ops.operations import Operation, get_operation
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 

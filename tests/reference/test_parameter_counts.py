@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from darts_tf.genotypes import PUBLISHED
-from darts_tf.networks import SearchNetwork, cifar_network, imagenet_network
+from darts_tf.spaces.cells.genotypes import PUBLISHED
+from darts_tf.spaces.cells.networks import SearchNetwork, cifar_network, imagenet_network
 
 
 @pytest.fixture

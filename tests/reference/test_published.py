@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from darts_tf.genotypes import PUBLISHED_RECURRENT
+from darts_tf.spaces.cells.genotypes import PUBLISHED_RECURRENT
 
 
 @pytest.mark.parametrize("name", PUBLISHED_RECURRENT)

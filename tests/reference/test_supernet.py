@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from original import assign, relative_error, supernet_tensors
 
-from darts_tf.darts import DARTS, gradient
-from darts_tf.networks import SearchNetwork
-from darts_tf.operations import PRIMITIVES
-from darts_tf.optimizers import SGD, Adam
+from darts_tf.methods.darts import DARTS, gradient
+from darts_tf.methods.optimizers import SGD, Adam
+from darts_tf.ops.operations import PRIMITIVES
+from darts_tf.spaces.cells.networks import SearchNetwork
 
 EXACT = {"float64": 1e-9, "float32": 1e-4}
 AFTER_DIFFERENCES = {"float64": 1e-6, "float32": 1e-4}

@@ -1,0 +1,1 @@
+"""How commands talk and write: help, messages, errors, files that appear whole."""

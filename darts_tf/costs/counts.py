@@ -1,0 +1,101 @@
+"""How large a Keras model is: parameters and multiply-adds."""
+
+import math
+import re
+
+import tensorflow as tf
+
+
+def parameters(model):
+    """Number of trainable parameters."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def multiply_adds(model):
+    """Multiplications of one image in convolutions and products of matrices, as the paper counts them.
+
+    They are counted in the graph that TensorFlow makes of the model, layers that are used twice twice. Where an image
+    is padded, a kernel counts as a whole.
+
+    Args:
+        model: a Keras model with inputs.
+
+    Returns:
+        int; None if it cannot be told: images may have any size, it depends on a loop or a branch, or the model cannot
+        be traced.
+    """
+    try:
+        inputs = [tf.TensorSpec([x.shape[0] or 1, *x.shape[1:]], x.dtype) for x in model.inputs]
+        call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
+        return _products(call.get_concrete_function(*inputs).graph) // inputs[0].shape[0]
+    except Exception:  # of every kind: the model may be anybody's
+        return None
+
+
+def _products(graph):
+    """Multiplications in all operations of a graph; ValueError if they are not known."""
+    return sum(_PRODUCTS.get(op.type, _other)(op) for op in graph.get_operations())
+
+
+def _size(tensor):
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"{tensor.name} has no fixed size.")
+    return tensor.shape.num_elements()
+
+
+def _convolution(op, kernel_axes):
+    """Each number in the result is made of a kernel, of that many axes."""
+    result = op.outputs[0]
+    for after in ("Squeeze", "BatchToSpaceND"):  # a dilated convolution drops what it has padded
+        kept = [consumer for consumer in result.consumers() if consumer.type == after]
+        result = kept[0].outputs[0] if kept else result
+    return _size(result) * math.prod(op.inputs[1].shape[:kernel_axes])
+
+
+def _transposed_convolution(op):
+    _, kernel, images = op.inputs
+    return _size(images) * math.prod(kernel.shape[:-1])
+
+
+def _matrix_product(op):
+    transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+    return _size(op.outputs[0]) * op.inputs[0].shape[-2 if transposed else -1]
+
+
+def _einsum(op):
+    if len(op.inputs) < 2:
+        return 0
+    sizes = {}
+    for labels, tensor in zip(op.get_attr("equation").decode().split("->")[0].split(","), op.inputs, strict=True):
+        _size(tensor)
+        before, dots, after = labels.partition("...")
+        hidden = len(tensor.shape) - len(before + after)
+        names = [*before, *(range(-hidden, 0) if dots else ()), *after]
+        for name, size in zip(names, tensor.shape, strict=True):
+            sizes[name] = max(size, sizes.get(name, 0))
+    return math.prod(sizes.values())
+
+
+def _other(op):
+    names = {attribute.type for attribute in op.op_def.attr}
+    if "func" in names or "list(func)" in names or re.search("Conv|MatMul|Einsum|RNN|LSTM|GRU|PyFunc|Xla", op.type):
+        raise ValueError(f"nothing is known about {op.type}.")
+    return 0
+
+
+def _call(op):
+    return _products(op.graph._get_function(op.get_attr("f").name).graph)
+
+
+_PRODUCTS = {
+    "Conv2D": lambda op: _convolution(op, 3),
+    "Conv3D": lambda op: _convolution(op, 4),
+    "DepthwiseConv2dNative": lambda op: _convolution(op, 2),
+    "Conv2DBackpropInput": _transposed_convolution,
+    "Conv3DBackpropInputV2": _transposed_convolution,
+    "MatMul": _matrix_product,
+    "BatchMatMulV2": _matrix_product,
+    "Einsum": _einsum,
+    "PartitionedCall": _call,
+    "StatefulPartitionedCall": _call,
+}

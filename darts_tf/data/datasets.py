@@ -1,0 +1,498 @@
+"""Image classification data: from a name, a folder or a file to images, and from images to batches."""
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from darts_tf.data import folders
+from darts_tf.data import images as sources
+from darts_tf.data.augmentation import Augmentation
+from darts_tf.data.folders import DataError
+from darts_tf.devices.cluster import ALONE
+
+DIGITS = pathlib.Path(__file__).with_name("digits.npz")
+NO_AUGMENTATION = Augmentation()
+SMALLEST = 8  # pixels, since two reduction cells must leave something
+PIXELS = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
+MOST_CLASSES = 1_000_000
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+EXPECTED = "digits, a folder with one folder of images per class, a .npz file, or a name from tensorflow-datasets"
+
+
+@dataclasses.dataclass
+class Dataset:
+    """Images of one size.
+
+    x_train, x_test: (n, height, width, depth), integers or floats: arrays, which must not change any more, or
+        `images.OnDisk`.
+    y_train, y_test: (n,) int32, indices into `class_names`.
+
+    Raises:
+        DataError: they are otherwise, no finite numbers, smaller than 8x8, or of fewer than 2 classes.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: list
+
+    def __post_init__(self):
+        folders.check_class_names(self.class_names)
+        self.x_train, self.x_test = (x[..., None] if x.ndim == 3 else x for x in (self.x_train, self.x_test))
+        self.x_train, self.x_test = (
+            x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")) for x in (self.x_train, self.x_test)
+        )
+        self.y_train, self.y_test = (_labels(y, len(self.class_names)) for y in (self.y_train, self.y_test))
+        for split, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
+            if x.ndim != 4 or x.dtype.name not in PIXELS or not x.shape[-1]:
+                expected = f"expected images (n, height, width[, depth]) of {', '.join(PIXELS)}"
+                raise DataError(f"x_{split} is {x.dtype}{list(x.shape)}: {expected}.")
+            if len(x) != len(y) or not len(x):
+                raise DataError(
+                    f"{len(x)} images but {len(y)} labels in the {split} split: expected as many, and some."
+                )
+            if min(x.shape[1:3]) < SMALLEST:
+                size = f"{x.shape[1]}x{x.shape[2]}"
+                raise DataError(f"the images are {size}: expected at least {SMALLEST}x{SMALLEST} pixels.")
+            if x.dtype.kind == "f" and not all(_is_finite(chunk) for chunk in sources.of(x).chunks()):
+                raise DataError(f"x_{split} holds NaN or infinite values: expected finite ones, as float32.")
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise DataError(
+                f"{self.x_train.shape[1:]} in training and {self.x_test.shape[1:]} in test: expected one shape."
+            )
+
+    @functools.cached_property
+    def train_images(self):
+        """x_train as `images.Images`."""
+        return sources.of(self.x_train)
+
+    @functools.cached_property
+    def _statistics(self):
+        return sources.moments(self.train_images.chunks())
+
+    def read(self, progress):
+        """Reads all images once, so that a file on disk that is damaged is known, and keeps the statistics.
+
+        Args:
+            progress: as `commands.progress`.
+
+        Raises:
+            DataError: a file cannot be read, and which.
+        """
+        self._statistics = sources.moments(
+            progress(self.train_images.chunks(), len(self.train_images), "Reading images")
+        )
+        for _ in progress(sources.of(self.x_test).chunks(), len(self.x_test), "Reading test images"):
+            pass
+
+    @property
+    def image_shape(self):
+        """(height, width, depth)."""
+        return self.x_train.shape[1:]
+
+    def statistics(self):
+        """Mean and standard deviation of the training images, per channel of depth: two float32 arrays."""
+        mean, std = self._statistics
+        return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
+
+    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE):
+        """Batches to train on, not normalised.
+
+        Args:
+            batch_size, augmentation, seed, worker: as in `training_batches`.
+            portion: part of the images to train on, up to 1; the rest is for validation.
+
+        Returns:
+            The batches as a function, see `training_batches`, the number of steps in an epoch, and a `tf.data.Dataset`
+            of the images for validation, None if there are none.
+
+        Raises:
+            DataError: there are too few images for a batch.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y_train))
+        chosen, rest = np.split(order, [round(portion * len(order))])
+        if batch_size > len(chosen):
+            raise DataError(f"there are {len(chosen)} images to train on: expected at most that.")
+        x, y = self.train_images, self.y_train
+        # Without a hole there is no need to know the mean.
+        statistics = self.statistics() if augmentation.cutout else (0.0, 1.0)
+        train = training_batches(
+            x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False
+        )
+        valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker) if len(rest) else None
+        return train, len(chosen) // batch_size, valid
+
+    def test_batches(self, batch_size=128):
+        """The test images once, in order, not normalised, as a `tf.data.Dataset` of (x, y)."""
+        return evaluation_batches(self.x_test, self.y_test, batch_size)
+
+    def fitted(self, image_shape):
+        """The same images resized to (height, width), grey ones with as many equal channels as (..., depth) says.
+
+        Raises:
+            DataError: they have another depth and are not grey.
+        """
+        height, width, depth = image_shape
+        if self.image_shape[-1] not in (1, depth):
+            raise DataError(f"its images have {self.image_shape[-1]} channels: the model expects {depth}.")
+
+        def fit(x):
+            if isinstance(x, sources.OnDisk):
+                return x.fitted(image_shape)
+            x = x if x.shape[1:3] == (height, width) else _resized(x, height, width)
+            return x if x.shape[-1] == depth else np.repeat(x, depth, axis=-1)
+
+        return dataclasses.replace(self, x_train=fit(self.x_train), x_test=fit(self.x_test))
+
+
+def _labels(y, classes):
+    """Labels as (n,) int32."""
+    y = np.asarray(y)
+    if y.dtype.kind not in "iu":
+        raise DataError(f"labels are {y.dtype}: expected integers from 0.")
+    if y.ndim not in (1, 2) or y.shape[1:] not in ((), (1,)):
+        raise DataError(f"labels are {list(y.shape)}: expected one integer per image, (n,) or (n, 1).")
+    if y.min(initial=0) < 0 or y.max(initial=0) >= classes:
+        wrong = y.min() if y.min() < 0 else y.max()
+        raise DataError(f"a label is {wrong}: expected integers from 0 to {classes - 1}, one per class.")
+    return y.reshape(-1).astype(np.int32)
+
+
+def _is_finite(x):
+    with np.errstate(over="ignore"):
+        return np.isfinite(x.astype(np.float32)).all()
+
+
+def load(
+    name,
+    image_size=None,
+    data_dir=None,
+    stream=False,
+    tell=lambda line: None,
+    progress=lambda chunks, total, what: chunks,
+):
+    """Reads a dataset.
+
+    Args:
+        name: "digits" (ships with the package), a folder of images (see `folders.image_files`), a `.npz` file with
+            x_train, y_train, x_test, y_test and, if the classes have names, class_names, or a name that
+            tensorflow-datasets knows. Where there is no test split, every fifth image of a class becomes one.
+        image_size: height and width to resize to, one number or two; None leaves the images as they are, or makes
+            those of a folder 32x32 if they differ.
+        data_dir: where tensorflow-datasets keeps its data; None is its own default.
+        stream: whether the images of a folder stay on disk; the batches are the same, bit for bit. See `Dataset.read`.
+        tell: called with lines for the user: what was left out or resized.
+        progress: as `commands.progress`.
+
+    Returns:
+        `Dataset`.
+
+    Raises:
+        DataError: there is no such data or it cannot be used.
+    """
+    if isinstance(image_size, int):
+        image_size = image_size, image_size
+    if is_folder(name):
+        return _from_folder(pathlib.Path(name), image_size, stream, tell, progress)
+    if stream:
+        raise DataError("images stay on disk with --stream: expected a folder with one folder of images per class.")
+    if name == "digits":
+        with np.load(DIGITS) as arrays:
+            # Their pixels go from 0 to 16; elsewhere, in PNG files for example, from 0 to 255.
+            images, labels = np.rint(arrays["images"] * (255 / 16)).astype(np.uint8), arrays["labels"]
+        data = _split(images, labels, [str(digit) for digit in range(10)])
+    elif name.endswith(".npz"):
+        data = _from_npz(pathlib.Path(name))
+    else:
+        data = _from_tfds(name, data_dir)
+    return data.fitted((*image_size, data.image_shape[-1])) if image_size else data
+
+
+def is_folder(name):
+    """Whether a dataset is a folder, not a name.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if not name.strip():
+        raise DataError(f"expected {EXPECTED}.")
+    return name != "digits" and os.path.isdir(name)
+
+
+def _split(images, labels, class_names):
+    test = folders.every_fifth(labels)
+    return Dataset(images[~test], labels[~test], images[test], labels[test], class_names)
+
+
+def _resized(images, height, width):
+    resize = tf.function(lambda x: tf.image.resize(x, [height, width], antialias=True), reduce_retracing=True)
+    result = np.empty((len(images), height, width, images.shape[-1]), images.dtype)
+    for i in range(0, len(images), 256):
+        result[i : i + 256] = _like(resize(images[i : i + 256]).numpy(), images.dtype)
+    return result
+
+
+def _like(images, dtype):
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(images), limits.min, limits.max).astype(dtype)
+    return images.astype(dtype)
+
+
+def _from_npz(path):
+    expected = f"expected a .npz with {', '.join(KEYS)}"
+    if not path.is_file():  # a pipe, for example, might never end
+        raise DataError(f"no such file: {expected}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [key for key in KEYS if key not in members]
+            if missing:
+                raise DataError(f"no {', '.join(missing)} in the file: {expected}.")
+            names = [key for key in (*KEYS, "class_names") if key in members]
+            for name in names:
+                _check_member(archive, members[name], name)
+        sources.check_memory(sum(members[name].file_size for name in names), "images of fewer pixels, or fewer")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names}
+    except DataError:
+        raise
+    except Exception as error:  # of every kind: zip, its compressions, numpy, memory
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"not a readable .npz file ({reason}): {expected}.") from None
+    labels = [arrays[name] for name in ("y_train", "y_test")]
+    most = max((int(y.max()) for y in labels if y.size and y.dtype.kind in "iu"), default=0)
+    class_names = arrays.pop("class_names", None)
+    if class_names is None:
+        if most >= MOST_CLASSES:
+            raise DataError(f"a label is {most}: expected integers from 0, one per class, below {MOST_CLASSES:,}.")
+        return Dataset(**arrays, class_names=[str(label) for label in range(most + 1)])
+    if class_names.dtype.kind not in "SU" or class_names.ndim != 1 or len(class_names) <= most:
+        shape = f"{class_names.dtype}{list(class_names.shape)}"
+        raise DataError(f"class_names are {shape}: expected at least {most + 1} texts, one per class.")
+    try:
+        class_names = [n.decode() if isinstance(n, bytes) else n for n in class_names.tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"class_names: {error}; expected texts.") from None
+    return Dataset(**arrays, class_names=class_names)
+
+
+def _check_member(archive, info, name):
+    """Raises DataError if an array of an archive is of objects, or not as large as it says, before it is read."""
+    if info.flag_bits & 1:
+        raise DataError("the file is encrypted: expected one without a password.")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise DataError(f"{name} has named fields: expected an array of numbers.")
+        shape, _, dtype = read(file)
+        start = file.tell()
+    if dtype.hasobject:
+        raise DataError(f"{name} is an array of Python objects: expected one of numbers.")
+    promised = start + math.prod(shape) * dtype.itemsize
+    if promised != info.file_size:
+        raise DataError(f"{name} says that it is {dtype}{list(shape)}: expected as much as there is in the file.")
+
+
+def _from_folder(folder, image_size, stream, tell, progress):
+    found = folders.image_files(folder)
+    for note in found.notes:
+        tell(note)
+    images = sources.OnDisk(found.files, image_size, tell, progress)
+    x_train, x_test = images[np.flatnonzero(~found.test)], images[np.flatnonzero(found.test)]
+    data = Dataset(x_train, found.labels[~found.test], x_test, found.labels[found.test], found.class_names)
+    if stream:
+        return data
+    arrays = {
+        "x_train": x_train.array(lambda chunks: progress(chunks, len(x_train), "Reading images")),
+        "x_test": x_test.array(lambda chunks: progress(chunks, len(x_test), "Reading test images")),
+    }
+    return dataclasses.replace(data, **arrays)
+
+
+def prepared_builder(name, data_dir):
+    """A `tfds.core.DatasetBuilder` of images and labels whose data is on this machine now.
+
+    Raises:
+        DataError: there is no such dataset, or it could not be prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise DataError(f"no such dataset: expected {EXPECTED}, such as cifar10 or fashion_mnist.") from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # of every kind: network, disk, checksums
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"tensorflow-datasets could not prepare it: {reason}") from error
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise DataError(f"it holds {', '.join(features)}: expected a dataset of image and label.")
+    return builder
+
+
+def _from_tfds(name, data_dir):
+    builder = prepared_builder(name, data_dir)
+    features = builder.info.features
+    if None in features["image"].shape:
+        raise DataError(
+            "its images differ in size: expected one size, a folder of images, or darts_tf.train --recipe=imagenet."
+        )
+    class_names = list(features["label"].names)
+
+    def arrays(split):
+        whole = builder.as_dataset(split=split, batch_size=-1)
+        return whole["image"].numpy(), whole["label"].numpy()
+
+    test = held_out_split(builder)
+    return Dataset(*arrays("train"), *arrays(test), class_names) if test else _split(*arrays("train"), class_names)
+
+
+def held_out_split(builder):
+    """The name of the split of a prepared builder to test on, one that has labels; None if there is none.
+
+    Raises:
+        DataError: there is no split to train on.
+    """
+    if "train" not in builder.info.splits:
+        raise DataError(f"its splits are {', '.join(builder.info.splits)}: expected train, and test or validation.")
+
+    def has_labels(split):  # where they are kept back they are -1
+        some = builder.as_dataset(split=split).take(100)
+        return min((int(example["label"]) for example in some), default=-1) >= 0
+
+    return next((name for name in ("test", "validation") if name in builder.info.splits and has_labels(name)), None)
+
+
+def training_batches(
+    images,
+    labels,
+    batch_size,
+    statistics,
+    augmentation=NO_AUGMENTATION,
+    seed=0,
+    worker=ALONE,
+    normalized=True,
+):
+    """Endless shuffled batches; every epoch drops the images that do not fill a batch.
+
+    All that is random is drawn from (seed, epoch, place in the epoch).
+
+    Args:
+        images, labels: array (n, height, width, depth), or `images.Images`, and array (n,).
+        batch_size: images in a batch, at most n; a multiple of the number of workers.
+        statistics: mean and standard deviation per channel, see `Dataset.statistics`.
+        augmentation: `Augmentation`.
+        seed: int.
+        worker: `Worker`, whose share of each batch this is to be. All together they make the batches of one alone.
+        normalized: whether to subtract the mean and divide by the standard deviation.
+
+    Returns:
+        Function of the number of batches that a run has seen already -> endless `tf.data.Dataset` of those that follow,
+        x (batch, height, width, depth) float32 and y (batch,) int32.
+    """
+    images = sources.of(images)
+    read = images.reader()
+    with tf.device("CPU"):
+        labels = tf.constant(labels)
+    mean, std = statistics
+
+    def epoch(number, done):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seed=tf.stack([seed, number]))
+        places = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True).enumerate()
+        return places.skip(done).map(lambda batch, chosen: (number, batch, chosen))
+
+    def fetch(number, batch, chosen):
+        own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 0]), number), batch)
+        chosen = worker.share(chosen)
+        x = augmentation(read(chosen), own, mean, worker)
+        x = (x - mean) / std if normalized else x
+        return tf.ensure_shape(x, [*chosen.shape, *images.shape[1:]]), tf.gather(labels, chosen)
+
+    def batches(start=0):
+        places = from_step(epoch, start, len(labels) // batch_size)
+        return places.map(fetch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return batches
+
+
+def from_step(epoch, start, steps):
+    """Endless examples from a step of training on.
+
+    Args:
+        epoch: function of an epoch's number, an int64 scalar, and of steps to leave out -> `tf.data.Dataset`.
+        start: steps to leave out at the beginning.
+        steps: steps in an epoch.
+    """
+    first, done = divmod(start, steps)
+    rest = tf.data.Dataset.counter(start=first + 1).flat_map(lambda number: epoch(number, 0))
+    return epoch(tf.constant(first, tf.int64), done).concatenate(rest)
+
+
+def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker=ALONE):
+    """All images once, float32, normalised if statistics are given; else as `training_batches`.
+
+    There are as few batches of at most `batch_size` images as possible, all of about the same size, so that each
+    device of each worker gets its share of each.
+    """
+    mean, std = statistics
+    steps = -(-len(labels) // batch_size)
+    read = worker.share(sources.of(images)).reader()
+    with tf.device("CPU"):
+        labels = tf.constant(worker.share(labels))
+
+    def fetch(step):
+        begin, end = (tf.cast(i * len(labels) // steps, tf.int32) for i in (step, step + 1))
+        return (tf.cast(read(tf.range(begin, end)), tf.float32) - mean) / std, labels[begin:end]
+
+    return tf.data.Dataset.range(steps).map(fetch).prefetch(tf.data.AUTOTUNE)
+
+
+def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0, worker=ALONE):
+    """Splits the training images between weights and alphas (section 3.1 of the paper).
+
+    Args:
+        data: `Dataset`.
+        batch_size: images in each of the two batches of a step.
+        train_portion: the part of the images for the weights, between 0 and 1.
+        augmentation: `Augmentation`, for both.
+        seed: int.
+        worker: as in `training_batches`.
+
+    Returns:
+        The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of steps in
+        an epoch, and a `tf.data.Dataset` of the images for alpha, for evaluation.
+
+    Raises:
+        DataError: a part is smaller than a batch.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.y_train))
+    parts = np.split(order, [int(train_portion * len(order))])
+    smallest = min(len(part) for part in parts)
+    if batch_size > smallest:
+        raise DataError(
+            f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} images for the weights, "
+            f"{len(parts[1])} for alpha): expected at most {smallest}."
+        )
+    statistics = data.statistics()
+    splits = [(data.train_images[part], data.y_train[part]) for part in parts]
+    weights, alphas = (
+        training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
+        for i, split in enumerate(splits)
+    )
+    valid = evaluation_batches(*splits[1], batch_size, statistics, worker)
+
+    def batches(start=0):
+        return tf.data.Dataset.zip(weights(start), alphas(start))
+
+    return batches, len(parts[0]) // batch_size, valid

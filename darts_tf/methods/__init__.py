@@ -1,0 +1,1 @@
+"""How to choose: the bilevel step, optimizers."""

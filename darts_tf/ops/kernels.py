@@ -1,0 +1,200 @@
+"""Computations that TensorFlow has no op for, or whose op is wrong, slow or missing on some devices.
+
+Where a function serves images of all sizes its gradient must not ask for the shape of a large tensor: TensorFlow then
+keeps that tensor in memory until the backward pass (the gradients of `tf.reshape` and `tf.squeeze` do).
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from darts_tf.devices import replicas
+
+EPSILON = 1e-5  # of batch norm
+MOMENTUM = 0.9  # of batch norm's moving statistics
+SYNCHRONIZED = "synchronized"  # a kind of training, see `batch_norm`
+
+
+def subsample(x, stride):
+    """x[:, ::stride, ::stride], as a pool because the gradient of a strided slice is slow; `stride` may be a pair."""
+    return x if stride in (1, (1, 1)) else tf.nn.avg_pool2d(x, 1, stride, "VALID")
+
+
+def pointwise_conv2d(x, kernel, strides):
+    """A 1x1 convolution of x (batch, height, width, inputs) by (1, 1, inputs, outputs), with strides (of y, of x).
+
+    With strides, the filter gradient of oneDNN (TensorFlow 2.21, x86) writes past its buffer where there are fewer
+    inputs than a vector register holds, 8 with AVX2 and 16 with AVX-512, and so corrupts the heap. Here the image is
+    subsampled first.
+    """
+    return tf.nn.conv2d(subsample(x, tuple(strides)), kernel, 1, "VALID")
+
+
+def reroute_strided_pointwise(layer):
+    """Makes the Keras convolutions within a layer or model compute as `pointwise_conv2d` where they are such.
+
+    What they save and how they are configured stays as it is.
+    """
+    for inner in layer._flatten_layers():
+        if not isinstance(inner, keras.layers.Conv2D) or inner.kernel_size != (1, 1) or max(inner.strides) == 1:
+            continue
+        if inner.groups == 1 and inner.data_format == "channels_last":
+            inner.convolution_op = functools.partial(pointwise_conv2d, strides=inner.strides)
+
+
+def phases(x, block):
+    """Stacks the block**2 subsampled images into the batch: a dilated convolution is a plain one on each of them.
+
+    Returns:
+        (block**2 * batch, height / block, width / block, channels), and by how much the image had to grow for that.
+    """
+    odd = [[0, -tf.shape(x)[1] % block], [0, -tf.shape(x)[2] % block]]
+    return tf.space_to_batch(x, [block, block], odd), odd
+
+
+def join_phases(x, block, odd):
+    """The inverse of `phases`, given what it returned."""
+    return tf.batch_to_space(x, [block, block], odd)
+
+
+def depthwise_same(x, kernel):
+    """A depthwise convolution of x (batch, height, width, channels) by (size, size, channels, 1); keeps x's shape."""
+    with _gradient("DepthwiseConv2dNative", "darts_tf.DepthwiseSame"):
+        return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, strides=[1, 1, 1, 1], padding="SAME")
+
+
+@tf.RegisterGradient("darts_tf.DepthwiseSame")
+def _depthwise_same_gradient(op, dy):
+    # oneDNN has no vectorised kernel for the filter gradient beyond 3x3; explicit padding selects TensorFlow's own,
+    # about twice as fast.
+    x, kernel = op.inputs
+    if x.op.type == "Tile":  # repeating an image again is cheaper than keeping the copies
+        x = tf.tile(*x.op.inputs)
+    padding, size = {"padding": "SAME"}, kernel.shape[0]
+    dx = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+        input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, strides=[1, 1, 1, 1], **padding
+    )
+    if size > 3:
+        padding = {"padding": "EXPLICIT", "explicit_paddings": [0, 0, *[size // 2] * 4, 0, 0]}
+    dkernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=x, filter_sizes=tf.shape(kernel), out_backprop=dy, strides=[1, 1, 1, 1], **padding
+    )
+    return dx, dkernel
+
+
+def repeat(x, times):
+    """Repeats the channels of x (batch, height, width, channels), [all of them, all of them again, ...]."""
+    with _gradient("Tile", "darts_tf.Repeat"):
+        return tf.tile(x, [1, 1, 1, times])
+
+
+@tf.RegisterGradient("darts_tf.Repeat")
+def _repeat_gradient(op, dy):
+    # TensorFlow's gradient computes shapes on the GPU and waits for them.
+    times = op.inputs[1][3]
+    return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
+
+
+def identity(size, dtype):
+    """The identity matrix; `tf.eye` has arguments that a GPU would have to give back to the CPU."""
+    return tf.one_hot(tf.range(size), size, dtype=dtype)
+
+
+@functools.cache
+def _has_grouped_convolutions(dtype):
+    """Whether this device differentiates grouped convolutions: GPUs and oneDNN do, plain CPU kernels do not."""
+    with tf.init_scope():
+        kernel, dy = tf.ones([1, 1, 2, 4], dtype), tf.ones([1, 4, 4, 4], dtype)
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=dy.shape, filter=kernel, out_backprop=dy, strides=[1, 1, 1, 1], padding="VALID"
+            )
+            return True
+        except tf.errors.OpError:
+            return False
+
+
+def by_group(kernel, groups):
+    """Splits the last axis of a kernel (h, w, inputs, groups * width) into two, (groups, width)."""
+    return tf.reshape(kernel, tf.concat([tf.shape(kernel)[:-1], [groups, tf.shape(kernel)[-1] // groups]], 0))
+
+
+def grouped_conv2d(x, kernel, strides, padding, groups):
+    """Convolves each edge's channels with its own kernel.
+
+    Args:
+        x: (batch, height, width, groups * inputs).
+        kernel: (h, w, inputs, groups * outputs).
+        strides, padding: as in `tf.nn.conv2d`.
+        groups: number of edges, an int or a scalar int32 tensor.
+
+    Returns:
+        (batch, height', width', groups * outputs).
+    """
+    single = isinstance(groups, int) and groups == 1
+    if not single and not _has_grouped_convolutions(x.dtype):
+        # A block-diagonal kernel does the same with more arithmetic.
+        height, width, inputs, outputs = tf.unstack(tf.shape(kernel))
+        blocks = by_group(kernel, groups)[:, :, None] * identity(groups, kernel.dtype)[:, None, :, None]
+        kernel = tf.reshape(blocks, [height, width, groups * inputs, outputs])
+    return tf.nn.conv2d(x, kernel, strides, padding)
+
+
+def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
+    """Normalises x (batch, height, width, channels), which may be of a lower precision than the other arguments.
+
+    Args:
+        training: False normalises by the moving statistics, True by those of the batch, `SYNCHRONIZED` by those of the
+            batches of all replicas.
+
+    Returns:
+        y like x, and the new moving mean and (unbiased) variance, (channels,).
+    """
+    if training == SYNCHRONIZED and x.dtype != gamma.dtype:
+        y, *moving = batch_norm(tf.cast(x, gamma.dtype), gamma, beta, moving_mean, moving_variance, training)
+        return tf.cast(y, x.dtype), *moving
+    if x.dtype == tf.float64 or training == SYNCHRONIZED:  # the fused kernel knows neither
+        mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
+        count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
+        if training == SYNCHRONIZED:
+            means, variances = tf.unstack(replicas.gather(tf.stack([mean, variance])), axis=1)
+            mean, count = tf.reduce_mean(means, 0), count * replicas.count()
+            # Not the mean of squares less the square of the mean: a channel may vary by less than these are exact.
+            variance = tf.reduce_mean(variances + (means - mean) ** 2, 0)
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
+        unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
+        pairs = (moving_mean, mean), (moving_variance, unbiased)
+        return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)
+    # Two fused batch norms of oneDNN that run at once corrupt the heap (TensorFlow 2.21, x86). It leaves images with a
+    # depth axis to TensorFlow's own kernel, which is slower and safe; on GPUs there is no oneDNN.
+    volume = not tf.config.list_physical_devices("GPU")
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=tf.expand_dims(x, 1) if volume else x,
+        scale=gamma,
+        offset=beta,
+        mean=moving_mean,
+        variance=moving_variance,
+        epsilon=EPSILON,
+        exponential_avg_factor=1 - MOMENTUM,
+        is_training=training,
+        data_format="NDHWC" if volume else "NHWC",
+    )
+    if volume:
+        with _gradient("Squeeze", "darts_tf.SqueezeDepth"):
+            y = tf.squeeze(y, 1)
+    return y, mean, variance
+
+
+@tf.RegisterGradient("darts_tf.SqueezeDepth")
+def _squeeze_depth_gradient(op, dy):
+    return tf.expand_dims(dy, 1)
+
+
+def _gradient(op_type, name):
+    """Ops of this type that are made in this scope of a graph have the gradient registered under `name`.
+
+    Unlike `tf.custom_gradient` this adds no op and keeps no tensor alive. Eagerly it has no effect: the gradients
+    below are TensorFlow's, in another way.
+    """
+    return tf.compat.v1.get_default_graph().gradient_override_map({op_type: name})

@@ -1,0 +1,315 @@
+"""What operations are made of: a ReLU, a convolution, a batch norm, a pool.
+
+A stage is a small immutable description that says which weights it has and how it computes. In the supernet it
+computes `groups` edges at once: the channels of the edges stand side by side, [edge 0's C channels, edge 1's C
+channels, ...], and a convolution does not mix them. One operation on one edge is the same code with `groups=1`. In a
+derived network, which is to open where this package is not installed, a stage is one or a few standard Keras layers.
+
+All convolutions and pools pad symmetrically (k // 2 pixels on both sides, times the dilation), so an image of height H
+becomes one of height ceil(H / stride). Images are float tensors in NHWC.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from darts_tf.ops import kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One weight of a stage: its name, its shape and where it starts.
+
+    `free` are the axes whose length depends on the channels or the number of edges. Weights that are not `exact` are
+    used in the precision of the images, even where that is lower than the variables'.
+    """
+
+    name: str
+    shape: tuple
+    free: tuple
+    initializer: object
+    trainable: bool = True
+    exact: bool = False
+
+
+def _uniform(fan_in):
+    limit = 1 / math.sqrt(fan_in)
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+def _kernel(name, shape, fan_in):
+    return Weight(name, shape, (2, 3), _uniform(fan_in))
+
+
+def _mean_0_variance_1(shape, dtype=None):
+    return tf.stack([tf.zeros(shape[1:], dtype), tf.ones(shape[1:], dtype)])
+
+
+class Stage:
+    """One step of an operation."""
+
+    def weights(self, inputs, outputs, groups):
+        """Lists the stage's `Weight`s for `inputs` -> `outputs` channels on each of `groups` edges.
+
+        Those that are not trainable have the shape (2, width), whatever the stage.
+        """
+        return []
+
+    def channels(self, inputs, outputs):
+        """Channels of the result on each edge; only a convolution changes their number."""
+        return inputs
+
+    preparation = None  # what `prepare` does: stages whose preparations are equal may share its result
+
+    def prepare(self, x):
+        """The part of the stage that sees each channel alone and no weight: edges that share their input share it.
+
+        Returns:
+            The prepared x, with as many channels, and whatever else the rest of the stage needs.
+        """
+        return x, None
+
+    def finish(self, x, prepared, weights, groups, training):
+        """Computes the stage after `prepare`.
+
+        Args:
+            x: (batch, height, width, groups * inputs) as `prepare` made it, and `prepared`, what it returned beside x.
+            weights: tensors in the order of `weights()`.
+            groups: int or scalar int32 tensor.
+            training: whether batch norms take the statistics of the batch, see `kernels.batch_norm`.
+
+        Returns:
+            The result (batch, height', width', groups * outputs), and the new values of the weights that are not
+            trainable.
+        """
+        raise NotImplementedError
+
+    def layers(self, x, outputs, name):
+        """The stage as standard Keras layers, for one edge of a derived network.
+
+        Args:
+            x: `keras.KerasTensor` (batch, height, width, inputs), of known height and width.
+            outputs: channels of the result, if the stage may choose.
+            name: of the layer that has the weights; others add to it.
+
+        Returns:
+            `keras.KerasTensor` (batch, height', width', outputs).
+        """
+        raise NotImplementedError
+
+
+def _padded(x, sizes, name):
+    """Pads by half of a kernel's (height, width) on every side."""
+    return keras.layers.ZeroPadding2D([size // 2 for size in sizes], name=f"{name}_padding")(x)
+
+
+def _subsampled(x, stride, name):
+    """x[:, ::stride, ::stride]; `stride` may be a pair."""
+    return x if stride in (1, (1, 1)) else keras.layers.AveragePooling2D(1, stride, name=f"{name}_stride")(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReLU(Stage):
+    def finish(self, x, prepared, weights, groups, training):
+        return tf.nn.relu(x), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.ReLU(name=name)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(Stage):
+    """A convolution within each edge, without bias."""
+
+    size: tuple = (1, 1)
+    strides: tuple = (1, 1)
+
+    def weights(self, inputs, outputs, groups):
+        height, width = self.size
+        return [_kernel("kernel", (height, width, inputs, groups * outputs), height * width * inputs)]
+
+    def channels(self, inputs, outputs):
+        return outputs
+
+    @property
+    def _is_pointwise(self):  # whose strides are taken before the convolution, see `kernels.pointwise_conv2d`
+        return self.size == (1, 1)
+
+    @property
+    def preparation(self):
+        return ("subsample", self.strides) if self._is_pointwise and self.strides != (1, 1) else None
+
+    def prepare(self, x):
+        return (kernels.subsample(x, self.strides) if self._is_pointwise else x), None
+
+    def finish(self, x, prepared, weights, groups, training):
+        if self._is_pointwise or self.strides == (1, 1):
+            return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
+        x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
+        return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
+
+    def layers(self, x, outputs, name):
+        strides, padding = self.strides, "same"
+        if self._is_pointwise:
+            x, strides = _subsampled(x, strides, name), (1, 1)
+        elif strides != (1, 1):
+            x, padding = _padded(x, self.size, name), "valid"
+        return keras.layers.Conv2D(
+            outputs,
+            self.size,
+            strides,
+            padding,
+            use_bias=False,
+            kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
+            name=name,
+        )(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Depthwise(Stage):
+    """A depthwise convolution, without bias; `dilation` is 1 or 2."""
+
+    size: int
+    stride: int = 1
+    dilation: int = 1
+
+    def weights(self, inputs, outputs, groups):
+        return [_kernel("kernel", (self.size, self.size, groups * inputs, 1), self.size**2)]
+
+    @property
+    def preparation(self):
+        if self.dilation == self.stride:  # every tap falls on a pixel that the stride keeps
+            return "subsample", self.stride
+        return ("pad", self.size // 2) if self.dilation == 1 else ("phases", self.dilation)
+
+    def prepare(self, x):
+        kind, amount = self.preparation
+        if kind == "subsample":
+            return kernels.subsample(x, amount), None
+        if kind == "pad":
+            return tf.pad(x, [[0, 0], *[[amount] * 2] * 2, [0, 0]]), None
+        return kernels.phases(x, amount)
+
+    def finish(self, x, prepared, weights, groups, training):
+        kind, amount = self.preparation
+        if kind == "pad":
+            return tf.nn.depthwise_conv2d(x, weights[0], [1, self.stride, self.stride, 1], "VALID"), []
+        y = kernels.depthwise_same(x, weights[0])
+        return (kernels.join_phases(y, amount, prepared) if kind == "phases" else y), []
+
+    def layers(self, x, outputs, name):
+        kind, amount = self.preparation
+        if kind == "subsample":
+            x = _subsampled(x, amount, name)
+        padded = kind == "pad" and self.stride > 1
+        return keras.layers.DepthwiseConv2D(
+            self.size,
+            self.stride if padded else 1,
+            "valid" if padded else "same",
+            dilation_rate=self.dilation if kind == "phases" else 1,
+            use_bias=False,
+            depthwise_initializer=_uniform(self.size**2),
+            name=name,
+        )(_padded(x, [self.size] * 2, name) if padded else x)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(Stage):
+    """Normalises each channel; `affine` adds a learned scale and offset."""
+
+    affine: bool = False
+
+    def weights(self, inputs, outputs, groups):
+        width = groups * inputs
+        learned = [
+            Weight(name, (width,), (0,), start, exact=True) for name, start in (("gamma", "ones"), ("beta", "zeros"))
+        ]
+        moving = Weight("moving_mean_and_variance", (2, width), (1,), _mean_0_variance_1, trainable=False, exact=True)
+        return [*learned, moving] if self.affine else [moving]
+
+    def finish(self, x, prepared, weights, groups, training, scale=None):
+        """As any stage; `scale` (groups * inputs,) multiplies the result at no cost."""
+        *learned, moving = weights
+        moving_mean, moving_variance = tf.unstack(moving)
+        gamma, beta = learned or (tf.ones_like(moving_mean), tf.zeros_like(moving_mean))
+        if scale is not None:
+            gamma, beta = gamma * scale, beta * scale if learned else beta
+        y, mean, variance = kernels.batch_norm(x, gamma, beta, moving_mean, moving_variance, training)
+        return y, [tf.stack([mean, variance])]
+
+    def layers(self, x, outputs, name):
+        return keras.layers.BatchNormalization(
+            momentum=kernels.MOMENTUM, epsilon=kernels.EPSILON, center=self.affine, scale=self.affine, name=name
+        )(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorizedReduce(Stage):
+    """Halves the image by two 1x1 convolutions, the second one on the image shifted by a pixel."""
+
+    def weights(self, inputs, outputs, groups):
+        return [
+            _kernel(name, (1, 1, inputs, groups * width), inputs)
+            for name, width in (("conv_1", outputs - outputs // 2), ("conv_2", outputs // 2))
+        ]
+
+    def channels(self, inputs, outputs):
+        return outputs
+
+    def finish(self, x, prepared, weights, groups, training):
+        # As one 2x2 convolution: half of the outputs see the pixel at (0, 0) only, the other half that at (1, 1).
+        first, second = (kernels.by_group(kernel, groups) for kernel in weights)
+        none_first, none_second = tf.zeros_like(first), tf.zeros_like(second)
+        taps = [[(first, none_second), (none_first, none_second)], [(none_first, none_second), (none_first, second)]]
+        kernel = tf.concat([tf.concat([tf.concat(tap, -1) for tap in row], 1) for row in taps], 0)
+        kernel = tf.reshape(kernel, [2, 2, tf.shape(kernel)[2], -1])
+        return kernels.grouped_conv2d(x, kernel, 2, "SAME", groups), []
+
+    def layers(self, x, outputs, name):
+        odd = [(0, size % 2) for size in x.shape[1:3]]
+        shifted = keras.layers.ZeroPadding2D(odd, name=f"{name}_padding")(x) if odd != [(0, 0), (0, 0)] else x
+        shifted = keras.layers.Cropping2D([(1, 0), (1, 0)], name=f"{name}_shift")(shifted)
+        halves = [
+            Conv(strides=(2, 2)).layers(image, width, f"{name}_{conv}")
+            for conv, width, image in (("conv_1", outputs - outputs // 2, x), ("conv_2", outputs // 2, shifted))
+            if width
+        ]
+        return keras.layers.Concatenate(name=name)(halves) if len(halves) > 1 else halves[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool(Stage):
+    """A 3x3 pool, "max" or "avg"; the padding counts in neither."""
+
+    kind: str
+    stride: int = 1
+
+    def finish(self, x, prepared, weights, groups, training):
+        border = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
+        if self.stride == 1:
+            return pool(x, 3, 1, "SAME"), []
+        if self.kind == "max":  # whose windows always hold the pixels that the border repeats
+            return pool(tf.pad(x, border, "SYMMETRIC"), 3, self.stride, "VALID"), []
+        inside = pool(tf.pad(tf.ones_like(x[:1, :, :, :1]), border), 3, self.stride, "VALID")
+        return pool(tf.pad(x, border), 3, self.stride, "VALID") / inside, []
+
+    def layers(self, x, outputs, name):
+        # No Keras pool of stride 2 pads both sides, and by something that does not count.
+        pool = keras.layers.MaxPooling2D if self.kind == "max" else keras.layers.AveragePooling2D
+        return _subsampled(pool(3, 1, "same", name=name)(x), self.stride, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Zero(Stage):
+    """Nothing: an edge that is not there."""
+
+    stride: int = 1
+
+    def finish(self, x, prepared, weights, groups, training):
+        return tf.zeros_like(kernels.subsample(x, self.stride)), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.Rescaling(0.0, name=name)(_subsampled(x, self.stride, name))

@@ -1,0 +1,48 @@
+"""What people look at while a run goes on: its report, and TensorBoard."""
+
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from darts_tf.reports import drawing, report
+from darts_tf.spaces.cells import genotypes
+
+
+class Report(keras.callbacks.Callback):
+    """Rewrites report.html after each epoch. Put it behind `History`, which writes what the report shows."""
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = directory
+
+    def on_epoch_end(self, epoch, logs=None):
+        report.write_report(self.directory)
+
+
+def tensorboard(directory):
+    """Keras's callback for TensorBoard: what it logs, in tensorboard/ of a run directory, after each epoch."""
+    return keras.callbacks.TensorBoard(pathlib.Path(directory) / "tensorboard", write_graph=False)
+
+
+class SearchBoard(keras.callbacks.Callback):
+    """Writes for TensorBoard, after each epoch of a search: histograms of the alphas, and the cells as a picture."""
+
+    def __init__(self, directory):
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(pathlib.Path(directory) / "tensorboard" / "search"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        network = self.model.network
+        weights = {kind: genotypes.softmax(alpha) for kind, alpha in network.alphas.items()}
+        genotype = network.genotype()
+        kept = {
+            kind: [weights[kind][place] for place in genotypes.kept(getattr(genotype, kind), network.primitives)]
+            for kind in weights
+        }
+        picture = tf.io.decode_png(drawing.png(genotype, kept, scale=1))
+        with self._writer.as_default(step=epoch):  # counted from 0, as Keras does
+            for kind, alpha in network.alphas.items():
+                tf.summary.histogram(f"alpha/{kind}", tf.convert_to_tensor(alpha))
+            tf.summary.image("cells", picture[None])
+            self._writer.flush()

@@ -1,0 +1,237 @@
+"""What happens between the epochs of a run."""
+
+import csv
+import io
+import itertools
+import math
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from darts_tf.reports import drawing, report
+from darts_tf.spaces.cells import genotypes
+from darts_tf.runs import rundirectory
+from darts_tf.spaces.cells.cell import DropPath
+from darts_tf.runs.checkpoints import step_after
+from darts_tf.cli.files import write
+
+
+def cosine_schedule(learning_rate, learning_rate_min, epochs):
+    """The learning rate of each epoch falls along half a cosine (Loshchilov & Hutter, 2017), as a Keras callback."""
+
+    def rate(epoch, _):
+        return learning_rate_min + (learning_rate - learning_rate_min) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    return keras.callbacks.LearningRateScheduler(rate)
+
+
+def exponential_schedule(learning_rate, gamma):
+    """The learning rate is multiplied by gamma after each epoch, as a Keras callback."""
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * gamma**epoch)
+
+
+class DropPathSchedule(keras.callbacks.Callback):
+    """The rate of all `cells.DropPath` layers grows by the epoch, from 0 towards `rate`."""
+
+    def __init__(self, rate, epochs):
+        super().__init__()
+        self.rate, self.epochs = rate, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for layer in self.model.layers:
+            if isinstance(layer, DropPath):
+                layer.rate.assign(self.rate * epoch / self.epochs)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stops the run when its loss is no number any more; `epoch` is then the one (from 1) in which that happened."""
+
+    epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._current = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            self.epoch = self._current
+            self.model.stop_training = True
+
+    def exit_if_stopped(self, kept):
+        """Ends the command with exit code 1 if the run was stopped; `kept` says what is left of it."""
+        if self.epoch:
+            try_this = "Try a lower --learning_rate or --grad_clip, or --precision=float32"
+            print(
+                f"error: the loss became NaN in epoch {self.epoch}; kept: {kept}. {try_this}, and another --output.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+
+class Progress(keras.callbacks.Callback):
+    """Tells on stderr how far a run is: a line per epoch, and while an epoch runs a bar (tqdm).
+
+    Args:
+        steps: steps in an epoch.
+        epochs: epochs of the run.
+        done: steps that the run has made.
+        bar: whether to draw the bar, for terminals.
+        note: function without arguments; what it returns at the end of an epoch becomes part of the line.
+    """
+
+    def __init__(self, steps, epochs, done=0, bar=False, note=lambda: ""):
+        super().__init__()
+        self.steps, self.epochs, self.done, self.bar, self.note = steps, epochs, done, bar, note
+        self._first = None  # (time, steps done) when the first step, which is traced, had been made
+        self._bar = None
+
+    def on_train_begin(self, logs=None):
+        if not self._first and not self.bar:
+            print("Tracing the step ...", file=sys.stderr, flush=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began, self._begin = time.monotonic(), self.done
+        self._name = f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}"
+        if self.bar:
+            self._bar = tqdm(
+                desc=self._name,
+                total=self.steps,
+                initial=self.done % self.steps,
+                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt}{postfix}",
+                dynamic_ncols=True,
+                leave=False,
+                file=sys.stderr,
+            )
+            self._bar.set_postfix_str("" if self._first else "tracing the step")
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self.done = self.done, step_after(self._begin, batch, self.steps)
+        if not self._first:
+            self._first = time.monotonic(), self.done
+        if self._bar is not None:
+            self._bar.set_postfix_str("  ".join([*_in_words(logs), *self._left()]), refresh=False)
+            self._bar.update(self.done - before)
+
+    def on_test_begin(self, logs=None):
+        if self._bar is not None:
+            self._bar.set_postfix_str("validating")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.close()
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        parts = [self._name, *_in_words(logs), seconds, *self._left(), self.note()]
+        print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+    def close(self):
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _left(self):
+        """The time that is left to the run, as far as that is known, as a list of texts."""
+        since, first = self._first
+        left = self.epochs * self.steps - self.done
+        if self.done == first or not left:
+            return []
+        return [f"{tqdm.format_interval((time.monotonic() - since) / (self.done - first) * left)} left"]
+
+
+def _in_words(logs):
+    """The losses and accuracies that Keras logs, as texts."""
+    texts = {"loss": "loss {:.4f}", "accuracy": "accuracy {:.2%}", "val_accuracy": "validation {:.2%}"}
+    return [text.format(logs[name]) for name, text in texts.items() if name in (logs or {})]
+
+
+class History(keras.callbacks.Callback):
+    """Keeps history.csv in a run directory: a line per epoch with what Keras logs and the seconds it took.
+
+    An epoch without a finite loss leaves no trace.
+
+    Args:
+        directory: an existing folder.
+        epochs: epochs of the run that are done; what the files say of them stays there.
+    """
+
+    def __init__(self, directory, epochs=0):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self._rows = (rundirectory.history(directory) or [])[:epochs]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if all(math.isfinite(value) for value in logs.values()):
+            values = {name: float(f"{value:.8g}") for name, value in logs.items()}
+            seconds = round(time.monotonic() - self._began, 3)
+            self._rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
+            text = io.StringIO()
+            table = csv.DictWriter(text, dict.fromkeys(itertools.chain(*self._rows)), lineterminator="\n")
+            table.writeheader()
+            table.writerows(self._rows)
+            write(self.directory / "history.csv", text.getvalue())
+
+    def last(self):
+        """Numbers of the last epoch: a dict, empty before the first; None is what is not known."""
+        row = (self._rows or [{}])[-1]
+        return {name: value for name, value in row.items() if name != "genotype"}
+
+    def more(self, epoch):
+        """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
+        return {}
+
+
+class SearchRecord(History):
+    """Keeps a search in its run directory, epoch by epoch.
+
+    history.csv    has the genotype of each epoch, too
+    alphas.npz     "normal" and "reduce", (1 + epochs, edges, operations), before the softmax, from the start on;
+                   "primitives", the operations' names
+    genotype.json  the genotype of the last epoch
+
+    Args:
+        directory, epochs: as of `History`.
+        sizes: function of a genotype -> dict of more columns for history.csv, such as `CellCosts`.
+
+    Attributes:
+        genotype: of the last epoch; None before the first.
+        change: how it differs from the one before, in words.
+    """
+
+    change = ""
+
+    def __init__(self, directory, epochs=0, sizes=lambda genotype: {}):
+        super().__init__(directory, epochs)
+        self.sizes = sizes
+        self.genotype = genotypes.from_text(self._rows[-1]["genotype"]) if self._rows else None
+        kept = rundirectory.alphas(directory) or {"normal": [], "reduce": []}
+        pairs = zip(kept["normal"][: epochs + 1], kept["reduce"][: epochs + 1], strict=True)
+        self._alphas = [{"normal": normal, "reduce": reduce} for normal, reduce in pairs]
+
+    def on_train_begin(self, logs=None):
+        if not self._alphas:
+            self._keep_alphas()
+
+    def more(self, epoch):
+        before, self.genotype = self.genotype, self.model.genotype()
+        self._keep_alphas()
+        self.write_genotype()
+        self.change = genotypes.change(before, self.genotype) if before else ""
+        return {**self.sizes(self.genotype), "genotype": str(self.genotype)}
+
+    def write_genotype(self):
+        """Writes genotype.json."""
+        write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
+
+    def _keep_alphas(self):
+        network = self.model.network
+        self._alphas.append({kind: keras.ops.convert_to_numpy(alpha) for kind, alpha in network.alphas.items()})
+        content = io.BytesIO()
+        stacked = {kind: np.stack([alphas[kind] for alphas in self._alphas]) for kind in network.alphas}
+        np.savez_compressed(content, **stacked, primitives=np.array(network.primitives))
+        write(self.directory / "alphas.npz", content.getvalue())

@@ -1,0 +1,182 @@
+"""How the commands train: from where the checkpoints are, until the end, a signal, or the loss of another machine."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+
+from absl import flags
+
+from darts_tf.cli import commands
+from darts_tf.runs import rundirectory
+from darts_tf.devices import cluster
+from darts_tf.devices.cluster import ALONE
+
+FLAGS = flags.FLAGS
+
+
+def restore(model, output, steps, epochs, worker=ALONE):
+    """Puts a model where the run in a directory is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        output: the run directory, started.
+        steps, epochs: steps in an epoch, and epochs of the run.
+        worker: `Worker`.
+
+    Returns:
+        `checkpoints.Checkpoints`, for `fit`.
+
+    Raises:
+        commands.UsageError: what is in the directory is not of one run.
+    """
+    from darts_tf.runs.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(output, steps, FLAGS.checkpoint_every, worker)
+    try:
+        done = checkpoints.restore(model, commands.warn)
+    except ValueError as error:
+        raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+    if worker.is_chief:
+        check_files_agree(model, output, done, steps, epochs)
+        checkpoints.before_save = rundirectory.presence(output)
+    if done and worker.is_chief:
+        where = f"step {done % steps} of epoch {done // steps + 1}" if done % steps else f"epoch {done // steps}"
+        commands.say(f"Going on after {where}.")
+    return checkpoints
+
+
+def check_files_agree(model, output, done, steps, epochs):
+    """Raises UsageError if the files in a run directory are not of a run that has made so many steps."""
+    command = rundirectory.configuration(output)["command"]
+    known = {"history.csv": len(rundirectory.history(output) or [])}
+    wrong = None
+    if command == "search":
+        alphas, network = rundirectory.alphas(output), model.network
+        known["alphas.npz"] = len(alphas["normal"]) - 1 if alphas else 0
+        shape = tuple(network.alphas["normal"].shape)
+        if alphas and (alphas["normal"].shape[1:], alphas["primitives"]) != (shape, list(network.primitives)):
+            wrong = "its alphas.npz is of another search"
+    for name, last in known.items():
+        if last < done // steps and not wrong:
+            wrong = f"its {name} ends after epoch {last}" if (output / name).exists() else f"its {name} is gone"
+    if done > epochs * steps:
+        wrong = f"its checkpoint is of step {done}, the run has {epochs * steps}"
+    # A run that is killed before its first checkpoint has at most written its first epoch down.
+    trained = [name for name in rundirectory.FILES[command] if name in ("model.keras", "metrics.json")]
+    if not done and (known["history.csv"] >= min(2, epochs) or any((output / name).exists() for name in trained)):
+        wrong = "its checkpoints are gone, so it cannot go on"
+    if wrong:
+        raise commands.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
+
+
+def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambda: ""):
+    """Trains a model from where its checkpoints say that it is.
+
+    Args:
+        model: a compiled Keras model, all variables of which exist.
+        batches: function of the steps that are done -> what Keras is to be given.
+        steps: steps in an epoch.
+        epochs: epochs, those that are done included.
+        valid: batches to validate on after each epoch, or None.
+        callbacks: list of Keras callbacks.
+        checkpoints: `checkpoints.Checkpoints`, restored.
+        note: see `callbacks.Progress`.
+
+    Up to --steps_per_execution steps are run at once, but never beyond the next checkpoint or the end of an epoch.
+    """
+    import keras
+
+    from darts_tf.runs.callbacks import Progress
+    from darts_tf.devices.replicas import executions
+
+    bar = FLAGS.verbose == 1 and sys.stderr.isatty()
+    progress = Progress(steps, epochs, checkpoints.done, bar, note)
+    if FLAGS.verbose and checkpoints.worker.is_chief:
+        callbacks = [*callbacks, progress]
+    present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
+    most = min(FLAGS.steps_per_execution, FLAGS.checkpoint_every or steps, steps)
+    model.steps_per_execution = most
+    if most > 1:
+        model.train_function = executions(model, lambda: min(most, steps - checkpoints.done % steps))
+
+    def part(steps_per_epoch, last):
+        model.fit(
+            batches(checkpoints.done),
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=checkpoints.done // steps,
+            epochs=last,
+            validation_data=valid,
+            callbacks=[present, *callbacks, checkpoints],
+            shuffle=False,
+            verbose=0,
+        )
+
+    try:
+        with stopping_on_signals(checkpoints), ending_on_lost_files():
+            if checkpoints.done % steps:  # the rest of an epoch
+                part(-checkpoints.done % steps, checkpoints.done // steps + 1)
+            if checkpoints.done < epochs * steps and not model.stop_training:
+                part(steps, epochs)
+    except SystemExit:
+        progress.close()
+        again = f"--output={checkpoints.directory.parent} --resume"
+        print(f"\nStopped after step {checkpoints.done}. To go on: the same command with {again}", file=sys.stderr)
+        raise
+
+
+@contextlib.contextmanager
+def ending_on_lost_files():
+    """Ends the command with exit code 1 if a file of images that are read meanwhile is gone or damaged."""
+    import tensorflow as tf
+
+    from darts_tf.data import images
+
+    try:
+        yield
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        missing = re.search(r"(?:.*[}:] )?(.+); No such file or directory", error.message)
+        file = missing[1] if missing else images.lost_file(error)
+        if file is None:
+            raise
+        wrong = "the file is gone" if missing or not os.path.exists(file) else "it is not a readable image"
+        print(f"\nerror: {file}: {wrong}. Once it is back, --resume goes on.", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def stopping_on_signals(checkpoints):
+    """SIGINT and SIGTERM end a training with a checkpoint, after the step; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        checkpoints.stop = number
+        signal.signal(number, before[number])
+        commands.say("\nStopping after this step.")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def rejoining(main):
+    """A command's `main` that begins again, from the last checkpoint, when another worker is lost."""
+
+    def guarded(argv):
+        try:
+            return main(argv)
+        except Exception as error:  # names, since TensorFlow may not be there yet
+            if FLAGS.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            commands.warn(f"a worker was lost ({reason[:200]}); going on from the last checkpoint when it is back.")
+            cluster.start_again()
+
+    return guarded

@@ -1,0 +1,320 @@
+"""What is in a run directory: the files that a run writes, and how they are read when it goes on.
+
+Since a run wrote them they may have been cut, replaced or removed. Whatever is wrong with one, its reader raises
+`DamageError` with a sentence that names it; a file that is not there is None.
+"""
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import pathlib
+import re
+import stat
+
+import numpy as np
+from absl import flags
+
+from darts_tf.cli import commands
+from darts_tf.spaces.cells import genotypes
+from darts_tf.cli.files import write
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FLAGS = flags.FLAGS
+_ALL = ("config.json", "report.html")
+FILES = {
+    "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json"),
+    "train": (*_ALL, "history.csv", "model.keras", "metrics.json", "predictions.npz"),
+    "tune": (*_ALL, "trials.csv", "genotype.json"),
+}
+FOLDERS = ("checkpoints", "tensorboard", "trials")
+CHECKPOINT = re.compile(r"step-\d{8,}\.npz")
+# What `files.replacing` writes to: .PROCESS.NAME
+_BESIDE = re.compile(
+    r"\.(\d{1,7})\.(" + "|".join([CHECKPOINT.pattern, *map(re.escape, {n for f in FILES.values() for n in f})]) + ")"
+)
+
+
+class DamageError(ValueError):
+    """A file of a run is not as a run has written it; the message is the rest of a sentence about the directory."""
+
+
+def _read(folder, name, parse):
+    """What `parse` makes of a file's bytes; None if there is no such file."""
+    path = pathlib.Path(folder) / name
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamageError(f"its {name} is no file")
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DamageError(f"its {name} cannot be read: {error.strerror}") from None
+    try:
+        return parse(content)
+    except Exception as error:  # of every kind: JSON, csv, zip, numpy, and keys and types that are others
+        reason = " ".join(str(error).split())[:200] if isinstance(error, ValueError) else type(error).__name__
+        raise DamageError(f"its {name} is damaged ({reason or type(error).__name__})") from None
+
+
+def _lines(content):
+    """The lines of a table as dicts of texts."""
+    rows = list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+    whole = content.endswith(b"\n") and all(None not in row and None not in row.values() for row in rows)
+    _expect(whole, "whole lines")
+    return rows
+
+
+def _expect(condition, what):
+    if not condition:
+        raise ValueError(f"expected {what}")
+
+
+def configuration(folder):
+    """config.json of a run, a dict: "command", "versions", "data", and a value for each of the command's flags.
+
+    Raises:
+        DamageError: it is of no run of this package.
+    """
+
+    def parse(content):
+        config = json.loads(content)
+        _expect(isinstance(config, dict) and config.get("command") in FILES, "the configuration of a run")
+        _expect(isinstance(config.get("versions"), dict), "versions")
+        data = config.get("data")
+        _expect(isinstance(data, dict), "data")
+        shape, names = data.get("image_shape"), data.get("class_names")
+        _expect(_is_list(shape, int) and len(shape) == 3 and _is_list(names, str), "image_shape and class_names")
+        return config
+
+    return _read(folder, "config.json", parse)
+
+
+def _is_value_of(flag, value):
+    """Whether JSON's value is one that the flag may have."""
+    if value is None:
+        return flag.default is None
+    if isinstance(value, list):
+        return flag.flag_type().startswith("comma") and _is_list(value, str)
+    try:
+        return flag.parser.parse(value) == value and (not isinstance(value, float) or math.isfinite(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_list(value, kind):
+    return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+def history(folder):
+    """history.csv: a dict per epoch, numbers but for "genotype", a text; what a line leaves empty is None."""
+
+    def value(name, text):
+        if name == "genotype":
+            genotypes.from_text(text)
+            return text
+        number = json.loads(text) if text != "" else None
+        _expect(number is None or type(number) in (int, float), "numbers")
+        return number
+
+    def parse(content):
+        rows = [{name: value(name, text) for name, text in row.items()} for row in _lines(content)]
+        _expect([row["epoch"] for row in rows] == list(range(1, len(rows) + 1)), "a line per epoch")
+        return rows
+
+    return _read(folder, "history.csv", parse)
+
+
+def _arrays(content):
+    with np.load(io.BytesIO(content)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def alphas(folder):
+    """alphas.npz: "normal" and "reduce", (1 + epochs, edges, operations) float arrays, and "primitives", names."""
+
+    def parse(content):
+        arrays = _arrays(content)
+        normal, reduce, names = arrays["normal"], arrays["reduce"], arrays["primitives"]
+        _expect(normal.ndim == 3 and names.ndim == 1 and names.dtype.kind == "U", "arrays as a search writes them")
+        _expect(normal.shape == reduce.shape and normal.shape[2] == len(names) and normal.size, "arrays of one shape")
+        edges = [nodes * (nodes + 3) // 2 for nodes in range(normal.shape[1] + 1)]
+        _expect(normal.shape[1] in edges, "the edges of a cell")
+        _expect(all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (normal, reduce)), "finite numbers")
+        return {"normal": normal, "reduce": reduce, "primitives": names.tolist()}
+
+    return _read(folder, "alphas.npz", parse)
+
+
+def metrics(folder):
+    """metrics.json, a dict, see `classification.evaluate`."""
+
+    def parse(content):
+        found = json.loads(content)
+        _expect(isinstance(found, dict) and isinstance(found["per_class"], dict), "results by class")
+        _expect(all(type(found[name]) in (int, float) for name in ("top1", "top5", "test_images")), "numbers")
+        return found
+
+    return _read(folder, "metrics.json", parse)
+
+
+def predictions(folder, classes):
+    """predictions.npz, arrays, see `classification.Predictions`, of a model of so many classes."""
+
+    def parse(content):
+        arrays = _arrays(content)
+        labels, predicted, worst = arrays["labels"], arrays["predicted"], arrays["worst"]
+        images = arrays["worst_images"]
+        _expect(labels.shape == predicted.shape == arrays["probability"].shape, "arrays of one length")
+        _expect(arrays["probability"].dtype.kind == "f" and images.dtype == np.uint8, "probabilities and images")
+        _expect(images.ndim == 4 and worst.shape == images.shape[:1] and images.shape[-1] > 0, "an image for each")
+        for places, limit in ((labels, classes), (predicted, classes), (worst, len(labels))):
+            _expect(places.ndim == 1 and places.dtype.kind in "iu", "whole numbers")
+            _expect(((places >= 0) & (places < limit)).all(), f"numbers below {limit}")
+        return arrays
+
+    return _read(folder, "predictions.npz", parse)
+
+
+def trials(folder):
+    """trials.csv: a dict of texts per trial."""
+
+    def parse(content):
+        rows = _lines(content)
+        for row in rows:
+            _expect({"trial", "val_accuracy", "parameters", "multiply_adds", "genotype"} <= set(row), "more columns")
+            for name in ("val_accuracy", "parameters", "multiply_adds"):
+                float(row[name] or "nan")
+            if row["genotype"]:
+                genotypes.from_text(row["genotype"])
+        return rows
+
+    return _read(folder, "trials.csv", parse)
+
+
+def check_kinds(folder, command):
+    """Raises DamageError where a run of some command has a folder in place of a file, or the other way round."""
+    for name in FILES[command]:
+        if (folder / name).is_dir():
+            raise DamageError(f"its {name} is a folder")
+    for name in FOLDERS:
+        if os.path.lexists(folder / name) and not (folder / name).is_dir():
+            raise DamageError(f"its {name} is no folder")
+
+
+def check_files(folder, config):
+    """Reads all that a run has in its directory, but for checkpoints.
+
+    Args:
+        folder: the directory.
+        config: what its config.json says; it is of the command that is running.
+
+    Raises:
+        DamageError: something there cannot be read, or is a folder in place of a file or the other way round.
+    """
+    check_kinds(folder, config["command"])
+    for name, value in config.items():
+        if name in FLAGS and not _is_value_of(FLAGS[name], value):
+            raise DamageError(f"its config.json is damaged (expected another {name} than {json.dumps(value)[:50]})")
+    contents(folder, config)
+
+
+def contents(folder, config):
+    """What a run has written so far: history, alphas, metrics, predictions and trials, each None if it is not there.
+
+    Args:
+        folder: the directory.
+        config: what its config.json says.
+
+    Raises:
+        DamageError: something there cannot be read.
+    """
+    own = FILES[config["command"]]
+    classes = len(config["data"]["class_names"])
+    return (
+        history(folder) if "history.csv" in own else None,
+        alphas(folder) if "alphas.npz" in own else None,
+        metrics(folder) if "metrics.json" in own else None,
+        predictions(folder, classes) if "predictions.npz" in own else None,
+        trials(folder) if "trials.csv" in own else None,
+    )
+
+
+def results(folder, command):
+    """What a run of some command has written, as a list of paths: all but config.json and temporary files."""
+    found = [folder / name for name in FILES[command] if name != "config.json" and os.path.lexists(folder / name)]
+    found += [path for path in folder.glob("checkpoints/step-*.npz") if CHECKPOINT.fullmatch(path.name)]
+    return found + list(folder.glob("tensorboard/*/events.out.tfevents.*"))
+
+
+def left_over(folder):
+    """Files that a process which has ended was about to write, as a list of paths."""
+    names = [*folder.glob(".[0-9]*"), *folder.glob("checkpoints/.[0-9]*")]
+    matches = [(path, _BESIDE.fullmatch(path.name)) for path in names]
+    return [path for path, match in matches if match and not _is_alive(int(match[1])) and path.is_file()]
+
+
+def _is_alive(process):
+    """Whether another process has this number."""
+    if fcntl is None or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+def lock(folder):
+    """Keeps other processes out of a run directory until this one ends, however it ends.
+
+    Raises:
+        commands.UsageError: another process is in it.
+    """
+    if fcntl is None:
+        return
+    handle = os.open(folder, os.O_RDONLY)  # open as long as this process lives
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise commands.UsageError(
+            f"--output={folder}: another process is at work in it; expected another folder, or its end."
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(handle)
+
+
+def presence(folder):
+    """Function without arguments that brings a started run's directory back, if it was moved or removed since.
+
+    Its config.json comes back, too, if it is no longer that of a run; all else a run writes again and again.
+    """
+    folder = pathlib.Path(folder)
+    content = (folder / "config.json").read_bytes()
+    locked = os.stat(folder)
+
+    def ensure():
+        nonlocal locked
+        try:
+            if configuration(folder):
+                return
+        except DamageError:
+            pass
+        folder.mkdir(parents=True, exist_ok=True)
+        moved = not os.path.samestat(locked, os.stat(folder))
+        if moved:
+            lock(folder)
+            locked = os.stat(folder)
+        write(folder / "config.json", content)
+        what = folder if moved else folder / "config.json"
+        commands.warn(
+            f"{what} was moved, removed or damaged; the run goes on and saves what it has in {folder}/ again."
+        )
+
+    return ensure

@@ -1,0 +1,1 @@
+"""The paper's space: a normal and a reduction cell, stacked to a network."""

@@ -1,0 +1,420 @@
+"""Networks made of cells: the supernet, and what a genotype becomes."""
+
+import keras
+import tensorflow as tf
+
+from darts_tf.ops import kernels, operations
+from darts_tf.ops.operations import PRIMITIVES, Operation, get_operation, stem
+from darts_tf.ops.stages import BatchNorm, Conv, ReLU
+from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.cell import DropPath, SearchCell, derived_cell, num_edges, rows_by_source
+
+
+def reductions(layers):
+    """The positions of the two reduction cells among `layers` cells: at one and two thirds (section 3.1.1)."""
+    return layers // 3, 2 * layers // 3
+
+
+def stack(channels, layers):
+    """The cells of a network: (channels of its nodes, whether it is a reduction cell) of each."""
+    for index in range(layers):
+        reduction = index in reductions(layers)
+        channels *= 2 if reduction else 1
+        yield channels, reduction
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class SearchNetwork(keras.Model):
+    """The supernet: a stem, cells of mixed operations, global average pooling and a linear classifier.
+
+    Its architecture parameters alpha are two of its variables, `alphas["normal"]` and `alphas["reduce"]`,
+    (edges, operations) each, shared by all cells of a kind. `arch_variables` are those of them that are trainable,
+    `weight_variables` are the other trainable variables.
+
+    Args:
+        channels: channels of the nodes of the first cell; each reduction cell doubles them.
+        layers: number of cells, at least 3.
+        num_classes: number of classes.
+        nodes: intermediate nodes of a cell, at least 1.
+        primitives: names of the candidate operations, at least one of them other than "none".
+        stem_multiplier: the stem has `stem_multiplier * channels` channels.
+        sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
+
+    Call arguments:
+        x: images (batch, height, width, depth), at least 8x8.
+        exact: whether to compute in the type of the variables, whatever the dtype policy is.
+
+    Returns:
+        Logits (batch, num_classes), of the type of the variables.
+
+    Attributes:
+        inline: whether the graph has the operations of each node written out. XLA needs that: where nodes share a
+            function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
+
+    With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
+    the statistics of batch norms are not.
+
+    Raises:
+        ValueError: an argument is out of range, or an operation is not registered.
+    """
+
+    def __init__(
+        self,
+        channels=16,
+        layers=8,
+        num_classes=10,
+        nodes=4,
+        primitives=PRIMITIVES,
+        stem_multiplier=3,
+        sync_batch_norm=False,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        for name, value, least, what in (
+            ("channels", channels, 1, "channel"),
+            ("layers", layers, 3, "cells, two of which are reduction cells"),
+            ("num_classes", num_classes, 1, "class"),
+            ("nodes", nodes, 1, "intermediate node"),
+            ("stem_multiplier", stem_multiplier, 1, "times the channels"),
+        ):
+            if value != int(value) or value < least:
+                raise ValueError(f"{name}={value}: expected at least {least} {what}.")
+        if not set(primitives) - {"none"}:
+            raise ValueError(f"primitives={list(primitives)}: expected at least one operation other than none.")
+        if len(set(primitives)) < len(primitives):
+            raise ValueError(f"primitives={list(primitives)}: expected each operation once.")
+        for name in primitives:
+            get_operation(name)
+        self.channels = channels
+        self.num_layers = layers
+        self.num_classes = num_classes
+        self.nodes = nodes
+        self.primitives = tuple(primitives)
+        self.stem_multiplier = stem_multiplier
+        self.sync_batch_norm = sync_batch_norm
+        self.inline = False
+
+        self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
+        self.cells = []
+        reduction_prev = False
+        for index, (width, reduction) in enumerate(stack(channels, layers)):
+            self.cells.append(SearchCell(primitives, width, nodes, reduction, reduction_prev, name=f"cell{index}"))
+            reduction_prev = reduction
+        self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
+
+    def build(self, input_shape):
+        shape = (num_edges(self.nodes), len(self.primitives))
+        self.alphas = {
+            kind: self.add_weight(
+                shape=shape,
+                initializer=keras.initializers.RandomNormal(stddev=1e-3),
+                autocast=False,
+                name=f"alphas_{kind}",
+            )
+            for kind in ("normal", "reduce")
+        }
+        self.stem.build(input_shape)
+        before, last = [self.stem_multiplier * self.channels] * 2
+        for cell in self.cells:
+            cell.build([(None, None, None, before), (None, None, None, last)])
+            before, last = last, self.nodes * cell.channels
+        self.classifier.build((None, last))
+        self.built = True
+
+    def call(self, x, training=False, exact=False):
+        x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
+        # Equation 2: architecture weights are the softmax of alpha over the operations of an edge.
+        weights = {
+            kind: rows_by_source(tf.nn.softmax(tf.convert_to_tensor(alpha)), self.nodes)
+            for kind, alpha in self.alphas.items()
+        }
+        inline = self.inline
+        if training and self.sync_batch_norm:
+            training = kernels.SYNCHRONIZED
+            inline = True  # what replicas exchange has its own place in the graph of each
+        before = last = self.stem(x, training=training)
+        for cell in self.cells:
+            kind = "reduce" if cell.reduction else "normal"
+            before, last = last, cell([before, last], weights[kind], training=training, inline=inline)
+        return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    @property
+    def arch_variables(self):
+        """The architecture parameters alpha that are trainable."""
+        return [alpha for alpha in self.alphas.values() if self.trainable and alpha.trainable]
+
+    @property
+    def weight_variables(self):
+        """The trainable variables other than alpha."""
+        alphas = {id(alpha) for alpha in self.alphas.values()}
+        return [variable for variable in self.trainable_variables if id(variable) not in alphas]
+
+    def genotype(self):
+        """The genotype of the current alphas, see `genotypes.derive`."""
+        weights = {kind: genotypes.softmax(alpha) for kind, alpha in self.alphas.items()}
+        return genotypes.derive(weights["normal"], weights["reduce"], self.primitives)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "layers": self.num_layers,
+            "num_classes": self.num_classes,
+            "nodes": self.nodes,
+            "primitives": self.primitives,
+            "stem_multiplier": self.stem_multiplier,
+            "sync_batch_norm": self.sync_batch_norm,
+        }
+
+    def get_build_config(self):
+        """Also says what is frozen, which Keras saves of functional models only."""
+        frozen = {
+            "frozen_layers": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
+            "frozen_variables": [place for place, variable in enumerate(self.variables) if not variable.trainable],
+        }
+        return {**(super().get_build_config() or {}), **frozen}
+
+    def build_from_config(self, config):
+        config = dict(config)
+        layers, variables = (config.pop(f"frozen_{kind}", ()) for kind in ("layers", "variables"))
+        super().build_from_config(config)
+        for kind, frozen in ((list(self._flatten_layers()), layers), (self.variables, variables)):
+            for place in frozen:
+                kind[place].trainable = False
+
+
+def cifar_network(
+    genotype,
+    channels=36,
+    layers=20,
+    num_classes=10,
+    image_shape=(32, 32, 3),
+    auxiliary=False,
+    drop_path=False,
+    normalization=None,
+):
+    """The network of a genotype for small images (appendix A of the paper).
+
+    Args:
+        genotype: `genotypes.Genotype`.
+        channels: channels of the nodes of the first cell; each reduction cell doubles them.
+        layers: number of cells, at least 1.
+        num_classes: number of classes.
+        image_shape: (height, width, depth), at least 8x8.
+        auxiliary: whether to add an auxiliary head after the second reduction cell, for training.
+        drop_path: whether edges can be dropped in training; how often, see `cells.DropPath`.
+        normalization: mean and standard deviation of the pixels per channel, if the network is to see pixels as they
+            are in files; without it images are expected to be normalised.
+
+    Returns:
+        A functional `keras.Model` from images (batch, *image_shape) to logits (batch, num_classes), of standard Keras
+        layers; with `auxiliary`, an `AuxiliaryModel`.
+
+    Raises:
+        ValueError: the genotype names an operation that is not registered, or an argument is out of range.
+    """
+    images, x = _images(image_shape, normalization)
+    x = operations.layers(stem(affine=True), x, 3 * channels, "stem")
+    last, early = _cells([x, x], False, genotype, channels, layers, drop_path)
+    return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 3) if auxiliary else None)
+
+
+def imagenet_network(
+    genotype,
+    channels=48,
+    layers=14,
+    num_classes=1000,
+    image_shape=(224, 224, 3),
+    auxiliary=False,
+    drop_path=False,
+    normalization=None,
+):
+    """The network of a genotype for large images, which its stem makes eight times smaller (appendix A of the paper).
+
+    Arguments, result and errors are those of `cifar_network`.
+    """
+    images, x = _images(image_shape, normalization)
+    halve = [Conv((3, 3), (2, 2)), BatchNorm(affine=True)]
+    x = operations.layers(halve, x, channels // 2, "stem0")
+    before = operations.layers([ReLU(), *halve], x, channels, "stem0", start=len(halve))
+    x = operations.layers([ReLU(), *halve], before, channels, "stem1")
+    last, early = _cells([before, x], True, genotype, channels, layers, drop_path)
+    # Like the networks of the paper, this head lacks a batch norm.
+    return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 2, False) if auxiliary else None)
+
+
+def _images(image_shape, normalization):
+    """The input of a network, and the same after normalisation if that is asked for."""
+    images = keras.Input(image_shape, name="images")
+    if normalization is None:
+        return images, images
+    return images, _normalization(*normalization)(images)
+
+
+def _normalization(mean, std):
+    mean, variance = [float(value) for value in mean], [float(value) ** 2 for value in std]
+    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
+
+
+def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
+    """All cells, on the results of two stems; `reduction_prev` tells that the first is twice as high and wide.
+
+    Returns:
+        The results of the last cell and of the second reduction cell.
+    """
+    genotypes.check(genotype, operations.operation_names())
+    if layers < 1:
+        raise ValueError(f"layers={layers}: expected at least 1 cell.")
+    results = list(inputs)
+    for index, (width, reduction) in enumerate(stack(channels, layers)):
+        cell = genotype[2:] if reduction else genotype[:2]
+        name = f"cell{index}"
+        results.append(derived_cell(results[-2:], *cell, width, reduction, reduction_prev, drop_path, name))
+        reduction_prev = reduction
+    return results[-1], results[len(inputs) + reductions(layers)[1]]
+
+
+def _model(images, last, num_classes, auxiliary_logits):
+    logits = _classifier(last, num_classes)
+    if auxiliary_logits is None:
+        network = keras.Model(images, logits)
+    else:
+        network = AuxiliaryModel(images, [logits, auxiliary_logits])
+    kernels.reroute_strided_pointwise(network)  # of operations that are Keras layers
+    return network
+
+
+def _auxiliary_head(x, num_classes, pool_stride, norm=True):
+    """Logits from the middle of a network; images too small for the pool and a convolution after it skip the pool."""
+    x = keras.layers.ReLU(name="auxiliary_0")(x)
+    if min(x.shape[1:3]) >= 5 + pool_stride:
+        x = keras.layers.AveragePooling2D(5, pool_stride, name="auxiliary_1")(x)
+    x = operations.layers([Conv(), BatchNorm(affine=True), ReLU()], x, 128, "auxiliary", start=2)
+    padding = "valid" if min(x.shape[1:3]) > 1 else "same"
+    x = keras.layers.Conv2D(768, 2, padding=padding, use_bias=False, name="auxiliary_5")(x)
+    x = operations.layers([BatchNorm(affine=True), ReLU()] if norm else [ReLU()], x, 768, "auxiliary", start=6)
+    return _classifier(x, num_classes, "auxiliary_")
+
+
+def _classifier(x, num_classes, prefix=""):
+    """Logits of the type of the variables, whatever type the rest is computed in."""
+    exact = keras.config.dtype_policy().variable_dtype
+    x = keras.layers.GlobalAveragePooling2D(dtype=exact, name=f"{prefix}pooling")(x)
+    return keras.layers.Dense(num_classes, dtype=exact, name=f"{prefix}classifier")(x)
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class AuxiliaryModel(keras.Model):
+    """A functional model of two outputs, logits and an auxiliary head's; only training sees the latter.
+
+    Args:
+        inputs, outputs: as of a functional `keras.Model`.
+
+    Attributes:
+        auxiliary_weight: what the head's loss counts.
+    """
+
+    auxiliary_weight = 0.4
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        logits, auxiliary = y_pred
+        loss = super().compute_loss(x, y, logits, sample_weight, training)
+        if training:
+            loss += self.auxiliary_weight * super().compute_loss(x, y, auxiliary, sample_weight, training)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "auxiliary_weight": self.auxiliary_weight}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        weight = config.pop("auxiliary_weight")
+        model = super().from_config(config, custom_objects)
+        model.auxiliary_weight = weight
+        return model
+
+
+def inference_model(network):
+    """The part of a trained derived network that is put to use: no auxiliary head, no drop path, no low precision.
+
+    Args:
+        network: of `cifar_network` or `imagenet_network`; the result has copies of its weights.
+
+    Returns:
+        A functional `keras.Model` of standard layers, from images to logits.
+    """
+
+    def call(layer, *args, **kwargs):
+        return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
+
+    return _copy(keras.Model(network.inputs, network.outputs[0]), network.variable_dtype, call_function=call)
+
+
+def _copy(model, policy, exchange=lambda layer: None, call_function=None):
+    """A copy of a functional model that has weights of its own.
+
+    Args:
+        model: a functional Keras model.
+        policy: what its layers compute in.
+        exchange: function of a layer -> the layer that takes its place, None if that is its copy.
+        call_function: as of `keras.models.clone_model`.
+    """
+    copies = []
+
+    def copy(layer):
+        made = exchange(layer)
+        if made is not None or not isinstance(layer, keras.layers.Layer):
+            return layer if made is None else made
+        made = layer.__class__.from_config(layer.get_config())
+        for part in made._flatten_layers():
+            part.dtype_policy = policy
+        copies.append((layer, made))
+        return made
+
+    result = keras.models.clone_model(model, clone_function=copy, call_function=call_function, recursive=True)
+    for layer, made in copies:
+        if made.built:  # drop path is left out
+            made.set_weights(layer.get_weights())
+    return result
+
+
+def with_new_classes(model, num_classes, normalization):
+    """A trained classifier with a new last layer, for other images of the same shape.
+
+    Args:
+        model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result has
+            copies of its other weights.
+        num_classes: number of classes.
+        normalization: mean and standard deviation of the new pixels per channel; they replace those of a
+            Normalization layer if the model starts with one.
+
+    Returns:
+        A functional `keras.Model` from images to logits (batch, num_classes), of the current dtype policy.
+
+    Raises:
+        ValueError: the model does not end in a Dense layer.
+    """
+    mean, std = normalization
+
+    def exchange(layer):
+        if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
+            return _normalization(mean, std)
+        return None
+
+    activations = keras.layers.Softmax, keras.layers.Activation
+    last = [layer for layer in model.layers if not isinstance(layer, activations)][-1]
+    if not isinstance(last, keras.layers.Dense):
+        raise ValueError(f"its last layer is {type(last).__name__}: expected Dense.")
+    body = _copy(keras.Model(model.inputs, last.input), keras.config.dtype_policy(), exchange)
+    exact = keras.config.dtype_policy().variable_dtype
+    logits = keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0])
+    network = keras.Model(body.inputs, logits)
+    kernels.reroute_strided_pointwise(network)
+    return network

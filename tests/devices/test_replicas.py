@@ -1,0 +1,79 @@
+"""Two replicas of a search or a training do what one device does."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parents[1]
+
+
+def found(case, *flags):
+    command = [sys.executable, HERE / "two_devices.py", case, *map(str, flags)]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_each_average_of_the_architecture_gradient_is_needed_where_it_is():
+    result = found("averages")
+    right, *wrong = result["errors"]
+    assert right < 1e-9 * result["size"]
+    assert min(wrong) > 1e-3 * result["size"]
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_replicas_with_the_same_batch_equal_one_device(unrolled):
+    differences = found("search", unrolled, False, True)
+    assert differences["bitwise"]
+    assert differences["weights"] < 1e-6 and differences["alphas"] < 1e-6 and differences["loss"] < 1e-6
+    assert differences["moved"] > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_a_batch_over_replicas_equals_one_device_if_batch_norms_are_synchronised(unrolled):
+    differences = found("search", unrolled, True, False)
+    assert differences["bitwise"]
+    assert differences["weights"] < 1e-5 and differences["alphas"] < 1e-5 and differences["loss"] < 1e-5
+
+
+def test_training_of_a_derived_network_over_replicas():
+    assert found("train")["weights"] < 1e-5
+
+
+@pytest.mark.slow
+def test_an_overflow_of_any_pass_on_any_replica_leaves_the_step_out_on_all():
+    result = found("overflow")
+    *skipped, made = result["changed"]
+    assert skipped == [0.0] * 5 and made > 1e-3
+    assert result["scales"] == [0.5] * 5 + [1]
+
+
+@pytest.mark.slow
+def test_validation_of_any_number_of_images_counts_each_once():
+    assert found("validation")["difference"] < 1e-6
+
+
+def test_replicas_agree_about_moving_statistics():
+    assert found("statistics") == {"before": [2.0, 6.0], "after": [4.0, 4.0]}
+
+
+def test_batches_are_on_the_gpu_before_the_step():
+    result = found("feed")
+    assert [device[-5:] for device in result["devices"]] == ["CPU:1"] and result["loss"] > 0
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    flags = ["--strategy=mirrored", "--cpu_devices=2", "--layers=3", "--init_channels=4", "--epochs=1"]
+    run = [sys.executable, "-m", "darts_tf.train", "--arch=DARTS_V2", "--auxiliary", "--sync_batch_norm", *flags]
+    done = subprocess.run([*run, f"--output={tmp_path}/run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "model.keras").exists()
+    refused = [*run, "--batch_size=9", f"--output={tmp_path}/other"]
+    done = subprocess.run(refused, capture_output=True, text=True, check=False)
+    assert not (tmp_path / "other").exists()
+    assert done.returncode == 2 and "--batch_size=9: expected a multiple of 2, one part per device" in done.stderr

@@ -1,0 +1,323 @@
+"""The client over real sockets: against TF Serving where it is installed, and against the small server."""
+
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_server import Server
+from tensorflow_serving.apis import predict_pb2
+
+from export import client
+
+ROOT = pathlib.Path(__file__).parents[2]
+REAL = shutil.which("tensorflow_model_server")
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("localhost", 0))
+        return held.getsockname()[1]
+
+
+@contextlib.contextmanager
+def real_server(folder):
+    """TF Serving itself, with batching as exported."""
+    grpc, rest = free_port(), free_port()
+    config = folder / "here.config"
+    config.write_text((folder / "models.config").read_text().replace("/models/", f"{folder}/"))
+    command = [REAL, f"--port={grpc}", f"--rest_api_port={rest}", f"--model_config_file={config}"]
+    command += ["--enable_batching", f"--batching_parameters_file={folder}/batching.config"]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://localhost:{rest}/v1/models/digits", timeout=1).close()
+                break
+            time.sleep(0.2)
+        yield f"localhost:{grpc}", f"localhost:{rest}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module", params=["small", *(["tensorflow_model_server"] if REAL else [])])
+def servers(request, base):
+    """The addresses of gRPC and REST."""
+    if request.param == "small":
+        with Server(base.parent) as server:
+            yield server.grpc, server.rest
+    else:
+        with real_server(base.parent) as addresses:
+            yield addresses
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def kind(request):
+    return request.param
+
+
+def address(servers, kind):
+    return servers[kind == "rest"]
+
+
+def connect(servers, kind, **more):
+    made = {"grpc": client.Grpc, "rest": client.Rest}[kind]
+    return made(address(servers, kind), more.pop("model", "digits"), **{"timeout": 60.0, **more})
+
+
+def png(image):
+    return tf.io.encode_png(image.astype(np.uint8)).numpy()
+
+
+def test_answers_are_those_of_the_model(servers, kind, images, expected, digits):
+    asked = connect(servers, kind)
+    for image, probabilities in zip(images[:5], expected[:5], strict=True):
+        answer = asked.predict(png(image))
+        order = np.argsort(-probabilities)[:3]
+        assert [label for label, _ in answer] == [digits.labels[i] for i in order]
+        np.testing.assert_allclose([value for _, value in answer], probabilities[order], atol=1e-5)
+    assert connect(servers, kind, version=1).predict(png(images[0])) == asked.predict(png(images[0]))
+
+
+def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind, images, digits):
+    scales = [1, 2, 3, 7]
+    files = [png(np.kron(images[i % 50], np.ones((scales[i % 4],) * 2 + (1,)))) for i in range(200)]
+    files[77] = files[77][: len(files[77]) // 2]
+    decoded = [tf.io.decode_png(file, channels=1) if i != 77 else tf.zeros([8, 8, 1]) for i, file in enumerate(files)]
+    small = np.stack([tf.round(tf.image.resize(image, [8, 8], antialias=True)) for image in decoded])
+    expected = digits.probabilities(small)
+    asked = connect(servers, kind)
+
+    def ask(file):
+        try:
+            return asked.predict(file)
+        except client.ServerError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(ask, files, timeout=120))
+    for i, answer in enumerate(answers):
+        if i == 77:
+            assert isinstance(answer, client.ServerError) and answer.image
+        else:
+            assert answer[0][0] == digits.labels[expected[i].argmax()]
+            assert np.isclose(answer[0][1], expected[i].max(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"model": "cats"}, "has no such model"),
+        ({"version": 9}, "has no such model"),
+        ({"signature": "serving_sounds"}, "refused the request: .*serving_sounds"),
+        ({"signature": "serving_default"}, "refused the request"),
+    ],
+)
+def test_what_the_server_does_not_have(servers, kind, more, message, images):
+    with pytest.raises(client.ServerError, match=message) as caught:
+        connect(servers, kind, **more).predict(png(images[0]))
+    assert not caught.value.image
+
+
+def test_no_server_and_no_answer(kind, images):
+    port = free_port()
+    with pytest.raises(client.ServerError, match=f"no server answers at localhost:{port}"):
+        connect((f"localhost:{port}",) * 2, kind).predict(png(images[0]))
+    with socket.socket() as silent:
+        silent.bind(("localhost", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        with pytest.raises(client.ServerError, match=f"localhost:{port} did not answer within 1 s"):
+            connect((f"localhost:{port}",) * 2, kind, timeout=1.0).predict(png(images[0]))
+
+
+@contextlib.contextmanager
+def talking(*parts, pause=0.0):
+    """A server on this machine that answers whatever it is asked with these bytes; yields "localhost:PORT"."""
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        listening.listen()
+
+        def answer():
+            with contextlib.suppress(OSError), listening.accept()[0] as connection:
+                request = connection.makefile("rb")
+                head = http.client.parse_headers(request) if request.readline() else {}
+                request.read(int(head.get("Content-Length", 0)))
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(pause)
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"localhost:{listening.getsockname()[1]}"
+
+
+def http_answer(body, status="200 OK", more="", length=None):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) if length is None else length}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+def row(**changed):
+    return {"predictions": [{"classes": ["cat", "dog"], "probabilities": [0.75, 0.25]} | changed]}
+
+
+STRANGE = "answered, but not as TF Serving does"
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        *[(http_answer(body), STRANGE) for body in ([], "hi", 3, None, {}, {"predictions": {}}, {"predictions": [1]})],
+        *[(http_answer(body), STRANGE) for body in (b"", b"<html>", b"\xff", b"[" * 200_000, b"x" * (1 << 24) + b"x")],
+        *[(http_answer(row(classes=wrong)), STRANGE) for wrong in ("ab", [1, 2], None, [], ["a"])],
+        *[
+            (http_answer(row(probabilities=p)), STRANGE)
+            for p in (["1", "0"], [float("nan"), 1], [7, 0], [10**400, 0], 1)
+        ],
+        (http_answer(b'{"predictions"', length=1000), STRANGE),
+        (http_answer(b"<html>", "404 Not Found"), "does .HTTP 404."),
+        (http_answer(b"{", "500 No", length=1000), STRANGE),
+        (http_answer(b"", "302 Found", "Location: http://localhost:1/\r\n"), "does .HTTP 302."),
+        (http_answer({"error": "out of\norder"}, "500 No"), "refused the request: out of order"),
+        (http_answer({"error": "JSON could not be decoded"}, "400 No"), "refused the request"),
+        (http_answer({"error": "no servable"}, "404 Not Found"), "has no such model: no servable"),
+        (b"SSH-2.0\r\n", STRANGE),
+        (b"", "no server answers"),
+    ],
+)
+def test_strange_answers(answer, message):
+    with talking(answer) as server, pytest.raises(client.ServerError, match=message) as caught:
+        client.Rest(server, "digits").predict(b"x")
+    assert not caught.value.image
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"HTTP/1.1 200 OK\r\n\r\n", *[b" "] * 50],
+        [b"HTTP/1.1 200 OK\r\n", *[b"X: 1\r\n"] * 50],
+        [b"HTTP/1.1 200 OK\r\nX: ", *[b"1"] * 50],
+    ],
+)
+def test_the_time_is_for_the_whole_answer(parts):
+    start = time.monotonic()
+    with talking(*parts, pause=0.1) as server, pytest.raises(client.ServerError, match=r"did not answer within 0\.5 s"):
+        client.Rest(server, "digits", timeout=0.5).predict(b"x")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"classes": None},
+        {"probabilities": None},
+        {"classes": np.ones((1, 2))},
+        {"classes": [[b"\xff", b"a"]]},
+        {"classes": b"cat"},
+        {"probabilities": [[b"1", b"0"]]},
+        {"probabilities": np.ones(2, np.int32)},
+        {"probabilities": np.ones((0, 2), np.float32)},
+        {"probabilities": np.full((1, 2), np.nan, np.float32)},
+        {"huge": True},
+    ],
+)
+def test_strange_tensors(changed):
+    outputs = {"classes": [[b"cat", b"dog"]], "probabilities": np.array([[0.75, 0.25]], np.float32)} | changed
+    huge = outputs.pop("huge", False)
+    tensors = {name: tf.make_tensor_proto(value) for name, value in outputs.items() if value is not None}
+    if huge:
+        tensors["probabilities"].tensor_shape.dim[1].size = 1 << 40
+    asked = client.Grpc("localhost:1", "digits")
+    asked._stub = types.SimpleNamespace(Predict=lambda *_, **__: predict_pb2.PredictResponse(outputs=tensors))
+    with pytest.raises(client.ServerError, match=STRANGE):
+        asked.predict(b"x")
+
+
+def test_classes_of_one_name_or_odd_ones(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    answer = http_answer(row(classes=["crane", "crane"]))
+    with talking(answer) as server:
+        done = run(tmp_path / "a.png", f"--server={server}", "--rest", "--top_k=2", "--json")
+    with talking(http_answer(row(classes=["a\udcff", "b"]))) as server:
+        strange = run(tmp_path / "a.png", f"--server={server}", "--rest", env={"PYTHONIOENCODING": "ascii"})
+    assert strange.stdout == f"{tmp_path}/a.png  a\\udcff 75.0%\n", strange.stderr
+    found = json.loads(done.stdout)
+    assert found["predictions"] == [["crane", 0.75], ["crane", 0.25]] and found["classes"] == {"crane": 0.75}
+
+
+def run(*arguments, env=None):
+    command = [sys.executable, "-m", "export.client", *map(str, arguments)]
+    env = {**os.environ, **(env or {})}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_command(servers, kind, images, expected, digits, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(images[number]))
+    (tmp_path / "broken.png").write_bytes(b"no")
+    files = [tmp_path / "0.png", tmp_path / "broken.png", tmp_path / "missing.png", tmp_path / "1.png"]
+    done = run(*files, f"--server={address(servers, kind)}", f"--{kind}", "--model=digits", "--timeout=60")
+    assert done.returncode == 1
+    lines = [
+        f"{tmp_path}/{number}.png  {digits.labels[expected[number].argmax()]} {expected[number].max():.1%}"
+        for number in range(2)
+    ]
+    assert done.stdout.splitlines() == lines
+    assert [line.partition(": ")[2].split(": ")[1] for line in done.stderr.splitlines()] == [
+        "the server cannot decode it",
+        "No such file or directory",
+    ]
+    done = run(files[0], f"--server={address(servers, kind)}", f"--{kind}", "--model=digits", "--top_k=2", "--json")
+    found = json.loads(done.stdout)
+    assert found["image"] == str(files[0]) and next(iter(found["classes"])) == digits.labels[expected[0].argmax()]
+    assert list(found["classes"].values()) == pytest.approx(sorted(expected[0])[:-3:-1], abs=1e-4)
+
+
+def test_files_that_are_no_images(tmp_path):
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    files = [tmp_path, tmp_path / "endless", tmp_path / "loop", "x" * 300]
+    done = run(*files, "--server=localhost:1", "--rest")
+    assert done.returncode == 1 and not done.stdout
+    said = ["Is a directory", "larger than 256 MiB: expected an image", "Too many levels", "File name too long"]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4 and all(text in line for text, line in zip(said, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "expected IMAGE ..., see --help"),
+        (["a.png", "--server=here"], "--server=here: expected HOST:PORT"),
+        (["a.png", "--rest", "--grpc"], "--rest and --grpc given: expected one of them"),
+        (["README.md", "--server=localhost:1", "--rest"], "no server answers at localhost:1: "),
+        (["a.png", "--server=a b:80", "--rest"], "--server=a b:80: expected HOST:PORT"),
+        (["a.png", "--server=localhost:99999", "--rest"], "--server=localhost:99999: expected HOST:PORT"),
+        (["a.png", "--server=::1:80", "--rest"], "--server=::1:80: expected HOST:PORT"),
+        (["a.png", "--server=http://localhost:80"], "--server=http://localhost:80: expected HOST:PORT"),
+        (["README.md", "--server=[::1]:1", "--rest"], "no server answers at [::1]:1: "),
+        (["README.md", f"--server={'x' * 70}:1", "--rest"], "no server answers at xxx"),
+        (["a.png", "--timeout=nan"], "--timeout=nan: expected a finite number"),
+        (["a.png", "--timeout=inf"], "--timeout=inf: expected a finite number"),
+        (["a.png", "--model="], "--model=: expected a name"),
+        (["a.png", "--version=99999999999999999999", "--rest"], "--version"),
+    ],
+)
+def test_wrong_command_lines(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

@@ -1,0 +1,76 @@
+"""Keras's arguments do in our optimizers what they do in Keras's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from darts_tf.methods import optimizers
+
+GRADIENTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+BOTH = [
+    {"weight_decay": 0.1},
+    {"clipnorm": 0.5},
+    {"clipvalue": 0.3},
+    {"global_clipnorm": 0.5},
+    {"use_ema": True, "ema_momentum": 0.5},
+    {"use_ema": True, "ema_overwrite_frequency": 2},
+    {"loss_scale_factor": 4.0},
+    {"gradient_accumulation_steps": 2},
+]
+
+
+def trained(optimizer):
+    variable = keras.Variable(np.array([1.0, 2.0, -3.0], np.float32))
+    optimizer.build([variable])
+    for gradient in GRADIENTS:
+        optimizer.apply([tf.constant(gradient)], [variable])
+    optimizer.finalize_variable_values([variable])
+    return keras.ops.convert_to_numpy(variable)
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        *[(kind, options) for kind in ("SGD", "Adam") for options in BOTH],
+        ("SGD", {"nesterov": True}),
+        ("Adam", {"amsgrad": True}),
+    ],
+    ids=str,
+)
+def test_as_in_keras(kind, options):
+    same = {"momentum": 0.9} if kind == "SGD" else {"beta_1": 0.5, "beta_2": 0.8, "epsilon": 1e-8}
+    ours = getattr(optimizers, kind)(0.1, l2=0.0, **same, **options)
+    theirs = getattr(keras.optimizers, kind)(0.1, **same, **options)
+    again = type(ours).from_config(ours.get_config())
+    expected = trained(theirs)
+    np.testing.assert_allclose(trained(ours), expected, atol=1e-5)
+    np.testing.assert_allclose(trained(again), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"nesterov": True}, {"weight_decay": 0.1}, {"nesterov": True, "momentum": 0.0}]
+)
+def test_the_virtual_step_is_the_next(options):
+    optimizer, variable = optimizers.SGD(0.1, **options), keras.Variable(np.array([1.0, -2.0, 3.0], np.float32))
+    optimizer.build([variable])
+    for gradient in map(tf.constant, GRADIENTS[:2]):
+        ahead = optimizer.virtual_step([gradient], [variable], [tf.convert_to_tensor(variable)])[0]
+        optimizer.apply([gradient], [variable])
+        np.testing.assert_allclose(ahead, variable, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, options, message",
+    [
+        ("SGD", {"weight_decay": 0.1, "loss_scale": True}, "weight_decay=0.1 with loss_scale=True: expected"),
+        ("SGD", {"use_ema": True, "loss_scale": True}, "use_ema=True with loss_scale=True: expected"),
+        ("SGD", {"loss_scale_factor": 2.0, "loss_scale": True}, "loss_scale_factor=2.0 with loss_scale=True: expected"),
+        ("SGD", {"gradient_accumulation_steps": 2, "loss_scale": True}, "gradient_accumulation_steps=2 with"),
+        ("SGD", {"l2": -1.0}, "l2=-1.0: expected a number, 0 or more"),
+        ("Adam", {"l2": float("nan")}, "l2=nan: expected a number, 0 or more"),
+    ],
+)
+def test_what_is_refused(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(optimizers, kind)(**options)

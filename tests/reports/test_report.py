@@ -1,0 +1,230 @@
+"""The report of a run, as data and in a browser (headless Chromium, Debian's chromium and chromium-driver)."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from darts_tf import PRIMITIVES
+from darts_tf.reports import report
+from darts_tf.spaces.cells import genotypes
+
+EPOCHS = 4
+GENOTYPE = genotypes.PUBLISHED["NASNet"]
+CONFIG = {
+    "epochs": EPOCHS,
+    "dataset": "<script>alert(1)</script>",
+    "unrolled": True,
+    "output": "runs/a",
+    "image_size": None,
+    "primitives": list(PRIMITIVES),
+    "versions": {"keras": "3"},
+}
+
+
+def write_history(folder, rows):
+    with (folder / "history.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def write_config(folder, command, classes, **more):
+    data = {"image_shape": [8, 8, 1], "class_names": classes}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "command": command, "data": data, **more}))
+
+
+def search_run(folder, nodes):
+    """A run directory with alphas that drift."""
+    folder.mkdir()
+    write_config(folder, "search", ["a", "b"])
+    drift = np.random.default_rng(0).normal(size=(2, EPOCHS + 1, nodes * (nodes + 3) // 2, len(PRIMITIVES)))
+    normal, reduce = drift.cumsum(1)
+    np.savez(folder / "alphas.npz", normal=normal, reduce=reduce, primitives=np.array(PRIMITIVES))
+    row = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5, "learning_rate": 0.025, "seconds": 1}
+    sizes = {"parameters": 123456, "multiply_adds": ""}
+    write_history(folder, [{"epoch": epoch + 1, **row, **sizes, "genotype": str(GENOTYPE)} for epoch in range(EPOCHS)])
+    report.write_report(folder)
+    return normal, reduce
+
+
+def train_run(folder, classes=3):
+    folder.mkdir()
+    names = [f"class <b>{label}</b>" for label in range(classes)]
+    write_config(folder, "train", names, genotype=str(GENOTYPE))
+    write_history(folder, [{"epoch": 1, "loss": 2.0, "accuracy": 0.2, "seconds": 100}])
+    test = {"top1": 0.5, "top5": 1.0, "test_images": 4, "parameters": 10, "multiply_adds": None, "per_class": {}}
+    (folder / "metrics.json").write_text(json.dumps(test))
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    labels, predicted = np.array([0, 1, 1, 2]), np.array([0, 2, 2, 2])
+    what = {"labels": labels, "predicted": predicted, "probability": np.array([0.9, 0.8, 0.7, 0.6])}
+    np.savez(folder / "predictions.npz", **what, worst=np.array([2, 1]), worst_images=images)
+    report.write_report(folder)
+
+
+def test_what_the_report_of_a_search_says(tmp_path):
+    alphas = search_run(tmp_path / "run", nodes=3)
+    content = report.contents(tmp_path / "run")
+    for epoch in range(EPOCHS + 1):
+        weights = [genotypes.softmax(alpha[epoch]) for alpha in alphas]
+        genotype = genotypes.derive(*weights, PRIMITIVES)
+        assert content["genotypes"][epoch] == str(genotype)
+        for kind, pairs, values in (("normal", genotype.normal, weights[0]), ("reduce", genotype.reduce, weights[1])):
+            assert content["skips"][kind][epoch] == [name for name, _ in pairs].count("skip_connect")
+            entropy = np.mean([-sum(p * np.log(p) for p in row) for row in values])
+            assert content["entropy"][kind][epoch] == pytest.approx(entropy, abs=1e-4)
+            np.testing.assert_allclose(content["weights"][kind][epoch], 1000 * values, atol=0.5)
+            # Edge by edge, in the order of their targets.
+            ends = [(source, node) for node in range(2, 5) for source in range(node)]
+            kept = [(PRIMITIVES[operation], *ends[edge]) for edge, operation in content["kept"][kind][epoch]]
+            assert kept == [(*pair, 2 + place // 2) for place, pair in enumerate(pairs)]
+            for (name, source), (edge, operation) in zip(pairs, content["kept"][kind][epoch], strict=True):
+                picture = content["cells"][["normal", "reduce"].index(kind)]["edges"][epoch]
+                node = genotypes.node_name(ends[edge][1])
+                assert (
+                    f"{name} from {genotypes.node_name(source)} to {node}, weight {values[edge, operation]:.3f}"
+                    in picture
+                )
+    assert content["history"][0]["parameters"] == 123456 and content["history"][0]["multiply_adds"] is None
+    assert ["--unrolled", "yes"] in content["config"] and ["keras", "3"] in content["config"]
+    assert not any(name in ("--output", "--image_size") for name, _ in content["config"])
+
+
+def test_what_the_report_of_a_training_says(tmp_path):
+    train_run(tmp_path / "few")
+    content = report.contents(tmp_path / "few")
+    assert content["confusion"] == [[1, 0, 0], [0, 0, 2], [0, 0, 1]]
+    assert [(one["label"], one["predicted"], one["probability"]) for one in content["worst"]] == [
+        (1, 2, 0.7),
+        (1, 2, 0.8),
+    ]
+    assert content["genotype"].startswith("Genotype(") and len(content["cells"]) == 2
+    train_run(tmp_path / "many", classes=40)
+    content = report.contents(tmp_path / "many")
+    assert content["confused"] == [[1, 2, 2]] and "confusion" not in content
+
+
+def test_a_run_without_a_finished_epoch(tmp_path):
+    write_config(tmp_path, "train", ["a"])
+    report.write_report(tmp_path)
+    assert report.contents(tmp_path)["history"] == []
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = shutil.which("chromedriver")
+    if not driver or not shutil.which("chromium"):
+        pytest.skip("chromium and chromedriver are not there: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser
+
+
+def open_page(browser, run, width, theme="light"):
+    """Opens a report; checks that nothing is wrong with it, whatever it shows."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get(f"file://{run}/report.html")
+    assert browser.get_log("browser") == []
+    assert (
+        browser.execute_script(
+            "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
+        )
+        == 0
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    # No card lies upon another, and nothing but what scrolls is wider than its card.
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('.card')].map(card => {"
+        "const box = card.getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom]})"
+    )
+    for place, (left, top, right, bottom) in enumerate(boxes):
+        assert 0 <= left < right <= width
+        for other in boxes[:place]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def texts(browser, selector):
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)", selector
+    )
+
+
+def move_slider(browser, epoch):
+    browser.execute_script(
+        "const slider = document.getElementById('epoch'); slider.value = arguments[0];"
+        "slider.dispatchEvent(new Event('input'))",
+        epoch,
+    )
+
+
+@pytest.mark.parametrize("width, theme", [(360, "dark"), (1400, "light")])
+@pytest.mark.parametrize("nodes", [2, 7])
+def test_the_slider_replays_a_search(browser, nodes, width, theme, tmp_path):
+    alphas = search_run(tmp_path / "run", nodes)
+    open_page(browser, tmp_path / "run", width, theme)
+    page = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert page == ("rgb(13, 17, 23)" if theme == "dark" else "rgb(255, 255, 255)")
+    assert browser.title == "Search on <script>alert(1)</script>" == texts(browser, "h1")[0]
+    assert texts(browser, "#replay output") == [f"epoch {EPOCHS} of {EPOCHS}"]
+    seen = set()
+    for epoch in (EPOCHS, 0, 2):
+        move_slider(browser, epoch)
+        weights = [genotypes.softmax(alpha[epoch]) for alpha in alphas]
+        genotype = genotypes.derive(*weights, PRIMITIVES)
+        drawn = texts(browser, ".edges text")
+        assert sorted(drawn) == sorted(name for name, _ in (*genotype.normal, *genotype.reduce))
+        seen.add("".join(texts(browser, ".edges title")))
+        assert texts(browser, "#genotype") == [str(genotype)]
+        shown = [float(text) for text in texts(browser, ".heat td")]
+        np.testing.assert_allclose(shown, np.concatenate(weights).flatten(), atol=0.0056)
+        assert len(texts(browser, ".heat td.kept")) == 4 * nodes
+        skips = [name for name, _ in genotype.normal].count("skip_connect")
+        assert f"normal {skips}" in texts(browser, ".legend span")
+    assert len(seen) == 3
+
+
+def test_replay_and_copy(browser, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    search_run(tmp_path / "run", 2)
+    open_page(browser, tmp_path / "run", 800)
+    browser.find_element(By.CSS_SELECTOR, "#replay button").click()
+    assert texts(browser, "#replay output") == ["at the start"]
+    last = f"epoch {EPOCHS} of {EPOCHS}"
+    WebDriverWait(browser, 10, poll_frequency=0.05).until(lambda _: texts(browser, "#replay output") == [last])
+    browser.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    browser.find_element(By.ID, "copy").click()
+    WebDriverWait(browser, 5).until(lambda _: texts(browser, "#copy") == ["Copied"])
+    copied = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert [copied] == texts(browser, "#genotype")
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("width", [360, 1400])
+def test_a_training(browser, classes, width, tmp_path):
+    train_run(tmp_path / "run", classes)
+    open_page(browser, tmp_path / "run", width)
+    assert "50.00%" in texts(browser, ".numbers b") and not texts(browser, "#replay")
+    assert "1 of 4 epochs are done" in texts(browser, "p")[0]
+    table = " ".join(texts(browser, "#confusion")).split()
+    assert "class <b>1</b>" in " ".join(table)
+    assert texts(browser, "figcaption") == [
+        "class <b>1</b> → class <b>2</b>, 70%",
+        "class <b>1</b> → class <b>2</b>, 80%",
+    ]
+    assert browser.execute_script("return [...document.images].every(image => image.naturalWidth === 8)")
+    assert len(texts(browser, ".edges text")) == 20
