@@ -10,15 +10,13 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
-from darts_tf.reports import drawing, report
-from darts_tf.spaces.cells import genotypes
-from darts_tf.runs import rundirectory
-from darts_tf.spaces.cells.cell import DropPath
-from darts_tf.runs.checkpoints import step_after
 from darts_tf.cli.files import write
+from darts_tf.runs import rundirectory
+from darts_tf.runs.checkpoints import step_after
+from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.cell import DropPath
 
 
 def cosine_schedule(learning_rate, learning_rate_min, epochs):

@@ -11,10 +11,10 @@ import pathlib
 import keras
 import numpy as np
 
-from darts_tf.devices import replicas
-from darts_tf.runs import rundirectory
 from darts_tf.cli.files import replacing
+from darts_tf.devices import replicas
 from darts_tf.devices.cluster import ALONE
+from darts_tf.runs import rundirectory
 
 KEPT = 3
 

@@ -13,10 +13,10 @@ from absl import flags
 
 from darts_tf import __version__
 from darts_tf.cli import commands
-from darts_tf.runs import rundirectory
-from darts_tf.devices import cluster
 from darts_tf.cli.files import write
+from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
+from darts_tf.runs import rundirectory
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these.

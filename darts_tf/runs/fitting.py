@@ -10,9 +10,9 @@ import threading
 from absl import flags
 
 from darts_tf.cli import commands
-from darts_tf.runs import rundirectory
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
+from darts_tf.runs import rundirectory
 
 FLAGS = flags.FLAGS
 
@@ -89,8 +89,8 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
     """
     import keras
 
-    from darts_tf.runs.callbacks import Progress
     from darts_tf.devices.replicas import executions
+    from darts_tf.runs.callbacks import Progress
 
     bar = FLAGS.verbose == 1 and sys.stderr.isatty()
     progress = Progress(steps, epochs, checkpoints.done, bar, note)

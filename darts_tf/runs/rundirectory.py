@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 from darts_tf.cli import commands
-from darts_tf.spaces.cells import genotypes
 from darts_tf.cli.files import write
+from darts_tf.spaces.cells import genotypes
 
 try:
     import fcntl

@@ -13,9 +13,9 @@ import pytest
 from absl.testing import flagsaver
 
 from darts_tf.cli import commands
-from darts_tf.spaces.cells import genotypes
-from darts_tf.runs import fitting, rundirectory
 from darts_tf.runs import common as runs
+from darts_tf.runs import fitting, rundirectory
+from darts_tf.spaces.cells import genotypes
 
 GENOTYPE = genotypes.Genotype(*[[("skip_connect", 0), ("max_pool_3x3", 1)], [2]] * 2)
 PRIMITIVES = ["skip_connect", "max_pool_3x3"]
