@@ -18,19 +18,20 @@ flags.DEFINE_float("seconds", 3.0, "How long to measure each, about.", lower_bou
 
 
 def main(_):
+    from darts_tf import spaces
     from darts_tf.devices import runtime
 
     runtime.configure(training=False)
     import numpy as np
 
-    from darts_tf.spaces.cells import genotypes, networks
+    from darts_tf.spaces.cells import networks
     from export import classifier, comparison, savedmodel, tflite
 
     if FLAGS.model:
         model = classifier.load(FLAGS.model)
     else:
         statistics = [125.0] * 3, [60.0] * 3
-        genotype = genotypes.read(FLAGS.arch)
+        genotype = spaces.read(FLAGS.arch)
         network = networks.cifar_network(genotype, FLAGS.init_channels, FLAGS.layers, normalization=statistics)
         model = classifier.Classifier(network, [str(label) for label in range(10)])
     images = np.random.default_rng(0).uniform(0, 255, (32, *model.image_shape)).astype(np.float32)

@@ -9,7 +9,7 @@ import json
 from absl import app, flags
 
 from benchmarks import timing
-from darts_tf import train
+from darts_tf import spaces, train
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 5, "Timed steps.", lower_bound=1)
@@ -22,13 +22,12 @@ def main(_):
     import numpy as np
 
     from darts_tf.data import datasets
-    from darts_tf.spaces.cells import genotypes
 
     draw, size = np.random.default_rng(0), FLAGS.image_size
     x, y = draw.integers(0, 256, (256, size, size, 3), np.uint8), draw.integers(0, 10, 256)
     data = datasets.Dataset(x, y, x[:10], y[:10], [str(label) for label in range(10)])
     config = train.configuration(data)
-    network = train.prepare(None, genotypes.read(FLAGS.arch), data, config)
+    network = train.prepare(None, spaces.read(FLAGS.arch), data, config)
     batch = x[: config["batch_size"]].astype("float32"), y[: config["batch_size"]]
     names = ("arch", "init_channels", "layers", "auxiliary", "drop_path_prob", "batch_size", "image_size", "steps")
     settings = {name: config.get(name, FLAGS[name].value) for name in names}

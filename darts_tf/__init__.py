@@ -11,7 +11,7 @@ _PLACES = {
     "imagenet_network": "spaces.cells.networks",
     "inference_model": "spaces.cells.networks",
     "Genotype": "spaces.cells.genotypes",
-    "PRIMITIVES": "ops.operations",
+    "PRIMITIVES": "spaces.cells.space",
     "register_operation": "ops.operations",
 }
 __all__ = list(_PLACES)

@@ -8,49 +8,60 @@ The checkpoint is a state dict of a derived network for CIFAR or ImageNet, read 
 it. The model takes pixels from 0 to 255 and normalises them as the original did.
 """
 
+import dataclasses
 import os
 import pathlib
 
-from absl import flags
+from darts_tf import spaces
+from darts_tf.cli import commands, files, messages
+from darts_tf.cli.configuration import Configuration, option
+from darts_tf.cli.messages import NO_SPACE, UsageError
 
-from darts_tf.cli import commands, files
-from darts_tf.spaces.cells import genotypes, pytorch
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertConfig(Configuration):
+    """What `python -m darts_tf.convert` is asked for."""
+
+    arch: str | None = option(
+        None, "Its genotype: a published one, a genotype.json, or Genotype(...) text.", topic="Conversion"
+    )
+    output: str | None = option(None, "The .keras file to write.", topic="Conversion")
 
 
-def main(argv):
-    if not flags.FLAGS.arch or not flags.FLAGS.output:
-        raise commands.UsageError(f"--{'output' if flags.FLAGS.arch else 'arch'}: expected a value, see --help.")
-    output = pathlib.Path(flags.FLAGS.output)
+def main(config, checkpoint):
+    """The command."""
+    if not config.arch or not config.output:
+        raise UsageError(f"--{'output' if config.arch else 'arch'}: expected a value, see --help.")
+    output = pathlib.Path(config.output)
     if output.suffix != ".keras" or os.path.isdir(output) or not os.path.isdir(output.parent):
-        raise commands.UsageError(f"--output={output}: expected a file name in an existing folder, ending in .keras.")
-    arch = flags.FLAGS.arch
+        raise UsageError(f"--output={output}: expected a file name in an existing folder, ending in .keras.")
+    from darts_tf.spaces.cells import pytorch
+
     try:
-        genotype = genotypes.read(arch)
-        state = pytorch.read(argv[1])
+        genotype = spaces.read(config.arch)
+        state = pytorch.read(checkpoint)
         from darts_tf.devices import runtime
 
         runtime.configure()
-        from darts_tf.costs import counts
-
         network = pytorch.network_for(state, genotype)
         pytorch.set_weights(network, genotype, state)
     except pytorch.CheckpointError as error:
-        raise commands.UsageError(f"{argv[1]}: {error}") from None
+        raise UsageError(f"{checkpoint}: {error}") from None
     except (OSError, ValueError) as error:
-        raise commands.UsageError(f"--arch={arch}: {error}") from None
+        raise UsageError(f"--arch={config.arch}: {error}") from None
     except ImportError:
-        raise commands.UsageError(f"{argv[1]}: reading it takes torch: pip install 'darts-tf[torch]'") from None
+        raise UsageError(f"{checkpoint}: reading it takes torch: pip install 'darts-tf[torch]'") from None
     try:
         files.save_model(network, output)
     except OSError as error:
-        if error.errno in commands.NO_SPACE:
+        if error.errno in NO_SPACE:
             raise
-        raise commands.UsageError(
-            f"--output={output}: {error.strerror or error}; expected a place to write to."
-        ) from None
+        raise UsageError(f"--output={output}: {error.strerror or error}; expected a place to write to.") from None
+    from darts_tf.costs import counts
+
     shape = "x".join(str(size) for size in network.input_shape[1:])
     classes, parameters = network.output_shape[-1], counts.parameters(network)
-    commands.result(
+    messages.result(
         f"{output}: images {shape}, {classes} classes, {parameters:,} parameters",
         output=output,
         image_shape=network.input_shape[1:],
@@ -60,7 +71,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    with commands.topic("Conversion"):
-        flags.DEFINE_string("arch", None, "Its genotype: a published one, a genotype.json, or Genotype(...) text.")
-        flags.DEFINE_string("output", None, "The .keras file to write.")
-    commands.run(main, arguments=["CHECKPOINT"])
+    commands.run(main, ConvertConfig, arguments=["CHECKPOINT"])

@@ -1,4 +1,4 @@
-"""Draws the two cells of a genotype, as an SVG or a PNG picture.
+"""Draws a genotype, its two cells for example, as an SVG or a PNG picture.
 
     python -m darts_tf.plot DARTS_V2 --output=cells.svg
     python -m darts_tf.plot runs/a/genotype.json --output=cells.png
@@ -6,39 +6,52 @@
 A genotype is a published one (NASNet, AmoebaNet, DARTS_V1, DARTS_V2), a genotype.json, or the text Genotype(...).
 """
 
+import dataclasses
 import os
 import pathlib
 
-from absl import flags
-
-from darts_tf.cli import commands
+from darts_tf import spaces
+from darts_tf.cli import commands, messages
+from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.files import write
+from darts_tf.cli.messages import NO_SPACE, UsageError
 from darts_tf.reports import drawing
-from darts_tf.spaces.cells import genotypes
 
-FLAGS = flags.FLAGS
 FORMATS = {".svg": drawing.svg, ".png": drawing.png}
 
 
-def main(argv):
-    output = pathlib.Path(FLAGS.output or "")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlotConfig(Configuration):
+    """What `python -m darts_tf.plot` is asked for."""
+
+    output: str | None = option(None, "The .svg or .png file to write.", topic="Picture")
+    operations: str | None = option(
+        None, "A Python file that registers a space of your own, which the genotype is of.", topic="Picture"
+    )
+
+
+def main(config, genotype):
+    """The command."""
+    output = pathlib.Path(config.output or "")
     if output.suffix.lower() not in FORMATS or not os.path.isdir(output.parent):
-        value = f"={FLAGS.output}" if FLAGS.output else ""
-        raise commands.UsageError(f"--output{value}: expected a file in an existing folder, ending in .svg or .png.")
+        value = f"={config.output}" if config.output else ""
+        raise UsageError(f"--output{value}: expected a file in an existing folder, ending in .svg or .png.")
+    if config.operations:
+        from darts_tf.runs import starting
+
+        starting.import_operations(config)
     try:
-        content = FORMATS[output.suffix.lower()](genotypes.read(argv[1]))
+        content = FORMATS[output.suffix.lower()](spaces.read(genotype))
     except (OSError, ValueError) as error:
-        raise commands.UsageError(f"{argv[1]}: {error}") from None
+        raise UsageError(f"{genotype}: {error}") from None
     try:
         write(output, content)
     except OSError as error:
-        if error.errno in commands.NO_SPACE:
+        if error.errno in NO_SPACE:
             raise
-        raise commands.UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
-    commands.result(f"Saved {output}", output=output)
+        raise UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
+    messages.result(f"Saved {output}", output=output)
 
 
 if __name__ == "__main__":
-    with commands.topic("Picture"):
-        flags.DEFINE_string("output", None, "The .svg or .png file to write.")
-    commands.run(main, arguments=["GENOTYPE"])
+    commands.run(main, PlotConfig, arguments=["GENOTYPE"])

@@ -15,158 +15,149 @@ On your own images, in one folder per class:
 The run directory gets report.html, config.json, history.csv, alphas.npz and genotype.json, after every epoch.
 """
 
-import sys
+import dataclasses
+import pathlib
 
-from absl import flags
-
-from darts_tf.cli import commands
+from darts_tf.cli import commands, messages
+from darts_tf.cli.messages import UsageError
+from darts_tf.methods import relaxations, selections
 from darts_tf.reports import report
-from darts_tf.runs import common as runs
-from darts_tf.runs import fitting, recipes
-
-FLAGS = flags.FLAGS
-
-# Where a default is None, it is the one of `recipes`.
-flags.adopt_module_key_flags(runs)
-with commands.topic("Search"):
-    flags.DEFINE_boolean("unrolled", False, "Second order: alpha looks one training step ahead. 2.5 times the time.")
-    flags.DEFINE_integer("epochs", 50, "Epochs.", lower_bound=1, upper_bound=1_000_000)
-    flags.DEFINE_integer("batch_size", None, "Images per batch. Default: 64; digits 32.", lower_bound=1)
-    flags.DEFINE_float("train_portion", 0.5, "Part of the training images for the weights; the rest is for alpha.")
-
-with commands.topic("Supernet"):
-    flags.DEFINE_integer(
-        "init_channels", None, "Channels of the first cell. Default: 16; digits 8.", lower_bound=2, upper_bound=8192
-    )
-    flags.DEFINE_integer("layers", None, "Cells. Default: 8; digits 5.", lower_bound=3, upper_bound=1000)
-    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1, upper_bound=100)
-    flags.DEFINE_list("primitives", None, "Candidate operations, comma-separated. Default: the eight of the paper.")
-
-with commands.topic("Optimisation"):
-    flags.DEFINE_float("learning_rate", None, "Of the weights, at the start, per step. Default: 0.025.", lower_bound=0)
-    flags.DEFINE_float(
-        "learning_rate_min", None, "Of the weights, at the end of the cosine. Default: 0.001.", lower_bound=0
-    )
-    flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
-    flags.DEFINE_float("arch_learning_rate", None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", lower_bound=0)
-    flags.DEFINE_float("arch_weight_decay", 1e-3, "L2 decay of alpha.", lower_bound=0)
-
-with commands.topic("Data"):
-    flags.DEFINE_boolean("cutout", False, "Cut a square hole into training images.")
+from darts_tf.runs import fitting, recipes, rundirectory, sizes, starting
+from darts_tf.runs.configurations import SearchConfig
 
 
-def main(_):
-    worker = runs.this_worker()
-    output = runs.directory("search", ["operations"], worker)
-    check_flags()
-    strategy = runs.start_tensorflow()
-    data = runs.load_data()
-    search, batches, steps, valid, config = prepare(data, strategy, worker)
-    runs.start(output, "search", config, data, strategy, worker)
-    checkpoints = fitting.restore(search, output, steps, config["epochs"], worker)
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search that has ended.
 
+    Attributes:
+        directory: path of its run directory.
+        genotype: what it has found, a `Genotype` or an architecture of another space.
+        history: a dict per epoch, as in history.csv.
+        config: its `SearchConfig`, with the values that were used.
+    """
+
+    directory: pathlib.Path
+    genotype: object
+    history: list
+    config: SearchConfig
+
+
+def run_search(config=None, verbose=1):
+    """Searches from the data to a genotype, as `python -m darts_tf.search` does.
+
+        search = darts_tf.run_search(darts_tf.SearchConfig(dataset="digits", epochs=3))
+        darts_tf.run_training(darts_tf.TrainConfig(arch=str(search.genotype)))
+
+    TensorFlow is set up for a search if it has not begun yet (one thread within an operation on CPUs). Interrupted, the
+    search writes a checkpoint first; with the same `output` it goes on.
+
+    Args:
+        config: `SearchConfig`; by default the digits that come with the package.
+        verbose: what stderr gets, as in Keras: 0 warnings, 1 a bar for the epoch on a terminal, 2 a line per epoch.
+
+    Returns:
+        `Search`; None in a worker that is not the chief.
+
+    Raises:
+        UsageError: the configuration asks for something that cannot be; a `ValueError`.
+        RunError: the loss became NaN, or an image that is read on the way is gone.
+        KeyboardInterrupt: it was interrupted.
+    """
+    with messages.spoken(verbose), fitting.interruptible():
+        return _search(config or SearchConfig())
+
+
+def _search(config):
+    worker = starting.this_worker(config)
+    output, config = starting.directory(config, "search", ["operations"], worker)
+    config.check()
+    with starting.tensorflow(config) as strategy:
+        data = starting.load_data(config)
+        search, batches, steps, valid, config = prepare(config, data, strategy, worker)
+        with starting.started(output, "search", config, data, strategy, worker) as present:
+            checkpoints = fitting.restore(search, output, config, steps, present, worker)
+            return _fit(search, batches, steps, valid, config, data, checkpoints, output)
+
+
+def _fit(search, batches, steps, valid, config, data, checkpoints, output):
     from darts_tf.reports import callbacks as reporting
     from darts_tf.runs import callbacks
 
-    rate, last, epochs = config["learning_rate"], config["learning_rate_min"], config["epochs"]
-    nan = callbacks.StopOnNaN()
-    used = [callbacks.cosine_schedule(rate, last, epochs), nan]
-    if not worker.is_chief:
-        fitting.fit(search, batches, steps, epochs, valid, used, checkpoints)
-        return
-    commands.say(f"Searching on {runs.describe(data)}; results go to {output}/")
-    record = callbacks.SearchRecord(output, checkpoints.done // steps, derived_sizes(data))
+    nan, headline = callbacks.StopOnNaN(), data.task.headline
+    used = [callbacks.cosine_schedule(config.learning_rate, config.learning_rate_min, config.epochs), nan]
+    if not checkpoints.worker.is_chief:
+        fitting.fit(search, batches, steps, config, valid, used, checkpoints, headline)
+        return None
+    messages.say(f"Searching on {starting.describe(data)}; results go to {output}/")
+    space, done = search.network.space, checkpoints.done // steps
+    record = callbacks.SearchRecord(output, space, done, config.selection, derived_costs(space, data))
     used += [record, reporting.Report(output)]
-    if FLAGS.tensorboard:
-        used += [reporting.tensorboard(output), reporting.SearchBoard(output)]
-    fitting.fit(search, batches, steps, epochs, valid, used, checkpoints, note=lambda: record.change)
-    nan.exit_if_stopped(f"what {output}/ has of the epochs before")
+    if config.tensorboard:
+        used += [reporting.tensorboard(output), reporting.SearchBoard(output, config.selection)]
+    fitting.fit(search, batches, steps, config, valid, used, checkpoints, headline, note=lambda: record.change)
+    nan.raise_if_stopped(f"what {output}/ has of the epochs before")
     record.write_genotype()
     report.write_report(output)
-    commands.result(
-        f"\n{record.genotype}\n\nSaved in {output}/: genotype.json, report.html",
-        output=output,
-        genotype=record.genotype._asdict(),
-        **record.last(),
-    )
+    return Search(output, record.genotype, rundirectory.history(output), config)
 
 
-def derived_sizes(data):
-    """The sizes of the networks that darts_tf.train would make of genotypes for these images."""
-    from darts_tf.spaces.cells.costs import CellCosts
-
+def derived_costs(space, data):
+    """The costs of the networks that darts_tf.train would make of architectures for these images."""
     recipe = recipes.TRAINING[recipes.training(len(data.y_train))]
-    return CellCosts(recipe["init_channels"], recipe["layers"], len(data.class_names), data.image_shape)
+    return space.costs(data.task, **sizes.of(space.costs, recipe))
 
 
-def check_flags():
-    """Raises UsageError for what can be seen without the data."""
-    if not 0 < FLAGS.train_portion < 1:
-        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number between 0 and 1.")
-    if FLAGS.init_channels and FLAGS.init_channels % 2:
-        raise commands.UsageError(f"--init_channels={FLAGS.init_channels}: expected an even number.")
-
-
-def prepare(data, strategy, worker):
-    """Model, batches and configuration of the search, from the flags, for the replicas of a strategy.
+def prepare(config, data, strategy, worker):
+    """Model and batches of a search, for the replicas of a strategy.
 
     Returns:
         The compiled `DARTS`, with all its variables; training batches as a function of the steps that are done, steps
-        per epoch, and validation batches, as Keras wants them; and the configuration as a dict.
+        per epoch, and validation batches, as Keras wants them; and the configuration, completed.
     """
     import keras
 
-    from darts_tf import DARTS, PRIMITIVES, SearchNetwork
+    from darts_tf import DARTS
     from darts_tf.data import datasets
     from darts_tf.devices import replicas
     from darts_tf.methods.optimizers import SGD, Adam
-    from darts_tf.ops import operations
 
     height, width, depth = data.image_shape
     defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
-    defaults |= recipes.SEARCH_DIGITS if FLAGS.dataset == "digits" else recipes.SEARCH
-    config = runs.configuration(sys.modules[__name__], defaults)
-    config["primitives"] = config["primitives"] or list(PRIMITIVES)
+    config = config.completed(defaults | (recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH))
+    starting.import_operations(config)
+    space, config = starting.search_space(config)
+    sizes.check_given(config, space, space.supernet)
+    for registry, name in ((relaxations, "relaxation"), (selections, "selection")):
+        value = getattr(config, name)
+        if value not in registry.names():
+            raise UsageError(f"--{name}={value}: expected one of {', '.join(registry.names())}.")
 
-    runs.import_operations(config["init_channels"])
-    runs.check_primitives(config["primitives"], operations.operation_names())
-    if set(config["primitives"]) == {"none"}:
-        raise commands.UsageError("--primitives=none: expected at least one operation besides none.")
-
-    keras.utils.set_random_seed(config["seed"])
-    augmentation = datasets.Augmentation(
-        config["crop_padding"], config["flip"], config["cutout_length"] if config["cutout"] else 0
-    )
+    keras.utils.set_random_seed(config.seed)
+    augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
     try:
         batches, steps, valid = datasets.search_batches(
-            data, config["batch_size"], config["train_portion"], augmentation, config["seed"], worker
+            data, config.batch_size, config.train_portion, augmentation, config.seed, worker
         )
     except datasets.DataError as error:
-        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from error
-
-    runs.check_batch_size(config["batch_size"], strategy)
+        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
+    starting.check_batch_size(config.batch_size, strategy)
+    task = data.task
     with strategy.scope():
-        network = SearchNetwork(
-            config["init_channels"],
-            config["layers"],
-            len(data.class_names),
-            config["nodes"],
-            config["primitives"],
-            sync_batch_norm=config["sync_batch_norm"],
-        )
-        search = DARTS(network, unrolled=config["unrolled"])
+        network = space.supernet(task, config.relaxation, **sizes.of(space.supernet, config.to_dict()))
+        search = DARTS(network, unrolled=config.unrolled)
         search.compile(
             optimizer=SGD(
-                config["learning_rate"],
-                momentum=config["momentum"],
-                l2=config["weight_decay"],
-                global_clipnorm=config["grad_clip"],
-                loss_scale=config["precision"] == "float16",
+                config.learning_rate,
+                momentum=config.momentum,
+                l2=config.weight_decay,
+                global_clipnorm=config.grad_clip,
+                loss_scale=config.precision == "float16",
             ),
-            arch_optimizer=Adam(config["arch_learning_rate"], l2=config["arch_weight_decay"]),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=config["jit_compile"],
+            arch_optimizer=Adam(config.arch_learning_rate, l2=config.arch_weight_decay),
+            loss=task.loss(),
+            metrics=task.metrics(),
+            jit_compile=config.jit_compile,
         )
     train, _ = batches().element_spec
     search.create_variables(*train)
@@ -177,5 +168,19 @@ def prepare(data, strategy, worker):
     return search, feed, steps, replicas.feed(strategy, valid, worker), config
 
 
+def main(config):
+    """The command."""
+    search = run_search(config, messages.verbosity())
+    if search is None:
+        return
+    last = {name: value for name, value in search.history[-1].items() if name != "genotype"}
+    messages.result(
+        f"\n{search.genotype}\n\nSaved in {search.directory}/: genotype.json, report.html",
+        output=search.directory,
+        genotype=dict(search.genotype.items()),
+        **last,
+    )
+
+
 if __name__ == "__main__":
-    commands.run(fitting.rejoining(main))
+    commands.run(fitting.rejoining(main), SearchConfig)

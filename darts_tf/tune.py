@@ -18,6 +18,7 @@ KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; all of them write to the same -
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -27,92 +28,160 @@ import signal
 import sys
 import time
 
-from absl import flags
-
-from darts_tf.cli import commands
+from darts_tf.cli import commands, messages
+from darts_tf.cli.configuration import option
+from darts_tf.cli.messages import RunError, UsageError
 from darts_tf.devices.cluster import ALONE, LostError, Wait, Worker, check_name, check_port, port_of
-from darts_tf.runs import common as runs
-from darts_tf.runs import recipes, rundirectory
-from darts_tf.tuner import processes
+from darts_tf.runs import recipes, rundirectory, sizes, starting
+from darts_tf.runs.configurations import RunConfig
 
-FLAGS = flags.FLAGS
 ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
 SMALL = recipes.SMALL
+# What --repeat_search gives to searches and trainings, and what it has a use for itself.
+SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
+REPEATED = (*SHARED, "output", "overwrite", "resume", "strategy", "worker_timeout")
+REPEATED += ("repeat_search", "search_flags", "train_flags")
 
-with commands.topic("What to try"):
-    flags.DEFINE_enum("oracle", "evolution", ORACLES, "How the next genotype is chosen.")
-    flags.DEFINE_integer("max_trials", 20, "Trials, at most. Hyperband decides that itself.", lower_bound=1)
-    flags.DEFINE_string("search_run", None, "For --oracle=darts: the run directory of a search.")
-    flags.DEFINE_float("temperature", 1.0, "For --oracle=darts: above 1 for more variety.", lower_bound=1e-3)
-    flags.DEFINE_integer("nodes", 4, "Intermediate nodes of a cell.", lower_bound=1)
-    flags.DEFINE_list(
-        "primitives", None, "Operations to choose from, comma-separated. Default: those of the paper but none."
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneConfig(RunConfig):
+    """What `python -m darts_tf.tune` is asked for: each argument is a flag, whose meaning --help tells.
+
+    Raises:
+        UsageError: a value is out of range; a `ValueError`.
+    """
+
+    oracle: str = option("evolution", "How the next genotype is chosen.", topic="What to try", values=ORACLES)
+    max_trials: int = option(20, "Trials, at most. Hyperband decides that itself.", topic="What to try", least=1)
+    search_run: str | None = option(None, "For --oracle=darts: the run directory of a search.", topic="What to try")
+    temperature: float = option(1.0, "For --oracle=darts: above 1 for more variety.", topic="What to try", least=1e-3)
+    space: str = option(
+        "darts", "What is tried: darts, the cells of the paper, or one of your own.", topic="What to try"
     )
-    flags.DEFINE_integer(
-        "repeat_search", None, "Instead of all this: so many DARTS searches, with seeds from 0.", lower_bound=1
+    nodes: int = option(4, "Intermediate nodes of a cell.", topic="What to try", least=1)
+    primitives: list | None = option(
+        None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
     )
-    flags.DEFINE_string("search_flags", "", "For --repeat_search: more flags of darts_tf.search.")
-    flags.DEFINE_string("train_flags", "", "For --repeat_search: more flags of darts_tf.train.")
-
-with commands.topic("Training of a trial"):
-    flags.DEFINE_integer("epochs", 10, "Epochs; with hyperband, of the trials that get most.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
-    flags.DEFINE_float("train_portion", 0.8, "Part of the training images to train on; the rest validates.")
-    flags.DEFINE_integer("init_channels", SMALL["init_channels"], "Channels of the first cell.", lower_bound=2)
-    flags.DEFINE_integer("layers", SMALL["layers"], "Cells.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", 0.025, "Per step, at the start of a cosine to 0.", lower_bound=0)
-    flags.DEFINE_float("weight_decay", 3e-4, "L2 decay of the weights.", lower_bound=0)
-    flags.DEFINE_float(
-        "drop_path_prob", 0.0, "Drop path: the rate grows from 0 to this.", lower_bound=0, upper_bound=0.9
+    repeat_search: int | None = option(
+        None, "Instead of all this: so many DARTS searches, with seeds from 0.", topic="What to try", least=1
+    )
+    search_flags: str = option("", "For --repeat_search: more flags of darts_tf.search.", topic="What to try")
+    train_flags: str = option("", "For --repeat_search: more flags of darts_tf.train.", topic="What to try")
+    epochs: int = option(
+        10, "Epochs; with hyperband, of the trials that get most.", topic="Training of a trial", least=1
+    )
+    batch_size: int = option(32, "Images per batch.", topic="Training of a trial", least=1)
+    train_portion: float = option(
+        0.8, "Part of the training images to train on; the rest validates.", topic="Training of a trial"
+    )
+    init_channels: int = option(
+        SMALL["init_channels"], "Channels of the first cell.", topic="Training of a trial", least=2
+    )
+    layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
+    learning_rate: float = option(
+        0.025, "Per step, at the start of a cosine to 0.", topic="Training of a trial", least=0
+    )
+    weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Training of a trial", least=0)
+    drop_path_prob: float = option(
+        0.0, "Drop path: the rate grows from 0 to this.", topic="Training of a trial", least=0, most=0.9
     )
 
-for _name in (
-    *("dataset", "data_dir", "stream", "image_size", "crop_padding", "flip", "operations"),
-    *("output", "overwrite", "resume", "seed", "strategy", "cpu_devices", "precision", "worker_timeout"),
-):
-    flags.declare_key_flag(_name)
+    def check(self):
+        """Raises UsageError for what can be seen without TensorFlow."""
+        if not 0 < self.train_portion < 1:
+            raise UsageError(f"--train_portion={self.train_portion}: expected a number between 0 and 1.")
+        if self.strategy == "multi_worker":
+            raise UsageError(
+                "--strategy=multi_worker: expected another; on several machines each runs trials of its own, see "
+                "--help."
+            )
+        if self.init_channels % 2:
+            raise UsageError(f"--init_channels={self.init_channels}: expected an even number.")
+        if self.oracle == "darts" and not self.repeat_search and not self.search_run:
+            raise UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
+        if self.primitives == []:
+            raise UsageError("--primitives=: expected at least one operation.")
+        if "none" in (self.primitives or []):
+            raise UsageError("--primitives=none: expected operations that do something.")
+        self._check_purpose()
+        if self.repeat_search:
+            from darts_tf.tuner import processes
+
+            for command, more in (("search", ("seed",)), ("train", ())):
+                name = f"{command}_flags"
+                values = {**shared_flags(self), **flags_in(self, name)}
+                try:
+                    processes.check(command, values, more)
+                except ValueError as error:
+                    raise UsageError(f"--{name}={getattr(self, name)}: {error}") from None
+
+    def _check_purpose(self):
+        """Raises UsageError for flags that have no effect."""
+        if self.repeat_search:
+            for name in sorted(self.given - set(REPEATED)):
+                value = getattr(self, name)
+                raise UsageError(
+                    f"--{name}={value}: with --repeat_search, expected in --search_flags or --train_flags."
+                )
+            return
+        for name in ("search_flags", "train_flags"):
+            if getattr(self, name):
+                raise UsageError(f"--{name}={getattr(self, name)}: expected together with --repeat_search.")
+        for name in ("search_run", "temperature"):
+            if self.oracle != "darts" and name in self.given:
+                raise UsageError(f"--{name}={getattr(self, name)}: expected together with --oracle=darts.")
+
+    @property
+    def limit(self):
+        """How many trials there will be at most; None if only the oracle knows."""
+        return self.repeat_search or (None if self.oracle == "hyperband" else self.max_trials)
 
 
-def main(_):
-    role = place_among_machines()
-    output = runs.directory("tune", ["operations", "search_run"], ALONE if role != "worker" else Worker(1, 2))
-    check_flags()
+def main(config):
+    """The command."""
+    role = place_among_machines(config)
+    output, config = starting.directory(
+        config, "tune", ["operations", "search_run"], ALONE if role != "worker" else Worker(1, 2)
+    )
+    config.check()
     if role != "worker":
-        check_trials(output)
+        check_trials(output, config)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    strategy = runs.start_tensorflow()
-    runs.import_operations(FLAGS.init_channels)
-    data = runs.load_data()
-    config = configuration(data)
-    batches = None if config["repeat_search"] else make_batches(data, config, strategy)
-    if role == "worker":
-        wait_for_chief(output, config)
-    else:
-        runs.start(output, "tune", config, data, strategy)  # which locks it
-        if FLAGS.overwrite and (output / "trials").exists():
-            shutil.rmtree(output / "trials")
-    commands.say(f"Trials on {runs.describe(data)}; results go to {output}/")
-    with contextlib.redirect_stdout(sys.stderr if FLAGS.verbose else io.StringIO()):  # what keras-tuner prints
-        try:
-            record = run_trials(role, output, data, strategy, config, batches)
-        except LostError as error:
-            raise SystemExit(f"error: {error} To go on: the same command.") from None
+    with starting.tensorflow(config) as strategy:
+        starting.import_operations(config)
+        data = starting.load_data(config)
+        space, config = completed(config, data)
+        batches = None if config.repeat_search else make_batches(data, config, strategy)
+        with contextlib.ExitStack() as stack:
+            if role == "worker":
+                wait_for_chief(output, config)
+            else:
+                present = stack.enter_context(starting.started(output, "tune", config, data, strategy))
+                if config.overwrite and (output / "trials").exists():
+                    shutil.rmtree(output / "trials")
+            messages.say(f"Trials on {starting.describe(data)}; results go to {output}/")
+            # What keras-tuner prints:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr if messages.verbosity() else io.StringIO()))
+            try:
+                present = None if role == "worker" else present
+                record = run_trials(role, output, data, strategy, config, space, batches, present)
+            except LostError as error:
+                raise RunError(f"{error} To go on: the same command.") from None
     if role == "worker":
         return
     best = record.best()
     if not best:
-        raise SystemExit(f"error: no trial ended well, {len(record.rows)} failed; see what they said above.")
-    limit = config["repeat_search"] or (config["oracle"] != "hyperband" and config["max_trials"])
-    if limit and len(record.rows) < limit:
-        why = f"{config['oracle']} finds no genotype that was not tried yet"
-        commands.warn(f"{len(record.rows)} trials instead of {limit}: {why}.")
+        raise RunError(f"no trial ended well, {len(record.rows)} failed; see what they said above.")
+    if config.limit and len(record.rows) < config.limit:
+        why = f"{config.oracle} finds no genotype that was not tried yet"
+        messages.warn(f"{len(record.rows)} trials instead of {config.limit}: {why}.")
     saved = f"Saved in {output}/: genotype.json, trials.csv, report.html"
-    commands.result(
+    messages.result(
         f"\n{record.table()}\n\n{best['genotype']}\n\n{saved}", output=output, trials=len(record.rows), **best
     )
 
 
-def run_trials(role, output, data, strategy, config, batches):
+def run_trials(role, output, data, strategy, config, space, batches, present):
     """Runs the trials that are left, or a chief's server that gives them out.
 
     Returns:
@@ -125,33 +194,33 @@ def run_trials(role, output, data, strategy, config, batches):
     from darts_tf.tuner.record import Record
 
     try:
-        record = Record(output, data, config)
-        tuner = (repeated_searches if FLAGS.repeat_search else tuner_of_genotypes)(
-            output, strategy, config, record, data
-        )
+        record = Record(output, data, config, space)
+        make = repeated_searches if config.repeat_search else tuner_of_genotypes
+        tuner = make(output, strategy, config, space, record, data)
         if role != "worker":
             record.write(tuner.oracle)
     except rundirectory.DamageError as error:
-        raise commands.UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
-    tuner.timeout, tuner.tell = FLAGS.worker_timeout, commands.say
+        raise UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
+    tuner.timeout, tuner.tell = config.worker_timeout, messages.say
     if role == "worker":
-        commands.say(f"Asking the chief at {chief_address()} for trials.")
-        limit = config["repeat_search"] or (config["oracle"] != "hyperband" and config["max_trials"])
-        machines.be_patient(tuner.oracle, FLAGS.worker_timeout, commands.say, lambda: limit and ended(output) >= limit)
+        messages.say(f"Asking the chief at {chief_address()} for trials.")
+        limit, metric = config.limit, record.metric
+        is_over = lambda: limit and ended(output, metric) >= limit  # noqa: E731
+        machines.be_patient(tuner.oracle, config.worker_timeout, messages.say, is_over)
         try:
             search(tuner, config, output, batches)
         except machines.OverError:
-            commands.say(f"The chief is gone, since all {limit} trials in {output}/ have ended.")
+            messages.say(f"The chief is gone, since all {limit} trials in {output}/ have ended.")
         return record
-    record.follow(tuner.oracle)
+    record.follow(tuner.oracle, present)
     if role == "chief":
-        watch = machines.Watch(tuner.oracle, FLAGS.worker_timeout, commands.warn)
+        watch = machines.Watch(tuner.oracle, config.worker_timeout, messages.warn)
         if not watch.is_done():
             tuner.save()
             try:
-                serve(watch)
+                serve(watch, config.worker_timeout)
             except (KeyboardInterrupt, SystemExit):
-                commands.say(f"\nStopped. To go on: the same command with --output={output} --resume")
+                messages.say(f"\nStopped. To go on: the same command with --output={output} --resume")
                 raise
     else:
         search(tuner, config, output, batches)
@@ -159,10 +228,10 @@ def run_trials(role, output, data, strategy, config, batches):
     return record
 
 
-def ended(output):
-    """The number of trials that have ended."""
+def ended(output, metric):
+    """The number of trials that have ended; `metric` is the name of the column of results."""
     try:
-        return len(rundirectory.trials(output) or [])
+        return len(rundirectory.trials(output, metric) or [])
     except rundirectory.DamageError:
         return 0
 
@@ -171,10 +240,10 @@ def chief_address():
     return ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
 
 
-def serve(watch):
+def serve(watch, timeout):
     """Runs the chief's server until all is done, nobody asks any more, or there is a problem in its oracle."""
     expected = "expected workers of this command, with the same KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT."
-    wait = Wait(f"workers that ask {chief_address()} for trials", FLAGS.worker_timeout, commands.say, expected)
+    wait = Wait(f"workers that ask {chief_address()} for trials", timeout, messages.say, expected)
     with watch.serving(chief_address()):
         while not watch.is_over() and not watch.problems:
             time.sleep(0.5)
@@ -188,43 +257,43 @@ def serve(watch):
     if watch.problems and isinstance(watch.problems[0], OSError):
         raise watch.problems[0]
     if watch.problems:
-        raise SystemExit(f"error: {type(watch.problems[0]).__name__}: {watch.problems[0]}")
+        raise RunError(f"{type(watch.problems[0]).__name__}: {watch.problems[0]}")
 
 
 def wait_for_chief(output, config):
     """Returns when the run directory is there.
 
     Raises:
-        commands.UsageError: it is of another configuration.
-        SystemExit: it did not appear in time.
+        UsageError: it is of another configuration.
+        RunError: it did not appear in time.
     """
     expected = "expected the chief to be started, with an --output that all machines share."
-    wait = Wait(f"the chief to start in {output}/", FLAGS.worker_timeout, commands.say, expected)
+    wait = Wait(f"the chief to start in {output}/", config.worker_timeout, messages.say, expected)
     try:
         while not (output / "config.json").exists():
             wait.sleep()
     except LostError as error:
-        raise SystemExit(f"error: {error}") from None
-    ours, chiefs = json.loads(json.dumps(config)), runs.saved_configuration(output)
-    runs.compare(f"the run of the chief, {output},", ours, chiefs)
+        raise RunError(str(error)) from None
+    ours, chiefs = json.loads(json.dumps(config.to_dict())), starting.saved_configuration(output)
+    starting.compare(f"the run of the chief, {output},", ours, chiefs, config)
 
 
-def place_among_machines():
+def place_among_machines(config):
     """Raises UsageError for what is wrong with keras-tuner's variables; returns "alone", "chief" or "worker"."""
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
     missing = [name for name in names if name not in os.environ]
     if len(missing) == len(names):
         return "alone"
     if missing:
-        raise commands.UsageError(f"{missing[0]} is not set: expected all of {', '.join(names)}, or none.")
+        raise UsageError(f"{missing[0]} is not set: expected all of {', '.join(names)}, or none.")
     identity, host, port = (os.environ[name] for name in names)
     if not identity.strip() or not identity.isprintable():
-        raise commands.UsageError(f"{names[0]}={identity}: expected chief, or another name for each worker.")
+        raise UsageError(f"{names[0]}={identity}: expected chief, or another name for each worker.")
     role = "chief" if "chief" in identity else "worker"
     try:
         number = port_of(port)
     except ValueError as error:
-        raise commands.UsageError(f"{names[2]}={port}: {error}; expected one that is free on the chief.") from None
+        raise UsageError(f"{names[2]}={port}: {error}; expected one that is free on the chief.") from None
     try:
         if not host.strip():
             raise ValueError("it is empty")
@@ -233,147 +302,89 @@ def place_among_machines():
             check_port(host, number)
     except ValueError as error:
         expected = "expected an address of this machine and a free port" if role == "chief" else "expected the chief's"
-        raise commands.UsageError(f"{names[1]}={host}: {error}; {expected}.") from None
-    if not FLAGS.output:
-        raise commands.UsageError("no --output: expected one that all machines share.")
-    if role == "worker" and FLAGS.overwrite:
-        raise commands.UsageError("--overwrite: expected of the chief alone, who writes to --output.")
+        raise UsageError(f"{names[1]}={host}: {error}; {expected}.") from None
+    if not config.output:
+        raise UsageError("no --output: expected one that all machines share.")
+    if role == "worker" and config.overwrite:
+        raise UsageError("--overwrite: expected of the chief alone, who writes to --output.")
     return role
 
 
-def check_trials(output):
+def check_trials(output, config):
     """Raises UsageError if what is in the run directory could not go on with these flags."""
     if not (output / "config.json").exists():
         return
     trials = list(output.glob("trials/trial_*"))
-    if FLAGS.overwrite:
-        if trials and runs.saved_configuration(output)["command"] != "tune":
+    if config.overwrite:
+        if trials and starting.saved_configuration(output)["command"] != "tune":
             wrong = "its trials are not of the run that is there"
-            raise commands.UsageError(f"--output={output}: {wrong}; expected another folder.")
+            raise UsageError(f"--output={output}: {wrong}; expected another folder.")
         return
-    if not (output / "trials" / "oracle.json").exists() and (trials or ended(output)):
+    done = ended(output, f"val_{rundirectory.task(starting.saved_configuration(output)).headline.name}")
+    if not (output / "trials" / "oracle.json").exists() and (trials or done):
         wrong = "its trials/oracle.json is gone, so it cannot go on"
-        raise commands.UsageError(f"--output={output}: {wrong}; expected a whole run, or a new name.")
-    done = max(len(trials), ended(output))
-    if done > FLAGS.max_trials and FLAGS.oracle != "hyperband" and not FLAGS.repeat_search:
+        raise UsageError(f"--output={output}: {wrong}; expected a whole run, or a new name.")
+    done = max(len(trials), done)
+    if config.limit and done > config.limit and not config.repeat_search:
         wrong = f"the run in {output} has {done} trials already"
-        raise commands.UsageError(f"--max_trials={FLAGS.max_trials}: {wrong}; expected at least as many.")
+        raise UsageError(f"--max_trials={config.max_trials}: {wrong}; expected at least as many.")
 
 
-def check_flags():
-    """Raises UsageError for what can be seen without TensorFlow."""
-    if not 0 < FLAGS.train_portion < 1:
-        raise commands.UsageError(f"--train_portion={FLAGS.train_portion}: expected a number between 0 and 1.")
-    if FLAGS.strategy == "multi_worker":
-        raise commands.UsageError(
-            "--strategy=multi_worker: expected another; on several machines each runs trials of its own, see --help."
-        )
-    if FLAGS.init_channels % 2:
-        raise commands.UsageError(f"--init_channels={FLAGS.init_channels}: expected an even number.")
-    if FLAGS.oracle == "darts" and not FLAGS.repeat_search and not FLAGS.search_run:
-        raise commands.UsageError("--oracle=darts: expected --search_run, the run directory of a search, too.")
-    if FLAGS.primitives == []:
-        raise commands.UsageError("--primitives=: expected at least one operation.")
-    if "none" in (FLAGS.primitives or []):
-        raise commands.UsageError("--primitives=none: expected operations that do something.")
-    check_purpose()
-    if FLAGS.repeat_search:
-        for command, more in (("search", ("seed",)), ("train", ())):
-            name = f"{command}_flags"
-            values = {**shared_flags(), **flags_in(name)}
-            try:
-                processes.check(command, values, more)
-            except ValueError as error:
-                raise commands.UsageError(f"--{name}={FLAGS[name].value}: {error}") from None
-
-
-def check_purpose():
-    """Raises UsageError for flags that have no effect."""
-    ours = {flag.name for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__])}
-    for flag in FLAGS.flags_by_module_dict()[runs.__name__]:
-        if flag.name not in ours and not flag.using_default_value:
-            raise commands.UsageError(f"--{flag.name}={flag.value}: expected flags of darts_tf.tune, see --help.")
-    if FLAGS.repeat_search:
-        used = (
-            "dataset",
-            "data_dir",
-            "stream",
-            "image_size",
-            "operations",
-            "output",
-            "overwrite",
-            "resume",
-            "strategy",
-        )
-        used += ("repeat_search", "search_flags", "train_flags", "worker_timeout")
-        for name in sorted(ours - set(used)):
-            if not FLAGS[name].using_default_value:
-                raise commands.UsageError(
-                    f"--{name}={FLAGS[name].value}: with --repeat_search, expected in --search_flags or --train_flags."
-                )
-        return
-    for name in ("search_flags", "train_flags"):
-        if FLAGS[name].value:
-            raise commands.UsageError(f"--{name}={FLAGS[name].value}: expected together with --repeat_search.")
-    for name in ("search_run", "temperature"):
-        if FLAGS.oracle != "darts" and not FLAGS[name].using_default_value:
-            raise commands.UsageError(f"--{name}={FLAGS[name].value}: expected together with --oracle=darts.")
-
-
-def configuration(data):
-    """The flags, completed; with --oracle=darts the space is the one of the search."""
-    from darts_tf.ops import operations
-
-    if FLAGS.oracle == "darts" and not FLAGS.repeat_search:
+def completed(config, data):
+    """The space, and the configuration, completed; with --oracle=darts the space is the one of the search."""
+    defaults = {"flip": data.image_shape[-1] > 1, "crop_padding": min(data.image_shape[:2]) // 8}
+    config = config.completed(defaults)
+    if config.repeat_search:
+        return None, config
+    if config.oracle == "darts":
         from darts_tf.tuner import sampling
 
         try:
-            alphas, names = sampling.read(FLAGS.search_run)
+            _, space, _ = sampling.read(config.search_run)
         except ValueError as error:
-            raise commands.UsageError(f"--search_run={FLAGS.search_run}: {error}") from None
-        edges = len(alphas["normal"])
-        nodes = next(nodes for nodes in range(1, edges) if nodes * (nodes + 3) // 2 >= edges)
-        for name, value in (("nodes", nodes), ("primitives", [name for name in names if name != "none"])):
-            if not FLAGS[name].using_default_value and FLAGS[name].value != value:
-                runs.check_same(f"the search in {FLAGS.search_run}", f"--{name}", FLAGS[name].value, value)
-            FLAGS[name].value = value
-    config = runs.configuration(
-        sys.modules[__name__],
-        {
-            "primitives": [name for name in operations.PRIMITIVES if name != "none"],
-            "flip": data.image_shape[-1] > 1,
-            "crop_padding": min(data.image_shape[:2]) // 8,
-        },
-    )
-    runs.check_primitives(config["primitives"], operations.operation_names()[1:])
-    return config
+            raise UsageError(f"--search_run={config.search_run}: {error}") from None
+        own = {"space": space.name}
+        for field in dataclasses.fields(space):
+            own[field.name] = getattr(space, field.name)
+        if "primitives" in own:
+            own["primitives"] = [name for name in own["primitives"] if name != "none"]
+        for name in own.keys() & config.given:
+            starting.check_same(f"the search in {config.search_run}", f"--{name}", getattr(config, name), own[name])
+        known = {field.name for field in dataclasses.fields(config)}
+        return space, config.replace(**{name: value for name, value in own.items() if name in known})
+    space, config = starting.search_space(config)
+    if config.primitives is not None:
+        config = config.replace(primitives=[name for name in config.primitives if name != "none"])
+    sizes.check_given(config, space, space.network)
+    return space, config
 
 
-def objective():
+def objective(headline):
+    """What the oracles make as large, or as small, as they can."""
     import keras_tuner
 
-    return keras_tuner.Objective("val_accuracy", "max")
+    return keras_tuner.Objective(f"val_{headline.name}", headline.direction)
 
 
 def make_batches(data, config, strategy):
     """Training batches, steps per epoch, and validation batches."""
     from darts_tf.data import datasets
 
-    portion, images = config["train_portion"], len(data.y_train)
+    portion, images = config.train_portion, len(data.y_train)
     chosen = round(portion * images)
     if not 0 < chosen < images:
         wrong = f"of {images} images that leaves {chosen} to train on and {images - chosen} to validate"
-        raise commands.UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
-    runs.check_batch_size(config["batch_size"], strategy)
-    augmentation = datasets.Augmentation(config["crop_padding"], config["flip"])
+        raise UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
+    starting.check_batch_size(config.batch_size, strategy)
+    augmentation = datasets.Augmentation(config.crop_padding, config.flip)
     try:
-        batches, steps, valid = data.batches(config["batch_size"], augmentation, config["seed"], portion)
+        batches, steps, valid = data.batches(config.batch_size, augmentation, config.seed, portion)
     except datasets.DataError as error:
-        raise commands.UsageError(f"--batch_size={config['batch_size']}: {error}") from None
+        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
     return batches, steps, valid
 
 
-def tuner_of_genotypes(output, strategy, config, record, data):
+def tuner_of_genotypes(output, strategy, config, space, record, data):
     """The tuner of --oracle: every trial trains the network of a genotype."""
     import keras_tuner
 
@@ -391,20 +402,27 @@ def tuner_of_genotypes(output, strategy, config, record, data):
     model = tuner.GenotypeHyperModel(
         data.image_shape,
         len(data.class_names),
-        **{name: config[name] for name in ("nodes", "primitives", "layers", "learning_rate", "drop_path_prob")},
-        channels=config["init_channels"],
-        weight_decay=config["weight_decay"],
+        channels=config.init_channels,
+        layers=config.layers,
+        learning_rate=config.learning_rate,
+        drop_path_prob=config.drop_path_prob,
+        weight_decay=config.weight_decay,
         normalization=data.statistics(),
-        seed=config["seed"],
+        seed=config.seed,
+        space=space,
     )
-    shared = {"objective": objective(), "seed": config["seed"] + 1, "max_consecutive_failed_trials": None}
+    shared = {
+        "objective": objective(data.task.headline),
+        "seed": config.seed + 1,
+        "max_consecutive_failed_trials": None,
+    }
     places = {"directory": output, "project_name": "trials"}
     if strategy.num_replicas_in_sync > 1:
         places["distribution_strategy"] = strategy
-    if config["oracle"] == "hyperband":
-        oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=config["epochs"], **shared)
-        return Hyperband(durable(oracle, record.restored, commands.warn), model, **places)
-    limit = config["max_trials"]
+    if config.oracle == "hyperband":
+        oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=config.epochs, **shared)
+        return Hyperband(durable(oracle, record.restored, messages.warn), model, **places)
+    limit = config.max_trials
     kind, more = {
         "random": (keras_tuner.oracles.RandomSearchOracle, {}),
         "bayesian": (keras_tuner.oracles.BayesianOptimizationOracle, {}),
@@ -412,19 +430,19 @@ def tuner_of_genotypes(output, strategy, config, record, data):
         "evolution": (tuner.RegularizedEvolutionOracle, {"population_size": max(2, min(20, limit // 3))}),
         "reinforce": (tuner.ReinforceOracle, {}),
         "pso": (tuner.ParticleSwarmOracle, {"particles": max(1, min(10, limit // 3))}),
-        "darts": (tuner.DARTSOracle, {"run": config["search_run"], "temperature": config["temperature"]}),
-    }[config["oracle"]]
+        "darts": (tuner.DARTSOracle, {"run": config.search_run, "temperature": config.temperature}),
+    }[config.oracle]
     oracle = kind(max_trials=limit, **shared, **more)
-    return Tuner(durable(oracle, record.restored, commands.warn), model, **places)
+    return Tuner(durable(oracle, record.restored, messages.warn), model, **places)
 
 
-def shared_flags():
+def shared_flags(config):
     """{flag: value} that searches and trainings are given."""
-    values = {name: FLAGS[name].value for name in ("dataset", "data_dir", "stream", "image_size", "operations")}
+    values = {name: getattr(config, name) for name in SHARED}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def repeated_searches(output, strategy, config, record, data):
+def repeated_searches(output, strategy, config, space, record, data):
     """The tuner of --repeat_search: every trial is a DARTS search."""
     import keras_tuner
 
@@ -432,31 +450,31 @@ def repeated_searches(output, strategy, config, record, data):
     from darts_tf.tuner.oracle import durable
 
     hyperparameters = keras_tuner.HyperParameters()
-    hyperparameters.Choice("seed", list(range(config["repeat_search"])))
-    oracle = tuner.GridOracle(objective(), config["repeat_search"], seed=1, hyperparameters=hyperparameters)
-    durable(oracle, record.restored, commands.warn)
-    given = [{**shared_flags(), **flags_in(name)} for name in ("search_flags", "train_flags")]
+    hyperparameters.Choice("seed", list(range(config.repeat_search)))
+    oracle = tuner.GridOracle(
+        objective(data.task.headline), config.repeat_search, seed=1, hyperparameters=hyperparameters
+    )
+    durable(oracle, record.restored, messages.warn)
+    given = [{**shared_flags(config), **flags_in(config, name)} for name in ("search_flags", "train_flags")]
     try:
-        return tuner.DARTSTuner(oracle, *given, tell=commands.say, directory=output, project_name="trials")
+        return tuner.DARTSTuner(oracle, *given, tell=messages.say, directory=output, project_name="trials")
     except rundirectory.DamageError:
         raise
     except ValueError as error:
-        raise commands.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
-def flags_in(name):
+def flags_in(config, name):
     """{flag: value} of the command line that a flag has as its value; None for flags without one."""
     found = {}
     try:
-        words = shlex.split(FLAGS[name].value)
+        words = shlex.split(getattr(config, name))
     except ValueError as error:
-        raise commands.UsageError(
-            f"--{name}={FLAGS[name].value}: {error}; expected flags as on a command line."
-        ) from None
+        raise UsageError(f"--{name}={getattr(config, name)}: {error}; expected flags as on a command line.") from None
     for word in words:
         flag, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not flag:
-            raise commands.UsageError(f"--{name}={word}: expected flags, such as --epochs=20.")
+            raise UsageError(f"--{name}={word}: expected flags, such as --epochs=20.")
         found[flag] = value if equals else None
     return found
 
@@ -467,25 +485,25 @@ def search(tuner, config, output, batches):
 
     try:
         tuner.oracle.verbose = 0
-        if config["repeat_search"]:
+        if config.repeat_search:
             tuner.search(verbose=0)
             return
         train, steps, valid = batches
         tuner.search(
             train(),
             steps_per_epoch=steps,
-            epochs=config["epochs"],
-            planned_epochs=config["epochs"],
+            epochs=config.epochs,
+            planned_epochs=config.epochs,
             validation_data=valid,
-            fit_verbose=FLAGS.verbose if FLAGS.verbose != 1 or sys.stderr.isatty() else 0,
+            fit_verbose=messages.verbosity() if messages.verbosity() != 1 or sys.stderr.isatty() else 0,
             shuffle=False,
         )
     except (KeyboardInterrupt, SystemExit):
-        commands.say(f"\nStopped. To go on: the same command with --output={output} --resume")
+        messages.say(f"\nStopped. To go on: the same command with --output={output} --resume")
         raise
     except keras_tuner.errors.FatalValueError as error:
-        raise commands.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, TuneConfig)

@@ -15,7 +15,11 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from darts_tf.spaces.cells import genotypes
+from darts_tf import spaces
+from darts_tf.methods.relaxations import Softmax
+from darts_tf.spaces.cells.space import CellSpace
+
+SOFTMAX = Softmax()
 
 TINY = ["--layers=3", "--init_channels=2", "--nodes=1"]
 
@@ -41,7 +45,7 @@ def test_a_search_and_its_run_directory(tmp_path):
         assert re.fullmatch(f"epoch {epoch}/3  {reached}{left}{change}", line), line
     assert len(epochs) == 3
 
-    genotype = genotypes.from_json((output / "genotype.json").read_text())
+    genotype = spaces.from_json((output / "genotype.json").read_text())
     assert done.stdout.startswith(f"\n{genotype}\n\nSaved in {output}/: ") and (output / "report.html").exists()
     config = json.loads((output / "config.json").read_text())
     assert config["unrolled"] is True and config["batch_size"] == 32 and config["data"]["image_shape"] == [8, 8, 1]
@@ -50,8 +54,11 @@ def test_a_search_and_its_run_directory(tmp_path):
     with np.load(output / "alphas.npz") as alphas:
         assert alphas["normal"].shape == alphas["reduce"].shape == (4, 2, 8)
         assert (alphas["normal"][0] != alphas["normal"][1]).any()
-        weights = [genotypes.softmax(alphas[kind][-1]) for kind in ("normal", "reduce")]
-        assert genotypes.derive(*weights, alphas["primitives"].tolist()) == genotype
+        weights = [SOFTMAX.strengths(alphas[kind][-1]) for kind in ("normal", "reduce")]
+        assert (
+            CellSpace(2, alphas["primitives"].tolist()).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
+            == genotype
+        )
     check_tensorboard(output / "tensorboard", history)
 
     again = run(*TINY, "--epochs=1", f"--output={output}")
@@ -59,10 +66,10 @@ def test_a_search_and_its_run_directory(tmp_path):
     done = run("--resume", "--json", f"--output={output}")
     assert done.returncode == 0 and "Going on after epoch 3." in done.stderr and "epoch 3/3" not in done.stderr
     found = json.loads(done.stdout)
-    assert genotypes.from_json(json.dumps(found["genotype"])) == genotype
+    assert spaces.from_json(json.dumps(found["genotype"])) == genotype
     assert found["val_accuracy"] == float(history[-1]["val_accuracy"])
     assert (found["output"], found["parameters"]) == (str(output), int(history[-1]["parameters"]))
-    assert genotypes.from_json((output / "genotype.json").read_text()) == genotype
+    assert spaces.from_json((output / "genotype.json").read_text()) == genotype
     (output / "history.csv").rename(tmp_path / "elsewhere")
     done = run("--resume", f"--output={output}")
     assert done.returncode == 2 and f"--output={output}: its history.csv is gone" in done.stderr

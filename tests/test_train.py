@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from darts_tf import spaces
 from darts_tf.cli.files import save_model
 from darts_tf.data import datasets
 from darts_tf.spaces.cells import genotypes
@@ -82,7 +83,7 @@ def test_the_step_is_traced_once():
         "steps_per_execution": 1,
         "precision": "float32",
     }
-    network = train.prepare(None, genotypes.from_text(GENOTYPE), data, config)
+    network = train.prepare(None, spaces.from_text(GENOTYPE), data, config)
     traces, step = [], network.train_step
     network.train_step = lambda batch: traces.append(1) or step(batch)
     batches = tf.data.Dataset.from_tensors((data.x_train[:8].astype("float32"), data.y_train[:8])).repeat()

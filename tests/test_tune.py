@@ -19,9 +19,9 @@ import pytest
 from test_oracles import search_run
 from test_tuner_space import ORACLES
 
+from darts_tf import spaces
 from darts_tf.devices.cluster import LostError
 from darts_tf.runs import rundirectory
-from darts_tf.spaces.cells import genotypes
 from darts_tf.tuner import DARTSTuner, GridOracle, machines, processes, space
 from darts_tf.tuner.oracle import durable
 
@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_and_goes_on(tmp_path):
     assert trials(output)[: len(done)] == done and len(trials(output)) == 4
     best = json.loads(printed)
     assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in trials(output)) and best["trials"] == 4
-    genotype = genotypes.from_json((output / "genotype.json").read_text())
+    genotype = spaces.from_json((output / "genotype.json").read_text())
     assert str(genotype) == best["genotype"] and "trial 4/4  validation" in errors
     assert '"trials": [{' in (output / "report.html").read_text()
     # The same again has nothing left to do; more trials have.

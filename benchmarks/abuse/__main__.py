@@ -209,7 +209,10 @@ def verdict(attempt, sandbox, before, status):
     if code not in attempt.ends:
         return "misled", f"exit code {code}; {tail}"
     wrong = re.search(r"^WRONG: (.*)", stdout, re.M)
-    wrong = wrong[1] if wrong else attempt.check and attempt.check(place, stdout, stderr)
+    try:
+        wrong = wrong[1] if wrong else attempt.check and attempt.check(place, stdout, stderr)
+    except OSError as error:  # a file that has to be there is not
+        wrong = str(error)
     if wrong:
         return "lost", wrong
     if attempt.says and not re.search(attempt.says, stdout + stderr):

@@ -358,10 +358,9 @@ def optimizers():
         import numpy as np
 
         from darts_tf.methods.optimizers import SGD
-        from darts_tf.spaces.cells import genotypes
         from darts_tf.spaces.cells.networks import cifar_network
 
-        network = cifar_network(genotypes.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True)
+        network = cifar_network(spaces.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True)
         optimizer = SGD(0.05, use_ema=True)
         network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
         network.fit(*pair()[0], epochs=2, verbose=0)
@@ -521,11 +520,10 @@ def networks():
 
     def auxiliary(keras, **options):
         from darts_tf.methods.optimizers import SGD
-        from darts_tf.spaces.cells import genotypes
         from darts_tf.spaces.cells.networks import cifar_network
 
         network = cifar_network(
-            genotypes.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True, drop_path=True, **options
+            spaces.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True, drop_path=True, **options
         )
         network.auxiliary_weight = 0.25
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -630,7 +628,6 @@ def devices():
             from darts_tf.data import datasets
             from darts_tf.devices import replicas
             from darts_tf.devices.cluster import ALONE
-            from darts_tf.spaces.cells import genotypes
             from darts_tf.spaces.cells.networks import cifar_network
 
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -639,7 +636,7 @@ def devices():
                 with strategy.scope():
                     keras.utils.set_random_seed(1)
                     if kind == "training":
-                        model = cifar_network(genotypes.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1))
+                        model = cifar_network(spaces.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1))
                         model.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
                     else:
                         model = searched()

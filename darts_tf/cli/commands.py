@@ -1,77 +1,57 @@
-"""What all commands share: their help, how they read flags, what they print, how they say that something is wrong."""
+"""The door of every command: its flags become a configuration, its mistakes one line and an exit code, its help."""
 
 import contextlib
-import errno
 import io
-import json
-import math
 import os
 import shutil
 import sys
 import textwrap
-import time
 
 from absl import app, flags
-from tqdm import tqdm
+
+from darts_tf.cli import configuration
+from darts_tf.cli.messages import NO_SPACE, RunError, UsageError, show, spoken
 
 FLAGS = flags.FLAGS
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HELP = ("--help", "-help", "--helpshort", "-h", "-?")
-_topics = {}
 
 
-@contextlib.contextmanager
-def topic(name):
-    """The flags that are defined inside stand below this name in the help."""
-    before = set(FLAGS)
-    yield
-    _topics.update({flag: name for flag in FLAGS if flag not in before})
-
-
-with topic("Messages"):
-    flags.DEFINE_integer(
-        "verbose",
-        1,
-        "What stderr gets, as in Keras: 0 nothing but warnings and errors; 1 a bar for the epoch, on a terminal; 2 a "
-        "line per epoch.",
-        lower_bound=0,
-        upper_bound=2,
-    )
-    flags.DEFINE_boolean("json", False, "Print the results, all that goes to stdout, as one line of JSON.")
-
-
-class UsageError(Exception):
-    """The user asked for something that cannot be; the message is one line."""
-
-
-def run(main, arguments=()):
-    """Runs a command's `main(argv)`; a user's mistake becomes one line on stderr and exit code 2.
+def run(main, config, arguments=()):
+    """Runs a command; a user's mistake becomes one line on stderr and exit code 2.
 
     Args:
-        main: function of argv, the program's name and then its arguments without the flags.
-        arguments: what these are called; as many are expected, or more if the last one is "...".
+        main: function of the configuration, and of as many texts as there are arguments.
+        config: class of the configuration, see `darts_tf.cli.configuration`; its fields become flags.
+        arguments: what the arguments that are no flags are called; as many are expected, or more if the last one is
+            "...", and are given to `main` as a list then.
     """
+    define()
+    configuration.define(config)
 
     def parse(argv):
         if any(argument in HELP for argument in argv[1:]):
-            _print(usage())
+            show(usage(config))
             sys.exit(0)
         try:
-            return read(argv)
-        except UsageError as error:
+            return FLAGS(argv)
+        except (flags.Error, ValueError, OSError) as error:  # for --noflag=value, too, and --flagfile
             _exit(error)
 
     def guarded(argv):
         try:
             open_end = list(arguments[-1:]) == ["..."]
-            extra = argv[1 + len(arguments) :]
+            given, extra = argv[1:], argv[1 + len(arguments) :]
             if extra and not open_end:
                 raise UsageError(f"{extra[0]}: expected {' '.join(arguments) or 'no argument'} and flags, see --help.")
             if len(argv) <= len(arguments) - open_end:
                 raise UsageError(f"expected {' '.join(arguments)}, see --help.")
-            return main(argv)
+            with spoken(FLAGS.verbose, FLAGS.json):
+                return main(configuration.from_flags(config), *([given] if open_end else given))
         except UsageError as error:
             _exit(error)
+        except RunError as error:
+            print(f"\nerror: {error}", file=sys.stderr)
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
         except OSError as error:
@@ -87,16 +67,17 @@ def run(main, arguments=()):
     app.run(guarded, flags_parser=parse)
 
 
-def read(argv):
-    """Reads a command line's flags; returns the other arguments. Raises UsageError."""
-    try:
-        rest = FLAGS(argv)
-    except (flags.Error, ValueError, OSError) as error:  # for --noflag=value, too, and --flagfile
-        raise UsageError(str(error)) from None
-    for name, value in FLAGS.flag_values_dict().items():
-        if isinstance(value, float) and not math.isfinite(value):  # no number is below a bound or above
-            raise UsageError(f"flag --{name}={value}: expected a finite number.")
-    return rest
+def define():
+    """Defines the flags that every command has."""
+    flags.DEFINE_integer(
+        "verbose",
+        1,
+        "What stderr gets, as in Keras: 0 nothing but warnings and errors; 1 a bar for the epoch, on a terminal; 2 a "
+        "line per epoch.",
+        lower_bound=0,
+        upper_bound=2,
+    )
+    flags.DEFINE_boolean("json", False, "Print the results, all that goes to stdout, as one line of JSON.")
 
 
 def _exit(error):
@@ -139,79 +120,12 @@ def _open_streams():
     sys.stderr = Lasting(sys.stderr)
 
 
-def say(text):
-    """Prints what a user may want to know while the command is at work; not with --verbose=0."""
-    if FLAGS.verbose:
-        print(text, file=sys.stderr, flush=True)
-
-
-def progress(parts, total, what):
-    """Tells how far a loop over parts of something is, if it takes more than two seconds; not with --verbose=0.
-
-    Args:
-        parts: iterable of what has a length.
-        total: the sum of the lengths.
-        what: is done, such as "Reading images".
-
-    Yields:
-        The parts.
-    """
-    began = said = time.monotonic()
-    bar = tqdm(
-        desc=what,
-        total=total,
-        delay=2,
-        bar_format="{desc} {bar:20} {n_fmt}/{total_fmt}  {remaining} left",
-        dynamic_ncols=True,
-        leave=False,
-        file=sys.stderr,
-        disable=FLAGS.verbose != 1 or not sys.stderr.isatty(),
-    )
-    done = 0
-    with bar:
-        for part in parts:
-            yield part
-            done += len(part)
-            bar.update(len(part))
-            now = time.monotonic()
-            if bar.disable and now - said > (2 if said == began else 30):
-                say(f"{what}: {done:,} of {total:,}")
-                said = now
-
-
-def warn(text):
-    """Prints what a user must know."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-def result(text, **values):
-    """Prints what the command was run for: a text for people or, with --json, the values, which JSON can hold."""
-    _print(json.dumps(values, default=str) if FLAGS.json else text)
-
-
-def _print(text):
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno in NO_SPACE:  # or else nobody is there any more, as of `| head`
-            raise
-
-
-def usage():
-    """The help of the command that runs: what its module says of it, then its own flags by topic."""
-    main = sys.modules["__main__"]
-    shown = {id(flag) for flag in FLAGS.get_key_flags_for_module(main)}
-    shown |= {id(flag) for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__])}
-    groups = {}
-    for module in reversed(FLAGS.flags_by_module_dict().values()):  # the command's own come first
-        for flag in module:
-            if id(flag) in shown:
-                groups.setdefault(_topics.get(flag.name, "Flags"), []).append(flag)
+def usage(config):
+    """The help of the command that runs: what its module says of it, then its flags by topic."""
+    groups = {name: [FLAGS[field.name] for field in fields] for name, fields in configuration.topics(config).items()}
+    groups["Messages"] = [FLAGS["verbose"], FLAGS["json"]]
     width = min(shutil.get_terminal_size().columns, 110)
-    lines = [main.__doc__.strip()]
+    lines = [sys.modules["__main__"].__doc__.strip()]
     for name, members in groups.items():
         lines.append(f"\n{name}:")
         for flag in members:

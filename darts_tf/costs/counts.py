@@ -6,6 +6,11 @@ import re
 import tensorflow as tf
 
 
+def of(model):
+    """{"parameters": ..., "multiply_adds": ...} of a Keras model, see the functions below."""
+    return {"parameters": parameters(model), "multiply_adds": multiply_adds(model)}
+
+
 def parameters(model):
     """Number of trainable parameters."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

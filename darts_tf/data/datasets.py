@@ -14,6 +14,7 @@ from darts_tf.data import folders
 from darts_tf.data import images as sources
 from darts_tf.data.augmentation import Augmentation
 from darts_tf.data.folders import DataError
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.devices.cluster import ALONE
 
 DIGITS = pathlib.Path(__file__).with_name("digits.npz")
@@ -96,6 +97,11 @@ class Dataset:
     def image_shape(self):
         """(height, width, depth)."""
         return self.x_train.shape[1:]
+
+    @property
+    def task(self):
+        """What is asked of these images, `darts_tf.data.tasks.ImageClassification`."""
+        return ImageClassification(self.image_shape, len(self.class_names), self.statistics())
 
     def statistics(self):
         """Mean and standard deviation of the training images, per channel of depth: two float32 arrays."""

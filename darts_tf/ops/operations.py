@@ -21,18 +21,6 @@ import tensorflow as tf
 
 from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Pool, ReLU, Stage, Zero
 
-# Section 3.1 of the paper, in the order of the original code.
-PRIMITIVES = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-
 _REGISTRY = {}
 
 

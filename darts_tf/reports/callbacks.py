@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from darts_tf.reports import drawing, report
-from darts_tf.spaces.cells import genotypes
 
 
 class Report(keras.callbacks.Callback):
@@ -26,23 +25,25 @@ def tensorboard(directory):
 
 
 class SearchBoard(keras.callbacks.Callback):
-    """Writes for TensorBoard, after each epoch of a search: histograms of the alphas, and the cells as a picture."""
+    """Writes for TensorBoard, after each epoch of a search: histograms of the alphas, and the genotype as a picture.
 
-    def __init__(self, directory):
+    Args:
+        directory: of the run.
+        selection: how a genotype is decided, see `darts_tf.methods.selections`.
+    """
+
+    def __init__(self, directory, selection="strongest"):
         super().__init__()
+        self.selection = selection
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(directory) / "tensorboard" / "search"))
 
     def on_epoch_end(self, epoch, logs=None):
         network = self.model.network
-        weights = {kind: genotypes.softmax(alpha) for kind, alpha in network.alphas.items()}
-        genotype = network.genotype()
-        kept = {
-            kind: [weights[kind][place] for place in genotypes.kept(getattr(genotype, kind), network.primitives)]
-            for kind in weights
-        }
-        picture = tf.io.decode_png(drawing.png(genotype, kept, scale=1))
+        strengths = network.strengths()
+        genotype = network.space.decide(strengths, self.selection)
+        picture = tf.io.decode_png(drawing.png(genotype, strengths, network.space, scale=1))
         with self._writer.as_default(step=epoch):  # counted from 0, as Keras does
-            for kind, alpha in network.alphas.items():
-                tf.summary.histogram(f"alpha/{kind}", tf.convert_to_tensor(alpha))
+            for name, alpha in network.alphas.items():
+                tf.summary.histogram(f"alpha/{name}", tf.convert_to_tensor(alpha))
             tf.summary.image("cells", picture[None])
             self._writer.flush()

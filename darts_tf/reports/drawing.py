@@ -1,22 +1,16 @@
-"""Pictures of cells: an SVG for light and dark pages, or a PNG.
+"""Pictures of architectures: an SVG for light and dark pages, or a PNG.
 
-A cell is drawn downwards, so that it fits on a phone. Its nodes stand below each other and keep their places whatever
-the genotype is; of the two edges into a node one comes from the left and one from the right, each on a lane of its own.
-Colours tell the kinds of operations apart. Graphviz would need a program beside Python, and moves nodes about.
+What is drawn are the shapes of `darts_tf.spaces.pictures`. Colours tell the kinds of operations apart.
 """
 
 import html
 import io
 import math
-from typing import NamedTuple
 
-from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.pictures import BOX, HEIGHT, Box, Line, Text
 
-ROW, BOX, HEIGHT, LANE, MARGIN, RADIUS = 62, 58, 36, 11, 14, 8  # pixels
+RADIUS = 8  # pixels
 LARGEST = 100_000_000  # pixels of a PNG while it is drawn, 300 MB
-LETTER = 7.2  # pixels that a letter of an operation's name takes
-
-KINDS = {"skip": "skip", "pool": "pool", "sep_conv": "sep", "dil_conv": "dil", "none": "none"}
 LIGHT = dict(
     **dict(page="#ffffff", text="#1f2328", faint="#9aa4af", node="#eef1f4", end="#dfe5ea", line="#57606a"),
     **dict(skip="#b35900", pool="#0969da", sep="#1a7f37", dil="#8250df", none="#9aa4af", other="#0b7a75"),
@@ -25,38 +19,6 @@ DARK = dict(
     **dict(page="#0d1117", text="#e6edf3", faint="#5b6673", node="#1c232c", end="#2a333e", line="#8b949e"),
     **dict(skip="#f0a04b", pool="#58a6ff", sep="#56d364", dil="#bc8cff", none="#5b6673", other="#3fc7bf"),
 )
-
-
-class Line(NamedTuple):
-    """Straight pieces with rounded corners through points (x, y); `title` is what a mouse over it shows."""
-
-    points: list
-    kind: str
-    width: float
-    title: str = ""
-
-
-class Box(NamedTuple):
-    """A rounded rectangle around (x, y)."""
-
-    x: float
-    y: float
-    kind: str
-    title: str = ""
-
-
-class Text(NamedTuple):
-    """Text in the middle of x, its base line at y."""
-
-    x: float
-    y: float
-    text: str
-    kind: str
-
-
-def kind_of(operation):
-    """The kind of an operation, a key of the colours."""
-    return next((kind for part, kind in KINDS.items() if part in operation), "other")
 
 
 def style():
@@ -74,84 +36,6 @@ def style():
         ".cell .node{fill:var(--node);stroke:var(--line)}.cell .end{fill:var(--end);stroke:var(--line)}"
         + "".join(f".cell path.{kind}{{stroke:var(--{kind})}}.cell text.{kind}{{fill:var(--{kind})}}" for kind in kinds)
     )
-
-
-class Cell:
-    """The picture of one cell.
-
-    Args:
-        nodes: number of intermediate nodes.
-        concat: the nodes that make the result.
-        names: all names of operations that will be drawn, to have space for them.
-        title: text above it.
-
-    Attributes:
-        width, height: in pixels.
-        shapes: all but the edges.
-    """
-
-    def __init__(self, nodes, concat, names, title=""):
-        self.nodes = nodes
-        self._label = max(90, 12 + LETTER * max(map(len, names)))
-        self._half = BOX / 2 + self._label + nodes * LANE
-        self._middle = self._half + MARGIN
-        self.width = 2 * self._half + 3 * MARGIN
-        self.height = self._y(nodes + 2) + HEIGHT / 2 + MARGIN
-        rail = self.width - MARGIN
-        right, bottom = self._middle + BOX / 2, self._y(nodes + 2)
-        self.shapes = [Text(self._middle, 24, title, "title")] if title else []
-        for node in concat:
-            y = self._y(node) + HEIGHT / 2 - 3
-            self.shapes.append(Line([(right, y), (rail, y), (rail, bottom), (right, bottom)], "concat", 1.2))
-        for node in range(nodes + 3):
-            name = "c(k)" if node == nodes + 2 else genotypes.node_name(node)
-            kind = "node" if 2 <= node < nodes + 2 else "end"
-            self.shapes.append(Box(self._middle, self._y(node), kind))
-            self.shapes.append(Text(self._middle, self._y(node) + 4, name, "name"))
-
-    def _y(self, node):
-        return 52 + HEIGHT / 2 + ROW * node
-
-    def edges(self, pairs, weights=None, thickest=1.0):
-        """The shapes of a genotype's edges.
-
-        Args:
-            pairs: two (operation, source) for every node.
-            weights: of the edges, to be seen as thickness.
-            thickest: the weight of the thickest edge there can be.
-
-        Returns:
-            list of shapes.
-        """
-        sides = {-1: [], 1: []}
-        for node in range(2, self.nodes + 2):
-            first = 2 * (node - 2)
-            # The order of the two changes with their weights; their sides should not.
-            left, right = sorted((first, first + 1), key=lambda place: (pairs[place][1], pairs[place][0]))
-            for side, place in ((-1, left), (1, right)):
-                name, source = pairs[place]
-                sides[side].append((node - source, source, name, weights and float(weights[place])))
-        return [*self._side(-1, sorted(sides[-1]), thickest), *self._side(1, sorted(sides[1]), thickest)]
-
-    def _side(self, side, edges, thickest):
-        """The shapes of the edges (length, source, operation, weight) that come from one side, the shortest first."""
-        shapes, lanes = [], {}
-        sources = [source for _, source, *_ in edges]
-        for place, (length, source, name, weight) in enumerate(edges):
-            target, rows = source + length, set(range(source, source + length))
-            lane = next(lane for lane in range(self.nodes) if not rows & lanes.get(lane, set()))
-            lanes.setdefault(lane, set()).update(rows)
-            inner = self._middle + side * BOX / 2
-            outer = inner + side * (self._label + (lane + 0.5) * LANE)
-            above = sources[place + 1 :].count(source)  # longer edges of the same source
-            start, end = self._y(source) + min(-3 + 5 * above, 14), self._y(target) - 8
-            text = f"{name} from {genotypes.node_name(source)} to {genotypes.node_name(target)}"
-            text += "" if weight is None else f", weight {weight:.3f}"
-            points = [(inner, start), (outer, start), (outer, end), (inner, end)]
-            width = 2 if weight is None else max(0.8, 4 * weight / thickest)
-            shapes.append(Line(points, kind_of(name), width, text))
-            shapes.append(Text(inner + side * self._label / 2, end - 7, name, kind_of(name)))
-        return shapes
 
 
 def svg_elements(shapes):
@@ -191,30 +75,32 @@ def _corners(points):
         yield ends[0], corner, ends[1]
 
 
-def pictures(genotype, weights=None):
-    """Both cells side by side.
+def arranged(architecture, strengths=None, space=None):
+    """All pictures of an architecture side by side.
 
     Args:
-        genotype: `genotypes.Genotype`.
-        weights: {"normal": ..., "reduce": ...}, the weight of each of its edges, or None.
+        architecture: of any space.
+        strengths: {table: array (rows, candidates)}, to be seen as thickness, or None.
+        space: whose rows and candidates the strengths have; by default the architecture's own.
 
     Returns:
         A list of ((x, y), shapes), and the width and height of the whole, in pixels.
     """
+    space = space or architecture.space
+    picks = space.picks(architecture) if strengths else {}
+    thickest = max((strengths[name][place] for name in picks for place in picks[name]), default=1.0)
     placed, x, height = [], 0, 0
-    thickest = max(max(values) for values in weights.values()) if weights else 1.0
-    names = [name for name, _ in (*genotype.normal, *genotype.reduce)]
-    for kind, title in (("normal", "normal cell"), ("reduce", "reduction cell")):
-        pairs, concat = getattr(genotype, kind), getattr(genotype, f"{kind}_concat")
-        cell = Cell(len(pairs) // 2, concat, names, title)
-        placed.append(((x, 0), [*cell.edges(pairs, weights and weights[kind], thickest), *cell.shapes]))
-        x, height = x + cell.width, max(height, cell.height)
+    for picture in space.pictures(architecture):
+        edges = picture.edges(architecture, strengths and strengths[picture.name], thickest)
+        title = Text(picture.width / 2, 24, picture.title.lower(), "title")
+        placed.append(((x, 0), [*edges, title, *picture.shapes]))
+        x, height = x + picture.width, max(height, picture.height)
     return placed, x, height
 
 
-def svg(genotype, weights=None):
-    """Both cells of a genotype as the text of an SVG picture; arguments are those of `pictures`."""
-    placed, width, height = pictures(genotype, weights)
+def svg(architecture, strengths=None, space=None):
+    """The pictures of an architecture as the text of an SVG; arguments are those of `arranged`."""
+    placed, width, height = arranged(architecture, strengths, space)
     cells = "".join(f'<g transform="translate({x:g} {y:g})">{svg_elements(shapes)}</g>' for (x, y), shapes in placed)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
@@ -223,11 +109,11 @@ def svg(genotype, weights=None):
     )
 
 
-def png(genotype, weights=None, scale=2):
-    """Both cells of a genotype as the bytes of a PNG picture (Pillow).
+def png(architecture, strengths=None, space=None, scale=2):
+    """The pictures of an architecture as the bytes of a PNG (Pillow).
 
     Args:
-        genotype, weights: as of `pictures`.
+        architecture, strengths, space: as of `arranged`.
         scale: pixels of the picture per pixel of the SVG; less for pictures that are very large.
 
     Raises:
@@ -235,7 +121,7 @@ def png(genotype, weights=None, scale=2):
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    placed, width, height = pictures(genotype, weights)
+    placed, width, height = arranged(architecture, strengths, space)
     fine = min(
         2 * scale, math.isqrt(int(LARGEST / width / height))
     )  # Pillow's lines are smoothed by making them smaller

@@ -12,11 +12,13 @@ import pathlib
 
 import numpy as np
 
-from darts_tf.cli import commands
+from darts_tf import spaces
+from darts_tf.cli import messages
 from darts_tf.cli.files import write
+from darts_tf.methods import relaxations, selections
 from darts_tf.reports import drawing
 from darts_tf.runs import rundirectory
-from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.pictures import kind_of
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 TITLES = {"search": "Search", "train": "Training", "tune": "Trials"}
@@ -37,7 +39,7 @@ def write_report(directory):
     try:
         content = contents(directory)
     except rundirectory.DamageError as error:
-        commands.warn(f"{directory}/report.html stays as it is: {error}.")
+        messages.warn(f"{directory}/report.html stays as it is: {error}.")
         return
     page = TEMPLATE.read_text(encoding="utf-8")
     for name, text in (
@@ -55,8 +57,10 @@ def contents(directory):
     if config is None:
         raise rundirectory.DamageError("its config.json is gone")
     rows, alphas, test, predictions, trials = rundirectory.contents(directory, config)
+    headline = rundirectory.task(config).headline
     content = {
         "command": config["command"],
+        "headline": {"name": headline.name, "direction": headline.direction, "form": headline.form},
         "title": f"{TITLES[config['command']]} on {config['dataset']}",
         "epochs": config["epochs"],
         "limit": config.get("repeat_search") or (config.get("oracle") != "hyperband" and config.get("max_trials")),
@@ -65,15 +69,16 @@ def contents(directory):
         "genotype": config.get("genotype"),
     }
     if trials is not None:
-        content |= _trials(trials)
+        content |= _trials(trials, headline)
     if alphas:
-        content |= _search(**alphas)
+        content |= _search(config, alphas)
     elif content["genotype"]:
-        genotype = genotypes.from_text(content["genotype"])
-        names = [name for name, _ in (*genotype.normal, *genotype.reduce)]
-        content["cells"] = [_cell(kind, [genotype], names) for kind in ("normal", "reduce")]
+        architecture = spaces.from_text(content["genotype"])
+        pictures = architecture.space.pictures(architecture)
+        content["pictures"] = [_picture(picture, [architecture]) for picture in pictures]
     if test:
         content["test"] = test
+        content["figures"] = rundirectory.task(config).figures(test)
     if predictions:
         content |= _predictions(predictions, config["data"]["class_names"])
     return content
@@ -96,57 +101,75 @@ def _configuration(config):
     ]
 
 
-def _trials(rows):
+def _trials(rows, headline):
     """What has been tried, and the best of it."""
+    columns = {"result": f"val_{headline.name}", "parameters": "parameters", "multiply_adds": "multiply_adds"}
     trials = [
-        {"trial": row["trial"]} | {name: _number(row[name]) for name in ("val_accuracy", "parameters", "multiply_adds")}
-        for row in rows
+        {"trial": row["trial"]} | {name: _number(row[column]) for name, column in columns.items()} for row in rows
     ]
-    good = [place for place, trial in enumerate(trials) if trial["val_accuracy"] is not None]
-    best = max(good, key=lambda place: trials[place]["val_accuracy"], default=None)
+    good = [place for place, trial in enumerate(trials) if trial["result"] is not None]
+    best = min(good, key=lambda place: headline.best_first(trials[place]["result"]), default=None)
     return {"trials": trials, "genotype": None if best is None else rows[best]["genotype"]}
 
 
-def _search(normal, reduce, primitives):
-    """What a search is like after every epoch; alphas are (1 + epochs, edges, operations)."""
-    weights = {"normal": genotypes.softmax(normal), "reduce": genotypes.softmax(reduce)}
-    derived = [genotypes.derive(*pair, primitives) for pair in zip(*weights.values(), strict=True)]
-    content = {"genotypes": [str(genotype) for genotype in derived], "primitives": primitives}
-    # The rows of `none` do not count: a genotype keeps none of them.
-    thickest = max(values[..., [name != "none" for name in primitives]].max() for values in weights.values())
-    content["cells"] = [_cell(kind, derived, primitives, weights[kind], thickest) for kind in weights]
-    content["weights"] = {kind: np.round(1000 * values).astype(int).tolist() for kind, values in weights.items()}
-    content["edges"] = [
-        [genotypes.node_name(source), genotypes.node_name(node)]
-        for node in range(2, 2 + len(derived[0].normal) // 2)
-        for source in range(node)
+def _search(config, alphas):
+    """What a search is like after every epoch."""
+    space = rundirectory.space(config)
+    try:
+        relaxation = relaxations.get(config.get("relaxation", "softmax"))
+        selection = selections.get(config.get("selection", "strongest"))
+    except ValueError as error:
+        raise rundirectory.DamageError(f"its config.json: {error}") from None
+    strengths = {name: relaxation.strengths(values) for name, values in alphas.items()}
+    epochs = [dict(zip(strengths, tables, strict=True)) for tables in zip(*strengths.values(), strict=True)]
+    found = [space.decide(tables, selection) for tables in epochs]
+    content = {"genotypes": [str(architecture) for architecture in found], "formula": relaxation.formula}
+    kept = [space.picks(architecture) for architecture in found]
+    choices = space.choices
+    content["choices"] = [
+        _choices(name, choices[name], strengths[name], [picks[name] for picks in kept]) for name in choices
     ]
-    content["kept"] = {
-        kind: [genotypes.kept(getattr(genotype, kind), primitives) for genotype in derived] for kind in weights
+    allowed = {
+        name: strengths[name][..., [other not in table.never for other in table.candidates]]
+        for name, table in choices.items()
     }
-    content["skips"] = {
-        kind: [sum(name == "skip_connect" for name, _ in getattr(genotype, kind)) for genotype in derived]
-        for kind in weights
-    }
-    content["entropy"] = {
-        kind: np.round(-(values * np.log(np.maximum(values, 1e-300))).sum(-1).mean(-1), 4).tolist()
-        for kind, values in weights.items()
-    }
+    thickest = max(values.max() for values in allowed.values())
+    names = [name for table in choices.values() for name in table.candidates]
+    content["pictures"] = [
+        _picture(picture, found, strengths[picture.name], thickest) for picture in space.pictures(found[0], names)
+    ]
     return content
 
 
-def _cell(kind, derived, names, weights=None, thickest=1.0):
-    """The picture of a cell, and its edges after every epoch."""
-    first = derived[0]
-    title = {"normal": "Normal cell", "reduce": "Reduction cell"}[kind]
-    picture = drawing.Cell(len(getattr(first, kind)) // 2, getattr(first, f"{kind}_concat"), names)
-    edges = []
-    for epoch, genotype in enumerate(derived):
-        pairs = getattr(genotype, kind)
-        strengths = None if weights is None else [weights[epoch][place] for place in genotypes.kept(pairs, names)]
-        edges.append(drawing.svg_elements(picture.edges(pairs, strengths, thickest)))
-    size = {"width": picture.width, "height": picture.height}
-    return {"title": title, **size, "shapes": drawing.svg_elements(picture.shapes), "edges": edges}
+def _choices(name, table, strengths, kept):
+    """One table of choices after every epoch; strengths are (1 + epochs, rows, candidates)."""
+    skips = [place for place, other in enumerate(table.candidates) if kind_of(other) == "skip"]
+    return {
+        "name": name,
+        "title": table.title,
+        "rows": list(table.rows),
+        "first": [rows[0] for rows, _ in table.groups if len(rows) > 1],
+        "candidates": list(table.candidates),
+        "weights": np.round(1000 * strengths).astype(int).tolist(),
+        "kept": kept,
+        "skips": [sum(place in skips for _, place in picks) for picks in kept] if skips else None,
+        "entropy": np.round(-(strengths * np.log(np.maximum(strengths, 1e-300))).sum(-1).mean(-1), 4).tolist(),
+    }
+
+
+def _picture(picture, found, strengths=None, thickest=1.0):
+    """A picture, and what it shows after every epoch."""
+    edges = [
+        picture.edges(architecture, None if strengths is None else strengths[epoch], thickest)
+        for epoch, architecture in enumerate(found)
+    ]
+    return {
+        "title": picture.title,
+        "width": picture.width,
+        "height": picture.height,
+        "shapes": drawing.svg_elements(picture.shapes),
+        "edges": [drawing.svg_elements(shapes) for shapes in edges],
+    }
 
 
 def _predictions(predictions, class_names):
@@ -163,7 +186,7 @@ def _predictions(predictions, class_names):
     content["classes"] = class_names
     content["worst"] = [
         {
-            "image": _picture(image),
+            "image": _image(image),
             "label": int(labels[index]),
             "predicted": int(predicted[index]),
             "probability": _number(predictions["probability"][index]),
@@ -173,7 +196,7 @@ def _predictions(predictions, class_names):
     return content
 
 
-def _picture(pixels):
+def _image(pixels):
     """An image (height, width, depth), uint8, as a data URI of a PNG; one channel is grey, three are colours."""
     from PIL import Image
 

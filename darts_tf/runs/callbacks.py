@@ -9,14 +9,14 @@ import sys
 import time
 
 import keras
-import numpy as np
 from tqdm import tqdm
 
+from darts_tf import spaces
 from darts_tf.cli.files import write
+from darts_tf.cli.messages import RunError
+from darts_tf.ops.drop_path import DropPath
 from darts_tf.runs import rundirectory
 from darts_tf.runs.checkpoints import step_after
-from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.cell import DropPath
 
 
 def cosine_schedule(learning_rate, learning_rate_min, epochs):
@@ -34,7 +34,7 @@ def exponential_schedule(learning_rate, gamma):
 
 
 class DropPathSchedule(keras.callbacks.Callback):
-    """The rate of all `cells.DropPath` layers grows by the epoch, from 0 towards `rate`."""
+    """The rate of all `darts_tf.ops.drop_path.DropPath` layers grows by the epoch, from 0 towards `rate`."""
 
     def __init__(self, rate, epochs):
         super().__init__()
@@ -59,15 +59,13 @@ class StopOnNaN(keras.callbacks.Callback):
             self.epoch = self._current
             self.model.stop_training = True
 
-    def exit_if_stopped(self, kept):
-        """Ends the command with exit code 1 if the run was stopped; `kept` says what is left of it."""
+    def raise_if_stopped(self, kept):
+        """Raises RunError if the run was stopped; `kept` says what is left of it."""
         if self.epoch:
             try_this = "Try a lower --learning_rate or --grad_clip, or --precision=float32"
-            print(
-                f"error: the loss became NaN in epoch {self.epoch}; kept: {kept}. {try_this}, and another --output.",
-                file=sys.stderr,
+            raise RunError(
+                f"the loss became NaN in epoch {self.epoch}; kept: {kept}. {try_this}, and another --output."
             )
-            sys.exit(1)
 
 
 class Progress(keras.callbacks.Callback):
@@ -76,14 +74,16 @@ class Progress(keras.callbacks.Callback):
     Args:
         steps: steps in an epoch.
         epochs: epochs of the run.
+        headline: of the task, see `darts_tf.data.tasks.Headline`; None for losses alone.
         done: steps that the run has made.
         bar: whether to draw the bar, for terminals.
         note: function without arguments; what it returns at the end of an epoch becomes part of the line.
     """
 
-    def __init__(self, steps, epochs, done=0, bar=False, note=lambda: ""):
+    def __init__(self, steps, epochs, headline=None, done=0, bar=False, note=lambda: ""):
         super().__init__()
-        self.steps, self.epochs, self.done, self.bar, self.note = steps, epochs, done, bar, note
+        self.steps, self.epochs, self.headline = steps, epochs, headline
+        self.done, self.bar, self.note = done, bar, note
         self._first = None  # (time, steps done) when the first step, which is traced, had been made
         self._bar = None
 
@@ -111,7 +111,7 @@ class Progress(keras.callbacks.Callback):
         if not self._first:
             self._first = time.monotonic(), self.done
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join([*_in_words(logs), *self._left()]), refresh=False)
+            self._bar.set_postfix_str("  ".join([*self._in_words(logs), *self._left()]), refresh=False)
             self._bar.update(self.done - before)
 
     def on_test_begin(self, logs=None):
@@ -121,7 +121,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.close()
         seconds = f"{time.monotonic() - self._began:.1f} s"
-        parts = [self._name, *_in_words(logs), seconds, *self._left(), self.note()]
+        parts = [self._name, *self._in_words(logs), seconds, *self._left(), self.note()]
         print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
     def close(self):
@@ -138,11 +138,14 @@ class Progress(keras.callbacks.Callback):
             return []
         return [f"{tqdm.format_interval((time.monotonic() - since) / (self.done - first) * left)} left"]
 
-
-def _in_words(logs):
-    """The losses and accuracies that Keras logs, as texts."""
-    texts = {"loss": "loss {:.4f}", "accuracy": "accuracy {:.2%}", "val_accuracy": "validation {:.2%}"}
-    return [text.format(logs[name]) for name, text in texts.items() if name in (logs or {})]
+    def _in_words(self, logs):
+        """The loss and the headline metric that Keras logs, as texts."""
+        logs, headline = logs or {}, self.headline
+        texts = [f"loss {logs['loss']:.4f}"] if "loss" in logs else []
+        if headline:
+            names = {headline.name: headline.name, f"val_{headline.name}": "validation"}
+            texts += [f"{shown} {headline.text(logs[name])}" for name, shown in names.items() if name in logs]
+        return texts
 
 
 class History(keras.callbacks.Callback):
@@ -188,13 +191,15 @@ class SearchRecord(History):
     """Keeps a search in its run directory, epoch by epoch.
 
     history.csv    has the genotype of each epoch, too
-    alphas.npz     "normal" and "reduce", (1 + epochs, edges, operations), before the softmax, from the start on;
-                   "primitives", the operations' names
+    alphas.npz     of each table of choices (1 + epochs, rows, candidates), before the relaxation, from the start on;
+                   "primitives", the candidates' names
     genotype.json  the genotype of the last epoch
 
     Args:
         directory, epochs: as of `History`.
-        sizes: function of a genotype -> dict of more columns for history.csv, such as `CellCosts`.
+        space: `darts_tf.spaces.base.SearchSpace` of the search.
+        selection: how a genotype is decided, see `darts_tf.methods.selections`.
+        costs: function of a genotype -> dict of more columns for history.csv, see `SearchSpace.costs`.
 
     Attributes:
         genotype: of the last epoch; None before the first.
@@ -203,33 +208,30 @@ class SearchRecord(History):
 
     change = ""
 
-    def __init__(self, directory, epochs=0, sizes=lambda genotype: {}):
+    def __init__(self, directory, space, epochs=0, selection="strongest", costs=lambda genotype: {}):
         super().__init__(directory, epochs)
-        self.sizes = sizes
-        self.genotype = genotypes.from_text(self._rows[-1]["genotype"]) if self._rows else None
-        kept = rundirectory.alphas(directory) or {"normal": [], "reduce": []}
-        pairs = zip(kept["normal"][: epochs + 1], kept["reduce"][: epochs + 1], strict=True)
-        self._alphas = [{"normal": normal, "reduce": reduce} for normal, reduce in pairs]
+        self.space, self.selection, self.costs = space, selection, costs
+        self.genotype = spaces.from_text(self._rows[-1]["genotype"]) if self._rows else None
+        kept = rundirectory.alphas(directory, space.choices) or {}
+        self._alphas = [dict(zip(kept, tables, strict=True)) for tables in zip(*kept.values(), strict=True)]
+        self._alphas = self._alphas[: epochs + 1]
 
     def on_train_begin(self, logs=None):
         if not self._alphas:
             self._keep_alphas()
 
     def more(self, epoch):
-        before, self.genotype = self.genotype, self.model.genotype()
+        before, self.genotype = self.genotype, self.model.network.genotype(self.selection)
         self._keep_alphas()
         self.write_genotype()
-        self.change = genotypes.change(before, self.genotype) if before else ""
-        return {**self.sizes(self.genotype), "genotype": str(self.genotype)}
+        self.change = self.space.change(before, self.genotype) if before else ""
+        return {**self.costs(self.genotype), "genotype": str(self.genotype)}
 
     def write_genotype(self):
         """Writes genotype.json."""
         write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
 
     def _keep_alphas(self):
-        network = self.model.network
-        self._alphas.append({kind: keras.ops.convert_to_numpy(alpha) for kind, alpha in network.alphas.items()})
-        content = io.BytesIO()
-        stacked = {kind: np.stack([alphas[kind] for alphas in self._alphas]) for kind in network.alphas}
-        np.savez_compressed(content, **stacked, primitives=np.array(network.primitives))
-        write(self.directory / "alphas.npz", content.getvalue())
+        alphas = self.model.network.alphas
+        self._alphas.append({name: keras.ops.convert_to_numpy(alpha) for name, alpha in alphas.items()})
+        write(self.directory / "alphas.npz", rundirectory.to_alphas(self._alphas, self.space.choices))

@@ -7,44 +7,42 @@ import signal
 import sys
 import threading
 
-from absl import flags
-
-from darts_tf.cli import commands
+from darts_tf.cli import messages
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory
 
-FLAGS = flags.FLAGS
 
-
-def restore(model, output, steps, epochs, worker=ALONE):
+def restore(model, output, config, steps, present, worker=ALONE):
     """Puts a model where the run in a directory is.
 
     Args:
         model: a compiled Keras model, all variables of which exist.
         output: the run directory, started.
-        steps, epochs: steps in an epoch, and epochs of the run.
+        config: the run's `FitConfig`.
+        steps: steps in an epoch.
+        present: function that brings the directory back, see `starting.started`.
         worker: `Worker`.
 
     Returns:
         `checkpoints.Checkpoints`, for `fit`.
 
     Raises:
-        commands.UsageError: what is in the directory is not of one run.
+        messages.UsageError: what is in the directory is not of one run.
     """
     from darts_tf.runs.checkpoints import Checkpoints
 
-    checkpoints = Checkpoints(output, steps, FLAGS.checkpoint_every, worker)
+    checkpoints = Checkpoints(output, steps, config.checkpoint_every, worker)
     try:
-        done = checkpoints.restore(model, commands.warn)
+        done = checkpoints.restore(model, messages.warn)
     except ValueError as error:
-        raise commands.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+        raise messages.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
     if worker.is_chief:
-        check_files_agree(model, output, done, steps, epochs)
-        checkpoints.before_save = rundirectory.presence(output)
+        check_files_agree(model, output, done, steps, config.epochs)
+        checkpoints.before_save = present
     if done and worker.is_chief:
         where = f"step {done % steps} of epoch {done // steps + 1}" if done % steps else f"epoch {done // steps}"
-        commands.say(f"Going on after {where}.")
+        messages.say(f"Going on after {where}.")
     return checkpoints
 
 
@@ -54,11 +52,11 @@ def check_files_agree(model, output, done, steps, epochs):
     known = {"history.csv": len(rundirectory.history(output) or [])}
     wrong = None
     if command == "search":
-        alphas, network = rundirectory.alphas(output), model.network
-        known["alphas.npz"] = len(alphas["normal"]) - 1 if alphas else 0
-        shape = tuple(network.alphas["normal"].shape)
-        if alphas and (alphas["normal"].shape[1:], alphas["primitives"]) != (shape, list(network.primitives)):
-            wrong = "its alphas.npz is of another search"
+        try:
+            alphas = rundirectory.alphas(output, model.network.space.choices)
+        except rundirectory.DamageError:
+            alphas, wrong = None, "its alphas.npz is of another search"
+        known["alphas.npz"] = len(next(iter(alphas.values()))) - 1 if alphas else 0
     for name, last in known.items():
         if last < done // steps and not wrong:
             wrong = f"its {name} ends after epoch {last}" if (output / name).exists() else f"its {name} is gone"
@@ -69,35 +67,36 @@ def check_files_agree(model, output, done, steps, epochs):
     if not done and (known["history.csv"] >= min(2, epochs) or any((output / name).exists() for name in trained)):
         wrong = "its checkpoints are gone, so it cannot go on"
     if wrong:
-        raise commands.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
+        raise messages.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
 
 
-def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambda: ""):
+def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, note=lambda: ""):
     """Trains a model from where its checkpoints say that it is.
 
     Args:
         model: a compiled Keras model, all variables of which exist.
         batches: function of the steps that are done -> what Keras is to be given.
         steps: steps in an epoch.
-        epochs: epochs, those that are done included.
+        config: the run's `FitConfig`; its epochs are those that are done included.
         valid: batches to validate on after each epoch, or None.
         callbacks: list of Keras callbacks.
         checkpoints: `checkpoints.Checkpoints`, restored.
+        headline: of the task, see `darts_tf.data.tasks.Headline`.
         note: see `callbacks.Progress`.
 
-    Up to --steps_per_execution steps are run at once, but never beyond the next checkpoint or the end of an epoch.
+    Up to `steps_per_execution` steps are run at once, but never beyond the next checkpoint or the end of an epoch.
     """
     import keras
 
     from darts_tf.devices.replicas import executions
     from darts_tf.runs.callbacks import Progress
 
-    bar = FLAGS.verbose == 1 and sys.stderr.isatty()
-    progress = Progress(steps, epochs, checkpoints.done, bar, note)
-    if FLAGS.verbose and checkpoints.worker.is_chief:
+    bar, epochs = messages.verbosity() == 1 and sys.stderr.isatty(), config.epochs
+    progress = Progress(steps, epochs, headline, checkpoints.done, bar, note)
+    if messages.verbosity() and checkpoints.worker.is_chief:
         callbacks = [*callbacks, progress]
     present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
-    most = min(FLAGS.steps_per_execution, FLAGS.checkpoint_every or steps, steps)
+    most = min(config.steps_per_execution, config.checkpoint_every or steps, steps)
     model.steps_per_execution = most
     if most > 1:
         model.train_function = executions(model, lambda: min(most, steps - checkpoints.done % steps))
@@ -129,7 +128,7 @@ def fit(model, batches, steps, epochs, valid, callbacks, checkpoints, note=lambd
 
 @contextlib.contextmanager
 def ending_on_lost_files():
-    """Ends the command with exit code 1 if a file of images that are read meanwhile is gone or damaged."""
+    """Raises RunError if a file of images that are read meanwhile is gone or damaged."""
     import tensorflow as tf
 
     from darts_tf.data import images
@@ -142,8 +141,7 @@ def ending_on_lost_files():
         if file is None:
             raise
         wrong = "the file is gone" if missing or not os.path.exists(file) else "it is not a readable image"
-        print(f"\nerror: {file}: {wrong}. Once it is back, --resume goes on.", file=sys.stderr)
-        sys.exit(1)
+        raise messages.RunError(f"{file}: {wrong}. Once it is back, --resume goes on.") from None
 
 
 @contextlib.contextmanager
@@ -156,7 +154,7 @@ def stopping_on_signals(checkpoints):
     def stop(number, frame):
         checkpoints.stop = number
         signal.signal(number, before[number])
-        commands.say("\nStopping after this step.")
+        messages.say("\nStopping after this step.")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -166,17 +164,28 @@ def stopping_on_signals(checkpoints):
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def interruptible():
+    """A run that SIGINT has ended, with a checkpoint, ends as Python expects it of that signal."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code != 128 + signal.SIGINT:
+            raise
+        raise KeyboardInterrupt from None
+
+
 def rejoining(main):
     """A command's `main` that begins again, from the last checkpoint, when another worker is lost."""
 
-    def guarded(argv):
+    def guarded(config):
         try:
-            return main(argv)
+            return main(config)
         except Exception as error:  # names, since TensorFlow may not be there yet
-            if FLAGS.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
+            if config.strategy != "multi_worker" or type(error).__name__ not in ("UnavailableError", "AbortedError"):
                 raise
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            commands.warn(f"a worker was lost ({reason[:200]}); going on from the last checkpoint when it is back.")
+            messages.warn(f"a worker was lost ({reason[:200]}); going on from the last checkpoint when it is back.")
             cluster.start_again()
 
     return guarded

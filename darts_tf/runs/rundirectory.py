@@ -8,25 +8,24 @@ import csv
 import errno
 import io
 import json
-import math
 import os
 import pathlib
 import re
 import stat
 
 import numpy as np
-from absl import flags
 
-from darts_tf.cli import commands
+from darts_tf import spaces
+from darts_tf.cli import messages
+from darts_tf.cli.configuration import complaint
 from darts_tf.cli.files import write
-from darts_tf.spaces.cells import genotypes
+from darts_tf.data import tasks
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-FLAGS = flags.FLAGS
 _ALL = ("config.json", "report.html")
 FILES = {
     "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json"),
@@ -96,20 +95,16 @@ def configuration(folder):
     return _read(folder, "config.json", parse)
 
 
-def _is_value_of(flag, value):
-    """Whether JSON's value is one that the flag may have."""
-    if value is None:
-        return flag.default is None
-    if isinstance(value, list):
-        return flag.flag_type().startswith("comma") and _is_list(value, str)
-    try:
-        return flag.parser.parse(value) == value and (not isinstance(value, float) or math.isfinite(value))
-    except (TypeError, ValueError):
-        return False
-
-
 def _is_list(value, kind):
     return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+def _check_architecture(text):
+    """Raises ValueError for what is no architecture's text; of a space that is not registered yet it is not read."""
+    name, bracket, _ = text.partition("(")
+    known = ("Genotype", *spaces.names())
+    if name in known or not bracket or not name.replace("-", "_").isidentifier():
+        spaces.from_text(text)
 
 
 def history(folder):
@@ -117,7 +112,7 @@ def history(folder):
 
     def value(name, text):
         if name == "genotype":
-            genotypes.from_text(text)
+            _check_architecture(text)
             return text
         number = json.loads(text) if text != "" else None
         _expect(number is None or type(number) in (int, float), "numbers")
@@ -136,20 +131,64 @@ def _arrays(content):
         return {name: arrays[name] for name in arrays.files}
 
 
-def alphas(folder):
-    """alphas.npz: "normal" and "reduce", (1 + epochs, edges, operations) float arrays, and "primitives", names."""
+def space(config):
+    """The space that a configuration of a search or of trials describes; raises DamageError if there is no such."""
+    try:
+        return spaces.of(config)
+    except (TypeError, ValueError) as error:
+        raise DamageError(f"its config.json is of no search that is known here ({error})") from None
+
+
+def task(config):
+    """The class of a run's task, see `darts_tf.data.tasks`."""
+    try:
+        return tasks.get(config.get("task", "image_classification"))
+    except ValueError as error:
+        raise DamageError(f"its config.json is of no task that is known here ({error})") from None
+
+
+def alphas(folder, choices):
+    """alphas.npz: what a search has learnt, before the relaxation.
+
+    Args:
+        folder: the directory.
+        choices: of the search's space.
+
+    Returns:
+        {table: float array (1 + epochs, rows, candidates)}.
+    """
 
     def parse(content):
-        arrays = _arrays(content)
-        normal, reduce, names = arrays["normal"], arrays["reduce"], arrays["primitives"]
-        _expect(normal.ndim == 3 and names.ndim == 1 and names.dtype.kind == "U", "arrays as a search writes them")
-        _expect(normal.shape == reduce.shape and normal.shape[2] == len(names) and normal.size, "arrays of one shape")
-        edges = [nodes * (nodes + 3) // 2 for nodes in range(normal.shape[1] + 1)]
-        _expect(normal.shape[1] in edges, "the edges of a cell")
-        _expect(all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (normal, reduce)), "finite numbers")
-        return {"normal": normal, "reduce": reduce, "primitives": names.tolist()}
+        arrays, found = _arrays(content), {}
+        for name, table in choices.items():
+            found[name], names = arrays[name], arrays["primitives" if "primitives" in arrays else f"{name}_candidates"]
+            _expect(names.ndim == 1 and names.tolist() == list(table.candidates), f"candidates of {name} as configured")
+            _expect(found[name].ndim == 3 and found[name].size, "arrays as a search writes them")
+            shape = len(table.rows), len(table.candidates)
+            _expect(found[name].shape[1:] == shape, f"{shape[0]} rows of {shape[1]} candidates in {name}")
+            _expect(found[name].dtype.kind == "f" and np.isfinite(found[name]).all(), "finite numbers")
+        _expect(len({len(values) for values in found.values()}) == 1, "arrays of one length")
+        return found
 
     return _read(folder, "alphas.npz", parse)
+
+
+def to_alphas(history, choices):
+    """The content of alphas.npz, bytes.
+
+    Args:
+        history: list of {table: array (rows, candidates)}, one before the first epoch and one after each.
+        choices: of the search's space.
+    """
+    content = io.BytesIO()
+    stacked = {name: np.stack([alphas[name] for alphas in history]) for name in choices}
+    candidates = {table.candidates for table in choices.values()}
+    if len(candidates) == 1:
+        names = {"primitives": np.array(candidates.pop())}
+    else:
+        names = {f"{name}_candidates": np.array(table.candidates) for name, table in choices.items()}
+    np.savez_compressed(content, **stacked, **names)
+    return content.getvalue()
 
 
 def metrics(folder):
@@ -182,17 +221,22 @@ def predictions(folder, classes):
     return _read(folder, "predictions.npz", parse)
 
 
-def trials(folder):
-    """trials.csv: a dict of texts per trial."""
+def trials(folder, metric):
+    """trials.csv: a dict of texts per trial.
+
+    Args:
+        folder: the directory.
+        metric: name of the column of results.
+    """
 
     def parse(content):
         rows = _lines(content)
         for row in rows:
-            _expect({"trial", "val_accuracy", "parameters", "multiply_adds", "genotype"} <= set(row), "more columns")
-            for name in ("val_accuracy", "parameters", "multiply_adds"):
+            _expect({"trial", metric, "parameters", "multiply_adds", "genotype"} <= set(row), "more columns")
+            for name in (metric, "parameters", "multiply_adds"):
                 float(row[name] or "nan")
             if row["genotype"]:
-                genotypes.from_text(row["genotype"])
+                _check_architecture(row["genotype"])
         return rows
 
     return _read(folder, "trials.csv", parse)
@@ -208,20 +252,22 @@ def check_kinds(folder, command):
             raise DamageError(f"its {name} is no folder")
 
 
-def check_files(folder, config):
+def check_files(folder, config, fields):
     """Reads all that a run has in its directory, but for checkpoints.
 
     Args:
         folder: the directory.
         config: what its config.json says; it is of the command that is running.
+        fields: of the command's configuration, see `dataclasses.fields`.
 
     Raises:
         DamageError: something there cannot be read, or is a folder in place of a file or the other way round.
     """
     check_kinds(folder, config["command"])
-    for name, value in config.items():
-        if name in FLAGS and not _is_value_of(FLAGS[name], value):
-            raise DamageError(f"its config.json is damaged (expected another {name} than {json.dumps(value)[:50]})")
+    for field in fields:
+        if field.name in config and complaint(field, config[field.name]):
+            value = json.dumps(config[field.name])[:50]
+            raise DamageError(f"its config.json is damaged (expected another {field.name} than {value})")
     contents(folder, config)
 
 
@@ -237,12 +283,14 @@ def contents(folder, config):
     """
     own = FILES[config["command"]]
     classes = len(config["data"]["class_names"])
+    # What file registers a space of one's own is known to the command alone.
+    is_known = (config.get("space") or "darts") in spaces.names()
     return (
         history(folder) if "history.csv" in own else None,
-        alphas(folder) if "alphas.npz" in own else None,
+        alphas(folder, space(config).choices) if "alphas.npz" in own and is_known else None,
         metrics(folder) if "metrics.json" in own else None,
         predictions(folder, classes) if "predictions.npz" in own else None,
-        trials(folder) if "trials.csv" in own else None,
+        trials(folder, f"val_{task(config).headline.name}") if "trials.csv" in own else None,
     )
 
 
@@ -271,50 +319,69 @@ def _is_alive(process):
     return True
 
 
-def lock(folder):
-    """Keeps other processes out of a run directory until this one ends, however it ends.
+class Lock:
+    """Keeps other processes out of a run directory until it is released or this process ends, however it ends.
+
+    Args:
+        folder: the directory.
 
     Raises:
-        commands.UsageError: another process is in it.
+        UsageError: another process, or another run in this one, is in it.
     """
-    if fcntl is None:
-        return
-    handle = os.open(folder, os.O_RDONLY)  # open as long as this process lives
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise commands.UsageError(
-            f"--output={folder}: another process is at work in it; expected another folder, or its end."
-        ) from None
-    except OSError:  # a file system without locks
-        os.close(handle)
 
+    def __init__(self, folder):
+        self.folder, self._handle = pathlib.Path(folder), None
+        self.acquire()
 
-def presence(folder):
-    """Function without arguments that brings a started run's directory back, if it was moved or removed since.
-
-    Its config.json comes back, too, if it is no longer that of a run; all else a run writes again and again.
-    """
-    folder = pathlib.Path(folder)
-    content = (folder / "config.json").read_bytes()
-    locked = os.stat(folder)
-
-    def ensure():
-        nonlocal locked
+    def acquire(self):
+        """Locks the folder that has the name now."""
+        self.release()
+        if fcntl is None:
+            return
+        handle = os.open(self.folder, os.O_RDONLY)
         try:
-            if configuration(folder):
-                return
-        except DamageError:
-            pass
-        folder.mkdir(parents=True, exist_ok=True)
-        moved = not os.path.samestat(locked, os.stat(folder))
-        if moved:
-            lock(folder)
-            locked = os.stat(folder)
-        write(folder / "config.json", content)
-        what = folder if moved else folder / "config.json"
-        commands.warn(
-            f"{what} was moved, removed or damaged; the run goes on and saves what it has in {folder}/ again."
-        )
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise messages.UsageError(
+                f"--output={self.folder}: another process is at work in it; expected another folder, or its end."
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        self._handle = handle
 
-    return ensure
+    def release(self):
+        """Lets others in."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def presence(self):
+        """Function without arguments that brings the started run's directory back, if it was moved or removed since.
+
+        Its config.json comes back, too, if it is no longer that of a run; all else a run writes again and again.
+        """
+        folder = self.folder
+        content = (folder / "config.json").read_bytes()
+        locked = os.stat(folder)
+
+        def ensure():
+            nonlocal locked
+            try:
+                if configuration(folder):
+                    return
+            except DamageError:
+                pass
+            folder.mkdir(parents=True, exist_ok=True)
+            moved = not os.path.samestat(locked, os.stat(folder))
+            if moved:
+                self.acquire()
+                locked = os.stat(folder)
+            write(folder / "config.json", content)
+            what = folder if moved else folder / "config.json"
+            messages.warn(
+                f"{what} was moved, removed or damaged; the run goes on and saves what it has in {folder}/ again."
+            )
+
+        return ensure

@@ -1,31 +1,10 @@
 """The commands of this package as processes of another one: their command lines, and what is wrong with these."""
 
-import functools
-import subprocess
-import sys
+from darts_tf.cli import configuration
+from darts_tf.runs.configurations import SearchConfig, TrainConfig
 
 OWN = ("output", "overwrite", "resume", "json")  # flags that whoever starts a command gives it
-# Reads a command's flags and looks at them, and nothing else.
-CHECK = """
-import importlib, sys
-from darts_tf import commands
-command, taken = importlib.import_module(sys.argv[1]), sys.argv[2].split(",")
-try:
-    rest = commands.read([sys.argv[1], *sys.argv[3:]])[1:]
-    given = [name for name in taken if name in commands.FLAGS and commands.FLAGS[name].present]
-    if given:
-        raise commands.UsageError(f"--{given[0]}: each of them gets its own; expected other flags.")
-    if rest:
-        raise commands.UsageError(f"{rest[0]}: expected flags.")
-    for flag in sys.argv[3:]:
-        if flag in commands.HELP:
-            raise commands.UsageError(f"{flag}: expected other flags.")
-    if sys.argv[1].endswith("train"):
-        commands.FLAGS.arch = "DARTS_V2"
-    command.check_flags()
-except commands.UsageError as error:
-    sys.exit(" ".join(str(error).split()))
-"""
+CONFIGURATIONS = {"search": SearchConfig, "train": TrainConfig}
 
 
 def arguments(values):
@@ -39,7 +18,7 @@ def arguments(values):
 
 
 def check(command, values, taken=()):
-    """Lets a command's own parser look at flags.
+    """Looks at the flags of a command as the command itself would.
 
     Args:
         command: "search" or "train".
@@ -49,16 +28,13 @@ def check(command, values, taken=()):
     Raises:
         ValueError: a flag is taken, does not exist, or cannot have its value.
     """
-    taken = (*OWN, *taken, *(("arch", "init_from", "evaluate") if command == "train" else ()))
-    wrong = _complaint(command, tuple(arguments(values)), taken)
-    if wrong:
-        raise ValueError(wrong)
-    if command == "train" and not 0 < float(values.get("train_portion", 0.8)) < 1:
-        raise ValueError(f"--train_portion={values['train_portion']}: expected less than 1, the rest validates.")
-
-
-@functools.cache
-def _complaint(command, flags, taken):
-    line = [sys.executable, "-c", CHECK, f"darts_tf.{command}", ",".join(taken), *flags]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    return (done.stderr.strip().splitlines() or ["?"])[-1] if done.returncode else None
+    taken = {*OWN, *taken, *(("arch", "init_from", "evaluate") if command == "train" else ())}
+    others = {name: value for name, value in values.items() if name not in ("verbose", "json", "nojson")}
+    config = configuration.parse(CONFIGURATIONS[command], arguments(others))
+    for name in sorted(taken & {*config.given, *(set(values) - set(others))}):
+        raise ValueError(f"--{name}: each of them gets its own; expected other flags.")
+    if command == "train":
+        config = config.replace(arch="DARTS_V2")
+    config.check()
+    if "train_portion" in config.given and command == "train" and not config.train_portion < 1:
+        raise ValueError(f"--train_portion={config.train_portion}: expected less than 1, the rest validates.")

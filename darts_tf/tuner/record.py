@@ -10,12 +10,11 @@ import numpy as np
 from keras_tuner.engine.trial import Trial
 from tqdm import tqdm
 
-from darts_tf.cli import commands
+from darts_tf import spaces
+from darts_tf.cli import messages
 from darts_tf.cli.files import write
 from darts_tf.reports import report
-from darts_tf.runs import rundirectory
-from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.costs import CellCosts
+from darts_tf.runs import rundirectory, sizes
 from darts_tf.tuner.space import genotype_of, hyperparameters_of
 
 SHOWN = 10  # trials in the table
@@ -34,21 +33,25 @@ class Record:
     Args:
         output: the directory; keras-tuner's own is trials/ in it.
         data: the dataset.
-        config: of darts_tf.tune.
+        config: `TuneConfig`.
+        space: of the trials; None where each is a search.
 
     Attributes:
-        rows: of trials.csv: a dict for each trial that has ended, in that order. "val_accuracy" is None for those that
-            failed.
+        metric: the column of results, such as "val_accuracy"; it is None for trials that failed.
+        rows: of trials.csv: a dict for each trial that has ended, in that order.
     """
 
-    def __init__(self, output, data, config):
+    def __init__(self, output, data, config, space=None):
         self.output = pathlib.Path(output)
-        self.config = config
+        self.config, self.space = config, space
+        self.headline = data.task.headline
+        self.metric = f"val_{self.headline.name}"
         self.rows = []
-        self._sizes = CellCosts(config["init_channels"], config["layers"], len(data.class_names), data.image_shape)
+        if space:
+            self._costs = space.costs(data.task, **sizes.of(space.costs, config.to_dict()))
         self._began = time.monotonic()
         self._before = None
-        self._kept = {row["trial"]: row for row in rundirectory.trials(output) or []}
+        self._kept = {row["trial"]: row for row in rundirectory.trials(output, self.metric) or []}
 
     def restored(self, trial_id):
         """A trial that has ended, as trials.csv had it when this record was made; None if it had it not.
@@ -60,26 +63,30 @@ class Record:
             `keras_tuner.engine.trial.Trial`.
         """
         row = self._kept.get(trial_id)
-        if row is None or not (row["genotype"] or self.config["repeat_search"]):
+        if row is None or not (row["genotype"] or not self.space):
             return None
-        if self.config["repeat_search"]:
+        if not self.space:
             hp = keras_tuner.HyperParameters()
             hp.values["seed"] = int(row["seed"])
         else:
-            hp = hyperparameters_of(genotypes.from_text(row["genotype"]), self.config["primitives"])
-        score = float(row["val_accuracy"] or "nan")
+            hp = hyperparameters_of(spaces.from_text(row["genotype"]), space=self.space)
+        score = float(row[self.metric] or "nan")
         trial = Trial(hp, trial_id, "COMPLETED" if np.isfinite(score) else "FAILED")
         if trial.status == "COMPLETED":
             trial.score = score
-            for name in ("val_accuracy", "search_val_accuracy", "parameters", "multiply_adds"):
+            for name in (self.metric, f"search_{self.metric}", "parameters", "multiply_adds"):
                 if row.get(name):
-                    trial.metrics.register(name, "max" if "accuracy" in name else "min")
+                    trial.metrics.register(name, self.headline.direction if self.metric in name else "min")
                     trial.metrics.update(name, float(row[name]))
         return trial
 
-    def follow(self, oracle):
-        """Writes the files and says a line when a trial of this oracle has ended, whichever process ran it."""
-        present = rundirectory.presence(self.output)
+    def follow(self, oracle, present):
+        """Writes the files and says a line when a trial of this oracle has ended, whichever process ran it.
+
+        Args:
+            oracle: any `keras_tuner.Oracle`.
+            present: function that brings the run directory back, see `starting.started`.
+        """
         end = oracle.end_trial
         self._before = len(oracle.end_order)
 
@@ -89,16 +96,17 @@ class Record:
             _save(oracle)
             self.write(oracle)
             if self.rows and self.rows[-1]["trial"] == trial.trial_id:
-                commands.say(self._line(oracle))
+                messages.say(self._line(oracle))
 
         oracle.end_trial = end_trial
 
     def _line(self, oracle):
         row, limit = self.rows[-1], oracle.max_trials
-        reached = "failed" if row["val_accuracy"] is None else f"validation {row['val_accuracy']:.2%}"
+        result = row[self.metric]
+        reached = "failed" if result is None else f"validation {self.headline.text(result)}"
         best = self.best()
         parts = [f"trial {len(self.rows)}{f'/{limit}' if limit else ''}", reached]
-        parts += [f"best {best['val_accuracy']:.2%}"] if best else []
+        parts += [f"best {self.headline.text(best[self.metric])}"] if best else []
         if limit and len(self.rows) < limit:
             each = (time.monotonic() - self._began) / max(1, len(self.rows) - self._before)
             parts.append(f"{tqdm.format_interval(each * (limit - len(self.rows)))} left")
@@ -117,22 +125,22 @@ class Record:
         if self.best():
             genotype = self.best()["genotype"]
             if genotype:
-                write(self.output / "genotype.json", genotypes.from_text(genotype).to_json() + "\n")
+                write(self.output / "genotype.json", spaces.from_text(genotype).to_json() + "\n")
         report.write_report(self.output)
 
     def _row(self, trial):
         values = trial.hyperparameters.values
         row = {"trial": trial.trial_id, "status": trial.status}
-        row["val_accuracy"] = trial.score if trial.status == "COMPLETED" else None
-        if not self.config["repeat_search"]:
-            genotype = genotype_of(trial.hyperparameters) if "normal_order" in values else None
-            sizes = (
-                {"parameters": None, "multiply_adds": None} if row["val_accuracy"] is None else self._sizes(genotype)
-            )
-            return {**row, **sizes, "genotype": str(genotype or "")}
+        row[self.metric] = trial.score if trial.status == "COMPLETED" else None
+        if self.space:
+            genotype = genotype_of(trial.hyperparameters, self.space) if values else None
+            costs = {"parameters": None, "multiply_adds": None}
+            if row[self.metric] is not None:
+                costs = self._costs(genotype)
+            return {**row, **costs, "genotype": str(genotype or "")}
         found = {
             name: trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
-            for name in ("search_val_accuracy", "parameters", "multiply_adds")
+            for name in (f"search_{self.metric}", "parameters", "multiply_adds")
         }
         genotype = self._searched(trial.trial_id) or self._kept.get(trial.trial_id, {}).get("genotype", "")
         return {**row, "seed": values.get("seed"), **found, "genotype": str(genotype)}
@@ -141,7 +149,7 @@ class Record:
         """The genotype that the search of a trial has found; None if there is none that can be read."""
         file = self.output / "trials" / f"trial_{trial_id}" / "search" / "genotype.json"
         try:
-            return genotypes.from_json(file.read_text(encoding="utf-8"))
+            return spaces.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -151,20 +159,20 @@ class Record:
         return ranked[0] if ranked else None
 
     def _ranked(self):
-        rows = [row for row in self.rows if row["val_accuracy"] is not None and np.isfinite(row["val_accuracy"])]
-        return sorted(rows, key=lambda row: -row["val_accuracy"])
+        rows = [row for row in self.rows if row[self.metric] is not None and np.isfinite(row[self.metric])]
+        return sorted(rows, key=lambda row: self.headline.best_first(row[self.metric]))
 
     def table(self):
         """The best trials as lines of text."""
         lines = [("rank", "trial", "validation", "parameters", "multiply-adds")]
         for rank, row in enumerate(self._ranked()[:SHOWN], 1):
-            accuracy = f"{row['val_accuracy']:.2%}"
+            result = self.headline.text(row[self.metric])
             parameters = "unknown" if row["parameters"] is None else f"{row['parameters']:,.0f}"
             multiply_adds = "unknown" if row["multiply_adds"] is None else f"{row['multiply_adds'] / 1e6:,.1f} million"
-            lines.append((str(rank), row["trial"], accuracy, parameters, multiply_adds))
+            lines.append((str(rank), row["trial"], result, parameters, multiply_adds))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.rjust, line, widths)) for line in lines]
-        failed = sum(row["val_accuracy"] is None for row in self.rows)
+        failed = sum(row[self.metric] is None for row in self.rows)
         rest = len(self._ranked()) - len(lines) + 1
         notes = [f"{rest} more in trials.csv"] * (rest > 0) + [f"{failed} failed"] * (failed > 0)
         return "\n".join([*text, *([f"... {', '.join(notes)}"] if notes else [])])

@@ -1,12 +1,11 @@
-"""Genotypes drawn from what a DARTS search has learnt."""
+"""Architectures drawn from what a search has learnt."""
 
 import numpy as np
 
+from darts_tf.methods import relaxations, selections
 from darts_tf.runs import rundirectory
-from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.genotypes import Genotype
 from darts_tf.tuner.oracle import ChoiceOracle
-from darts_tf.tuner.space import KINDS, hyperparameters_of
+from darts_tf.tuner.space import hyperparameters_of
 
 
 def read(run):
@@ -16,7 +15,7 @@ def read(run):
         run: a run directory of `darts_tf.search`.
 
     Returns:
-        {"normal": alpha, "reduce": alpha}, (edges, operations) each, and the names of the operations.
+        The configuration of the search, a dict, its space, and {table: array (rows, candidates)} of alphas.
 
     Raises:
         ValueError: there is no search in the directory.
@@ -24,19 +23,22 @@ def read(run):
     if not run:
         raise ValueError("no run given: expected the run directory of a search, with alphas.npz.")
     try:
-        alphas = rundirectory.alphas(run)
+        config = rundirectory.configuration(run)
+        space = rundirectory.space(config or {})
+        alphas = rundirectory.alphas(run, space.choices)
     except rundirectory.DamageError as error:
         raise ValueError(f"{error}; expected the run directory of a search.") from None
     if alphas is None:
         raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz.")
-    return {kind: alphas[kind][-1] for kind in KINDS}, alphas["primitives"]
+    return config or {}, space, {name: values[-1] for name, values in alphas.items()}
 
 
 class DARTSOracle(ChoiceOracle):
-    """Tries the genotype of a search first, then others, distinct ones, by their probability under softmax(alpha).
+    """Tries the genotype of a search first, then others, distinct ones, by their probability under its weights.
 
-    Of each node an edge and its operation are drawn in proportion to softmax(alpha / temperature), then another edge
-    and its. `none` is never drawn. Hyperparameters that are not the genotype's keep their defaults.
+    In each group of rows that compete, a row and its candidate are drawn in proportion to softmax(alpha / temperature)
+    (or the relaxation of the search), then another row and its. What no architecture has (`none`) is never drawn.
+    Hyperparameters that are not the space's keep their defaults.
 
     Args:
         run: a run directory of `darts_tf.search`.
@@ -52,11 +54,19 @@ class DARTSOracle(ChoiceOracle):
         if not 0 < temperature < np.inf:
             raise ValueError(f"temperature={temperature}: expected a number above 0.")
         self.temperature = temperature
-        self._alphas, self._primitives = read(run)
+        config, self._space, self._alphas = read(run)
+        self._relaxation = relaxations.get(config.get("relaxation", "softmax"))
+        self._selection = selections.get(config.get("selection", "strongest"))
 
     def draw(self, trial_id, random, attempt):
-        genotype = self._drawn(random, self.temperature * (1 + attempt / 4)) if self.start_order else self._derived()
-        values = hyperparameters_of(genotype, [name for name in self._primitives if name != "none"]).values
+        if self.start_order:
+            picks = self._drawn(random, self.temperature * (1 + attempt / 4))
+        else:
+            strengths = {name: self._relaxation.strengths(alpha) for name, alpha in self._alphas.items()}
+            picks = {name: self._selection(strengths[name], table) for name, table in self._space.choices.items()}
+        # By rows within a group: which of them is the stronger one says nothing here.
+        architecture = self._space.decode({name: _in_order(picks[name], t) for name, t in self._space.choices.items()})
+        values = hyperparameters_of(architecture, space=self._space).values
 
         def pick(hp, allowed):
             value = values.get(hp.name, hp.default)
@@ -74,37 +84,23 @@ class DARTSOracle(ChoiceOracle):
     def learn(self, trial):
         pass
 
-    def _derived(self):
-        weights = [genotypes.softmax(self._alphas[kind]) for kind in KINDS]
-        genotype = genotypes.derive(*weights, self._primitives)
-        return _in_order(genotype)
-
     def _drawn(self, random, temperature):
-        fields, some = {}, [name != "none" for name in self._primitives]
-        names = [name for name in self._primitives if name != "none"]
-        for kind in KINDS:
-            weights = genotypes.softmax(self._alphas[kind] / temperature)[:, some]
-            pairs, start, sources = [], 0, 2
-            while start < len(weights):
-                left = weights[start : start + sources] + 1e-12
-                for _ in range(2):
+        picks = {}
+        for name, table in self._space.choices.items():
+            allowed = [place for place, other in enumerate(table.candidates) if other not in table.never]
+            weights = self._relaxation.strengths(self._alphas[name] / temperature)[:, allowed]
+            picks[name] = []
+            for rows, keep in table.groups:
+                left = weights[list(rows)] + 1e-12
+                for _ in range(keep):
                     place = random.choice(left.size, p=(left / left.sum()).ravel())
-                    source, operation = divmod(int(place), len(names))
-                    pairs.append((names[operation], source))
-                    left[source] = 0
-                start, sources = start + sources, sources + 1
-            fields |= {kind: pairs, f"{kind}_concat": list(range(2, sources))}
-        return _in_order(Genotype(**fields))
+                    row, candidate = divmod(int(place), len(allowed))
+                    picks[name].append((rows[row], allowed[candidate]))
+                    left[row] = 0
+        return picks
 
 
-def _in_order(genotype):
-    """The same cells, the edges of each node in the order of their sources."""
-    pairs = {
-        kind: [
-            pair
-            for place in range(0, len(getattr(genotype, kind)), 2)
-            for pair in sorted(getattr(genotype, kind)[place : place + 2], key=lambda pair: pair[1])
-        ]
-        for kind in KINDS
-    }
-    return genotype._replace(**pairs)
+def _in_order(picks, table):
+    """The same picks, in each group in the order of the rows."""
+    groups = {row: place for place, (rows, _) in enumerate(table.groups) for row in rows}
+    return sorted(picks, key=lambda pick: (groups[pick[0]], pick[0]))

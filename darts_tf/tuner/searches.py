@@ -10,6 +10,7 @@ import time
 
 import keras_tuner
 
+from darts_tf.cli.configuration import Configuration
 from darts_tf.devices.cluster import Wait
 from darts_tf.tuner import processes
 from darts_tf.tuner.machines import Reporting
@@ -34,13 +35,14 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         tuner.search()
         tuner.results_summary()
 
-    The objective is "val_accuracy", of the training's last epoch on images that it does not train on; the metrics also
-    are "search_val_accuracy" of the supernet, "parameters" and "multiply_adds".
+    The objective is a metric of the training's last epoch on images that it does not train on, "val_accuracy" for
+    example; the metrics also are "search_val_accuracy" of the supernet, "parameters" and "multiply_adds".
 
     Args:
         oracle: with hyperparameters that have names of flags of darts_tf.search. No number of failed trials ends it.
-        search: {flag: value}, more flags of darts_tf.search; a value of None for flags that are written without one.
-        train: {flag: value}, flags of darts_tf.train. Those of the data are those of the search by default,
+        search: `SearchConfig`, or {flag: value}, more flags of darts_tf.search; a value of None for flags that are
+            written without one.
+        train: the same of darts_tf.train. Those of the data are those of the search by default,
             "train_portion" is 0.8.
         tell: called with every line that the commands print to stderr.
         **kwargs: of `keras_tuner.Tuner`.
@@ -52,6 +54,10 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
     """
 
     def __init__(self, oracle, search=None, train=None, tell=lambda line: None, **kwargs):
+        search, train = (
+            {name: getattr(config, name) for name in config.given} if isinstance(config, Configuration) else config
+            for config in (search, train)
+        )
         self.search_flags = dict(search or {})
         shared = {name: self.search_flags[name] for name in SHARED if name in self.search_flags}
         self.train_flags = {"train_portion": 0.8, **shared, **(train or {})}
@@ -73,8 +79,9 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             trained = self._run("train", folder, {**self.train_flags, "arch": arch})
         except subprocess.SubprocessError as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from None
-        results = {name: trained[name] for name in ("val_accuracy", "parameters", "multiply_adds")}
-        return {**results, "search_val_accuracy": found["val_accuracy"]}
+        name = self.oracle.objective.name
+        results = {metric: trained[metric] for metric in (name, "parameters", "multiply_adds")}
+        return {**results, f"search_{name}": found[name]}
 
     def load_model(self, trial):
         """The trained model of a trial, from pixels to logits."""

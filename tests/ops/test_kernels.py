@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 import darts_tf
+from darts_tf import spaces
 from darts_tf.ops import kernels, operations, stages
-from darts_tf.spaces.cells import genotypes, networks
+from darts_tf.spaces.cells import networks
 
 
 def gradients(function, inputs):
@@ -112,7 +113,7 @@ def test_no_filter_gradient_of_a_strided_pointwise_convolution_is_taken(kind, mo
         primitives = ["foreign", "pointwise"]
         network = darts_tf.SearchNetwork(channels=4, layers=3, num_classes=2, nodes=1, primitives=primitives)
     elif kind == "derived":
-        network = darts_tf.imagenet_network(genotypes.from_text(GENOTYPE), 4, 3, 2, (32, 32, 3))
+        network = darts_tf.imagenet_network(spaces.from_text(GENOTYPE), 4, 3, 2, (32, 32, 3))
     else:
         images = keras.Input((32, 32, 3))
         inner = keras.Sequential([keras.Input((16, 16, 4)), keras.layers.Conv2D(6, 1, 2)])

@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 
 from darts_tf.ops.mixed_op import MixedOp
-from darts_tf.ops.operations import _REGISTRY, PRIMITIVES, Operation, get_operation, register_operation
+from darts_tf.ops.operations import _REGISTRY, Operation, get_operation, register_operation
 from darts_tf.ops.stages import BatchNorm, Conv, Pool, ReLU
+from darts_tf.spaces.cells.space import PRIMITIVES
 
 
 @pytest.fixture

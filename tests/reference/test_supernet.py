@@ -8,8 +8,8 @@ from original import assign, relative_error, supernet_tensors
 
 from darts_tf.methods.darts import DARTS, gradient
 from darts_tf.methods.optimizers import SGD, Adam
-from darts_tf.ops.operations import PRIMITIVES
 from darts_tf.spaces.cells.networks import SearchNetwork
+from darts_tf.spaces.cells.space import PRIMITIVES
 
 EXACT = {"float64": 1e-9, "float32": 1e-4}
 AFTER_DIFFERENCES = {"float64": 1e-6, "float32": 1e-4}

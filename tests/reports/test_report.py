@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from darts_tf import PRIMITIVES
+from darts_tf.methods.relaxations import Softmax
 from darts_tf.reports import report
 from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.space import CellSpace
+
+SOFTMAX = Softmax()
 
 EPOCHS = 4
 GENOTYPE = genotypes.PUBLISHED["NASNet"]
@@ -68,8 +72,8 @@ def test_what_the_report_of_a_search_says(tmp_path):
     alphas = search_run(tmp_path / "run", nodes=3)
     content = report.contents(tmp_path / "run")
     for epoch in range(EPOCHS + 1):
-        weights = [genotypes.softmax(alpha[epoch]) for alpha in alphas]
-        genotype = genotypes.derive(*weights, PRIMITIVES)
+        weights = [SOFTMAX.strengths(alpha[epoch]) for alpha in alphas]
+        genotype = CellSpace(3).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
         assert content["genotypes"][epoch] == str(genotype)
         for kind, pairs, values in (("normal", genotype.normal, weights[0]), ("reduce", genotype.reduce, weights[1])):
             assert content["skips"][kind][epoch] == [name for name, _ in pairs].count("skip_connect")
@@ -180,8 +184,8 @@ def test_the_slider_replays_a_search(browser, nodes, width, theme, tmp_path):
     seen = set()
     for epoch in (EPOCHS, 0, 2):
         move_slider(browser, epoch)
-        weights = [genotypes.softmax(alpha[epoch]) for alpha in alphas]
-        genotype = genotypes.derive(*weights, PRIMITIVES)
+        weights = [SOFTMAX.strengths(alpha[epoch]) for alpha in alphas]
+        genotype = CellSpace(3).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
         drawn = texts(browser, ".edges text")
         assert sorted(drawn) == sorted(name for name, _ in (*genotype.normal, *genotype.reduce))
         seen.add("".join(texts(browser, ".edges title")))

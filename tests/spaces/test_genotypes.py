@@ -3,8 +3,10 @@ import math
 
 import pytest
 
+from darts_tf import spaces
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.genotypes import Genotype
+from darts_tf.spaces.cells.space import CellSpace
 
 CELL = [("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 2), ("dil_conv_5x5", 0)]
 GENOTYPE = Genotype(CELL, [2, 3], CELL[:2], [2])
@@ -13,33 +15,33 @@ GENOTYPE = Genotype(CELL, [2, 3], CELL[:2], [2])
 def test_text_and_json_forms():
     assert str(GENOTYPE).startswith("Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ")
     assert "normal_concat=range(2, 4)" in str(GENOTYPE)
-    assert genotypes.from_text(str(GENOTYPE)) == GENOTYPE
-    assert genotypes.from_json(GENOTYPE.to_json()) == GENOTYPE
+    assert spaces.from_text(str(GENOTYPE)) == GENOTYPE
+    assert spaces.from_json(GENOTYPE.to_json()) == GENOTYPE
 
 
 @pytest.mark.parametrize("text", ["", "Genotype()", "print('x')", "Genotype(normal=1, reduce=[])", "[1, 2]"])
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match="Not a genotype"):
-        genotypes.from_text(text)
+        spaces.from_text(text)
 
 
 def test_none_is_never_chosen_and_the_stronger_edge_comes_first():
     weights = [[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]
-    found = genotypes.derive(weights, weights, ["none", "skip_connect", "sep_conv_3x3"])
+    found = CellSpace(1, ["none", "skip_connect", "sep_conv_3x3"]).decide({"normal": weights, "reduce": weights})
     assert found == Genotype(*[[("sep_conv_3x3", 1), ("skip_connect", 0)], [2]] * 2)
 
 
 def test_what_a_user_may_name(tmp_path):
     (tmp_path / "genotype.json").write_text(GENOTYPE.to_json())
-    assert genotypes.read(str(tmp_path / "genotype.json")) == genotypes.read(str(GENOTYPE)) == GENOTYPE
-    assert genotypes.read("DARTS_V2") == genotypes.PUBLISHED["DARTS_V2"]
+    assert spaces.read(str(tmp_path / "genotype.json")) == spaces.read(str(GENOTYPE)) == GENOTYPE
+    assert spaces.read("DARTS_V2") == genotypes.PUBLISHED["DARTS_V2"]
     (tmp_path / "other.json").write_text('{"normal": 1, "normal_concat": 2, "reduce": 3, "reduce_concat": 4}')
     (tmp_path / "no.json").write_bytes(b"\xff\x00")
     for name in ("other.json", "no.json"):
         with pytest.raises(ValueError, match="Not a genotype"):
-            genotypes.read(str(tmp_path / name))
+            spaces.read(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, a genotype\.json"):
-        genotypes.read("DARTS_V3")
+        spaces.read("DARTS_V3")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_genotypes_of_no_cell_are_refused(change, message, tmp_path):
         genotypes.check(wrong)
     (tmp_path / "wrong.json").write_text(wrong.to_json())
     with pytest.raises(ValueError, match=message):
-        genotypes.read(str(tmp_path / "wrong.json"))
+        spaces.read(str(tmp_path / "wrong.json"))
 
 
 PAIRS = [["skip_connect", 0], ["skip_connect", 1]]
@@ -82,9 +84,9 @@ FIELDS = {"normal": PAIRS, "normal_concat": [2], "reduce": PAIRS, "reduce_concat
 def test_fields_of_other_kinds_are_refused(change, tmp_path):
     text = json.dumps({**FIELDS, **change})
     with pytest.raises(ValueError, match="Not a genotype"):
-        genotypes.from_json(text)
+        spaces.from_json(text)
     with pytest.raises(ValueError, match="Not a genotype"):
-        genotypes.from_text(f"Genotype({', '.join(f'{key}={value!r}' for key, value in {**FIELDS, **change}.items())})")
+        spaces.from_text(f"Genotype({', '.join(f'{key}={value!r}' for key, value in {**FIELDS, **change}.items())})")
 
 
 @pytest.mark.parametrize(
@@ -100,15 +102,15 @@ def test_fields_of_other_kinds_are_refused(change, tmp_path):
     ids=range(11),
 )
 def test_texts_that_would_take_everything_are_refused(text, tmp_path):
-    for read in (genotypes.from_text, genotypes.from_json):
+    for read in (spaces.from_text, spaces.from_json):
         with pytest.raises(ValueError, match=r"Not a genotype|column"):
             read(text)
     (tmp_path / "g.json").write_text(text)
     with pytest.raises(ValueError, match="Not a genotype: expected NASNet"):
-        genotypes.read(str(tmp_path / "g.json"))
+        spaces.read(str(tmp_path / "g.json"))
 
 
 def test_names_that_no_file_can_have():
     for name in ("x" * 300, "x" * 300 + "/a.json"[:1], "a\0b"):
         with pytest.raises(ValueError, match="Not a genotype"):
-            genotypes.read(name)
+            spaces.read(name)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from darts_tf.cli.files import save_model
 from darts_tf.methods.optimizers import SGD
 from darts_tf.ops import operations
-from darts_tf.spaces.cells.cell import DropPath
+from darts_tf.ops.drop_path import DropPath
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 from darts_tf.spaces.cells.networks import cifar_network, imagenet_network, inference_model, with_new_classes
 

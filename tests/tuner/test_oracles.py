@@ -10,12 +10,16 @@ import planted
 import pytest
 from scipy.stats import mannwhitneyu
 
+from darts_tf.methods.relaxations import Softmax
 from darts_tf.spaces.cells import genotypes
+from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
 from darts_tf.tuner.reinforce import Controller
 from darts_tf.tuner.space import OPERATIONS, declare, genotype_of, hyperparameters_of
 
 TRIALS, SEEDS = 80, range(1, 21)
+SOFTMAX = Softmax()
+
 OURS = {
     "evolution": lambda **more: RegularizedEvolutionOracle(planted.objective(), population_size=15, **more),
     "evolution, proportional, crossover": lambda **more: RegularizedEvolutionOracle(
@@ -210,8 +214,8 @@ def in_order(pairs):
 
 def test_samples_of_a_search(tmp_path):
     alphas, names = search_run(tmp_path)
-    weights = [genotypes.softmax(alpha) for alpha in alphas]
-    best = genotypes.derive(*weights, names)
+    weights = [SOFTMAX.strengths(alpha) for alpha in alphas]
+    best = CellSpace(nodes, names).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
     found = drawn(tmp_path, 300)
     assert found[0].normal == in_order(best.normal) and found[0].reduce == in_order(best.reduce)
     assert len(set(map(str, found))) == 300

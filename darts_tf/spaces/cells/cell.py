@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf.ops import operations
+from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.mixed_op import MixedOp
 from darts_tf.ops.operations import Operation, factorized_reduce, relu_conv_bn
 
@@ -178,32 +179,3 @@ def derived_cell(inputs, pairs, concat, channels, reduction, reduction_prev, dro
     states = connect(inputs, len(pairs) // 2, edges_from, total)
     states = [states[node] for node in concat]
     return keras.layers.Concatenate(name=name)(states) if len(states) > 1 else states[0]
-
-
-@keras.saving.register_keras_serializable("darts_tf")
-class DropPath(keras.layers.Layer):
-    """Drops an edge for some of the images of a training batch (Larsson et al., 2017).
-
-    As `keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1))`, with a rate that may change without a new trace.
-
-    Attributes:
-        rate: scalar variable, probability that an image is dropped, 0 at first. What is left is divided by 1 - rate.
-
-    Call arguments:
-        x: (batch, height, width, channels).
-    """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.seed_generator = keras.random.SeedGenerator()
-
-    def build(self, input_shape):
-        self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, autocast=False, name="rate")
-        self.built = True
-
-    def call(self, x, training=False):
-        if not training:
-            return x
-        keep = 1 - tf.convert_to_tensor(self.rate)
-        drawn = keras.random.uniform((tf.shape(x)[0], 1, 1, 1), dtype=keep.dtype, seed=self.seed_generator)
-        return x * tf.cast(tf.floor(drawn + keep) / keep, x.dtype)

@@ -1,14 +1,9 @@
-"""What a search finds: genotypes, their text and JSON forms, and how alphas become one."""
+"""Genotypes, what a search in the paper's space finds, and the published ones."""
 
-import ast
 import json
-import os
 from typing import NamedTuple
 
-import numpy as np
-
 MOST = 1000  # numbers in a cell's lists
-LONGEST = 1_000_000  # letters of a text
 
 
 class Genotype(NamedTuple):
@@ -21,6 +16,13 @@ class Genotype(NamedTuple):
     normal_concat: list
     reduce: list
     reduce_concat: list
+
+    @property
+    def space(self):
+        """The `CellSpace` of as many nodes and the paper's operations."""
+        from darts_tf.spaces.cells.space import CellSpace
+
+        return CellSpace(max(1, len(self.normal) // 2))
 
     def __str__(self):
         def concat(nodes):
@@ -151,32 +153,6 @@ PUBLISHED_RECURRENT = {
 }
 
 
-def read(arch):
-    """A genotype from what a user may name: a published one, a `genotype.json`, or the text of a genotype.
-
-    Raises:
-        ValueError: it is none of them, or not the genotype of a cell (see `check`).
-        OSError: the file cannot be read.
-    """
-    if arch in PUBLISHED:
-        return PUBLISHED[arch]
-    try:
-        if not arch.lstrip().startswith("Genotype(") and os.path.isfile(arch):
-            with open(arch, "rb") as file:
-                genotype = from_json(file.read(LONGEST + 1).decode("utf-8-sig"))
-        else:
-            genotype = from_text(arch)
-    except ValueError:
-        if arch.endswith(".json") and not os.path.exists(arch):
-            raise FileNotFoundError("no such file.") from None
-        names = ", ".join(PUBLISHED)
-        raise ValueError(
-            f"Not a genotype: expected {names}, a genotype.json, or Genotype(normal=[...], ...)."
-        ) from None
-    check(genotype)
-    return genotype
-
-
 def check(genotype, operations=None):
     """Checks that both cells of a genotype can be built.
 
@@ -203,48 +179,12 @@ def check(genotype, operations=None):
             raise ValueError(f"{kind}_concat is {list(concat)}: expected some of the nodes {first} to {last}.")
 
 
-def from_json(text):
-    """Reads `Genotype.to_json`'s text.
+def from_fields(fields):
+    """A `Genotype` from what its JSON or its text holds, a dict of lists.
 
     Raises:
-        ValueError: the text is not JSON, or not of a genotype.
+        ValueError: it holds something else.
     """
-    try:
-        return _from_fields(json.loads(_short(text)))
-    except RecursionError:
-        raise ValueError("Not a genotype: expected fewer brackets.") from None
-
-
-def from_text(text):
-    """Reads `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)` without running it.
-
-    Raises:
-        ValueError: the text is of another form.
-    """
-    try:
-        call = ast.parse(_short(text).strip(), mode="eval").body
-        if call.func.id != "Genotype" or call.args:
-            raise ValueError
-        return _from_fields({keyword.arg: _literal(keyword.value) for keyword in call.keywords})
-    except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(
-            f"Not a genotype: {text[:200]!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
-        ) from error
-
-
-def _short(text):
-    if len(text) > LONGEST:
-        raise ValueError(f"Not a genotype: expected at most {LONGEST} letters.")
-    return text
-
-
-def _literal(node):
-    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "range":
-        return range(*(ast.literal_eval(argument) for argument in node.args))
-    return ast.literal_eval(node)
-
-
-def _from_fields(fields):
     if not isinstance(fields, dict) or set(fields) != set(Genotype._fields):
         raise ValueError(f"Not a genotype: expected the fields {', '.join(Genotype._fields)}.")
     for key, value in fields.items():
@@ -293,14 +233,6 @@ def change(before, after):
     return f"new in {', '.join(parts)}" if parts else "genotype unchanged"
 
 
-def softmax(alphas):
-    """Architecture weights of alphas (edges, operations): the softmax of each row, in float64."""
-    alphas = np.asarray(alphas, np.float64)
-    exponentials = np.exp(alphas - alphas.max(axis=-1, keepdims=True))
-    # Summed one by one and inverted, as the original does: rounding decides between edges that tie.
-    return exponentials * (1 / np.cumsum(exponentials, axis=-1)[..., -1:])
-
-
 def kept(pairs, primitives):
     """Where in the alphas of a cell the operations are that its genotype keeps.
 
@@ -314,34 +246,3 @@ def kept(pairs, primitives):
     # Into the nodes before the one at place i lead 2 + 3 + ... + (i + 1) edges.
     starts = [place // 2 * (place // 2 + 3) // 2 for place in range(len(pairs))]
     return [(start + source, primitives.index(name)) for start, (name, source) in zip(starts, pairs, strict=True)]
-
-
-def derive(normal, reduce, primitives):
-    """Keeps the strongest operation on the two strongest edges of every node (section 2.4 of the paper).
-
-    The strength of an edge is the largest weight of its operations other than `none`.
-
-    Args:
-        normal, reduce: (edges, len(primitives)) arrays of architecture weights after the softmax, edges numbered by
-            target node, then by source node.
-        primitives: names of the operations.
-
-    Returns:
-        A `Genotype`; of each node the stronger edge comes first.
-    """
-
-    candidates = [index for index, name in enumerate(primitives) if name != "none"]
-
-    def cell(weights):
-        weights = np.asarray(weights)[:, candidates]
-        pairs, start, sources = [], 0, 2
-        while start < len(weights):
-            rows = weights[start : start + sources]
-            strongest = np.argsort(-rows.max(axis=1), kind="stable")[:2]
-            pairs += [(primitives[candidates[rows[source].argmax()]], int(source)) for source in strongest]
-            start, sources = start + sources, sources + 1
-        return pairs, list(range(2, sources))
-
-    normal_pairs, normal_concat = cell(normal)
-    reduce_pairs, reduce_concat = cell(reduce)
-    return Genotype(normal_pairs, normal_concat, reduce_pairs, reduce_concat)

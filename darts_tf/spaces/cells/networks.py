@@ -4,10 +4,13 @@ import keras
 import tensorflow as tf
 
 from darts_tf.ops import kernels, operations
-from darts_tf.ops.operations import PRIMITIVES, Operation, get_operation, stem
+from darts_tf.ops.drop_path import DropPath
+from darts_tf.ops.operations import Operation, get_operation, stem
 from darts_tf.ops.stages import BatchNorm, Conv, ReLU
 from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.cell import DropPath, SearchCell, derived_cell, num_edges, rows_by_source
+from darts_tf.spaces.cells.cell import SearchCell, derived_cell, rows_by_source
+from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
+from darts_tf.spaces.supernet import Supernet
 
 
 def reductions(layers):
@@ -24,12 +27,12 @@ def stack(channels, layers):
 
 
 @keras.saving.register_keras_serializable("darts_tf")
-class SearchNetwork(keras.Model):
+class SearchNetwork(Supernet):
     """The supernet: a stem, cells of mixed operations, global average pooling and a linear classifier.
 
     Its architecture parameters alpha are two of its variables, `alphas["normal"]` and `alphas["reduce"]`,
     (edges, operations) each, shared by all cells of a kind. `arch_variables` are those of them that are trainable,
-    `weight_variables` are the other trainable variables.
+    `weight_variables` are the other trainable variables, and `genotype()` is what it stands for.
 
     Args:
         channels: channels of the nodes of the first cell; each reduction cell doubles them.
@@ -39,6 +42,8 @@ class SearchNetwork(keras.Model):
         primitives: names of the candidate operations, at least one of them other than "none".
         stem_multiplier: the stem has `stem_multiplier * channels` channels.
         sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
+        relaxation: how alphas become weights of the operations (equation 2): a name or an object, see
+            `darts_tf.methods.relaxations`.
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
@@ -67,29 +72,25 @@ class SearchNetwork(keras.Model):
         primitives=PRIMITIVES,
         stem_multiplier=3,
         sync_batch_norm=False,
+        relaxation="softmax",
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(CellSpace(nodes, primitives), relaxation, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
             ("layers", layers, 3, "cells, two of which are reduction cells"),
             ("num_classes", num_classes, 1, "class"),
-            ("nodes", nodes, 1, "intermediate node"),
             ("stem_multiplier", stem_multiplier, 1, "times the channels"),
         ):
             if value != int(value) or value < least:
                 raise ValueError(f"{name}={value}: expected at least {least} {what}.")
-        if not set(primitives) - {"none"}:
-            raise ValueError(f"primitives={list(primitives)}: expected at least one operation other than none.")
-        if len(set(primitives)) < len(primitives):
-            raise ValueError(f"primitives={list(primitives)}: expected each operation once.")
-        for name in primitives:
+        for name in self.space.primitives:
             get_operation(name)
         self.channels = channels
         self.num_layers = layers
         self.num_classes = num_classes
         self.nodes = nodes
-        self.primitives = tuple(primitives)
+        self.primitives = self.space.primitives
         self.stem_multiplier = stem_multiplier
         self.sync_batch_norm = sync_batch_norm
         self.inline = False
@@ -103,16 +104,7 @@ class SearchNetwork(keras.Model):
         self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
 
     def build(self, input_shape):
-        shape = (num_edges(self.nodes), len(self.primitives))
-        self.alphas = {
-            kind: self.add_weight(
-                shape=shape,
-                initializer=keras.initializers.RandomNormal(stddev=1e-3),
-                autocast=False,
-                name=f"alphas_{kind}",
-            )
-            for kind in ("normal", "reduce")
-        }
+        self.add_alphas()
         self.stem.build(input_shape)
         before, last = [self.stem_multiplier * self.channels] * 2
         for cell in self.cells:
@@ -123,11 +115,7 @@ class SearchNetwork(keras.Model):
 
     def call(self, x, training=False, exact=False):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
-        # Equation 2: architecture weights are the softmax of alpha over the operations of an edge.
-        weights = {
-            kind: rows_by_source(tf.nn.softmax(tf.convert_to_tensor(alpha)), self.nodes)
-            for kind, alpha in self.alphas.items()
-        }
+        weights = {kind: rows_by_source(mixture, self.nodes) for kind, mixture in self.mixture().items()}
         inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
@@ -141,22 +129,6 @@ class SearchNetwork(keras.Model):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
 
-    @property
-    def arch_variables(self):
-        """The architecture parameters alpha that are trainable."""
-        return [alpha for alpha in self.alphas.values() if self.trainable and alpha.trainable]
-
-    @property
-    def weight_variables(self):
-        """The trainable variables other than alpha."""
-        alphas = {id(alpha) for alpha in self.alphas.values()}
-        return [variable for variable in self.trainable_variables if id(variable) not in alphas]
-
-    def genotype(self):
-        """The genotype of the current alphas, see `genotypes.derive`."""
-        weights = {kind: genotypes.softmax(alpha) for kind, alpha in self.alphas.items()}
-        return genotypes.derive(weights["normal"], weights["reduce"], self.primitives)
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -167,23 +139,8 @@ class SearchNetwork(keras.Model):
             "primitives": self.primitives,
             "stem_multiplier": self.stem_multiplier,
             "sync_batch_norm": self.sync_batch_norm,
+            "relaxation": self.relaxation.name,
         }
-
-    def get_build_config(self):
-        """Also says what is frozen, which Keras saves of functional models only."""
-        frozen = {
-            "frozen_layers": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
-            "frozen_variables": [place for place, variable in enumerate(self.variables) if not variable.trainable],
-        }
-        return {**(super().get_build_config() or {}), **frozen}
-
-    def build_from_config(self, config):
-        config = dict(config)
-        layers, variables = (config.pop(f"frozen_{kind}", ()) for kind in ("layers", "variables"))
-        super().build_from_config(config)
-        for kind, frozen in ((list(self._flatten_layers()), layers), (self.variables, variables)):
-            for place in frozen:
-                kind[place].trainable = False
 
 
 def cifar_network(
@@ -205,7 +162,7 @@ def cifar_network(
         num_classes: number of classes.
         image_shape: (height, width, depth), at least 8x8.
         auxiliary: whether to add an auxiliary head after the second reduction cell, for training.
-        drop_path: whether edges can be dropped in training; how often, see `cells.DropPath`.
+        drop_path: whether edges can be dropped in training; how often, see `darts_tf.ops.drop_path.DropPath`.
         normalization: mean and standard deviation of the pixels per channel, if the network is to see pixels as they
             are in files; without it images are expected to be normalised.
 

@@ -1,0 +1,179 @@
+"""Configurations: frozen dataclasses, each field of which is a flag of a command.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(Configuration):
+    epochs: int = option(50, "Epochs.", topic="Search", least=1)
+
+commands.run(main, SearchConfig)    # main(config) gets what the command line says
+SearchConfig(epochs=3)              # the same from Python, with the same checks
+"""
+
+import contextlib
+import dataclasses
+import math
+import types
+import typing
+
+from absl import flags
+
+from darts_tf.cli.messages import UsageError
+
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", list: "a list of texts"}
+
+
+def option(default, text, *, topic, least=None, most=None, values=None):
+    """A field of a configuration.
+
+    Args:
+        default: its value if none is given; of a list None.
+        text: what --help says of it. None as a default is explained there ("Default: ...").
+        topic: below which it stands in the help.
+        least, most: of a number, inclusive.
+        values: of a text, those that there are.
+    """
+    return dataclasses.field(
+        default=default, metadata={"text": text, "topic": topic, "least": least, "most": most, "values": values}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What a run was asked for.
+
+    Attributes:
+        given: names of the fields that were given, as opposed to those that have their defaults.
+
+    Raises:
+        UsageError: a value is not of the field's kind, or out of range. A `ValueError` for Python.
+        TypeError: there is no such field.
+    """
+
+    def __new__(cls, **values):
+        made = super().__new__(cls)
+        object.__setattr__(made, "given", frozenset(values))
+        return made
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = list(value)
+            if kind(field) is float and type(value) is int:
+                value = float(value)
+            object.__setattr__(self, field.name, value)
+            wrong = complaint(field, value)
+            if wrong:
+                raise UsageError(f"--{field.name}={value}: expected {wrong}.")
+
+    def replace(self, **values):
+        """The same configuration with other values; they do not count as given."""
+        made = dataclasses.replace(self, **values)
+        object.__setattr__(made, "given", self.given)
+        return made
+
+    def completed(self, defaults):
+        """The same configuration where what is None has a value of `defaults`, a dict of fields."""
+        return self.replace(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def taken_over(self, values):
+        """The same configuration where what was not given has a value of a dict; what is no field is left out."""
+        fields = {field.name for field in dataclasses.fields(self)} - self.given
+        return self.replace(**{name: value for name, value in values.items() if name in fields})
+
+    def to_dict(self):
+        """{field: value}, which JSON can hold."""
+        return dataclasses.asdict(self)
+
+
+def kind(field):
+    """The type of a field's values: int, float, bool, str or list."""
+    annotation = field.type
+    if isinstance(annotation, types.UnionType):  # with None
+        annotation = next(one for one in typing.get_args(annotation) if one is not type(None))
+    return annotation
+
+
+def complaint(field, value):
+    """What a field expects that a value is not, as text; None if the value is well.
+
+    Args:
+        field: of a configuration, see `dataclasses.fields`.
+        value: anything that JSON or Python may hold.
+    """
+    if value is None:
+        return None if field.default is None else KINDS[kind(field)]
+    if kind(field) is list:
+        return None if isinstance(value, list) and all(type(item) is str for item in value) else KINDS[list]
+    if kind(field) is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind(field):
+        return KINDS[kind(field)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    limits = field.metadata
+    if limits["values"] and value not in limits["values"]:
+        return f"one of {', '.join(limits['values'])}"
+    if limits["least"] is not None and value < limits["least"]:
+        return f"at least {limits['least']}"
+    if limits["most"] is not None and value > limits["most"]:
+        return f"at most {limits['most']}"
+    return None
+
+
+def define(config, values=flags.FLAGS):
+    """Defines a flag for each field of a configuration class."""
+    for field in dataclasses.fields(config):
+        limits = {"lower_bound": field.metadata["least"], "upper_bound": field.metadata["most"]}
+        arguments = {"name": field.name, "default": field.default, "help": field.metadata["text"]}
+        if field.metadata["values"]:
+            flags.DEFINE_enum(enum_values=field.metadata["values"], flag_values=values, **arguments)
+        elif kind(field) in (int, float):
+            make = flags.DEFINE_integer if kind(field) is int else flags.DEFINE_float
+            make(flag_values=values, **arguments, **limits)
+        else:
+            make = {bool: flags.DEFINE_boolean, str: flags.DEFINE_string, list: flags.DEFINE_list}[kind(field)]
+            make(flag_values=values, **arguments)
+
+
+def from_flags(config, values=flags.FLAGS):
+    """The configuration that flags say, once they are parsed.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    given = [field.name for field in dataclasses.fields(config) if not values[field.name].using_default_value]
+    return config(**{name: values[name].value for name in given})
+
+
+def parse(config, arguments):
+    """The configuration that a command line says, without the process's own flags.
+
+    Args:
+        config: class of a configuration.
+        arguments: list of texts, such as "--epochs=3".
+
+    Raises:
+        UsageError: there is no such flag, or it cannot have its value, or there is something else.
+    """
+    own = flags.FlagValues()
+    define(config, own)
+    try:
+        rest = own(["", *arguments])[1:]
+    except (flags.Error, ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+    if rest:
+        raise UsageError(f"{rest[0]}: expected flags.")
+    return from_flags(config, own)
+
+
+def topics(config):
+    """{topic: list of fields}, those of the class itself before those of its bases."""
+    found, owners = {}, [cls for cls in config.__mro__ if dataclasses.is_dataclass(cls)]
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for cls in owners:
+        with contextlib.suppress(AttributeError):
+            for name in cls.__annotations__:
+                if name in fields:
+                    field = fields.pop(name)
+                    found.setdefault(field.metadata["topic"], []).append(field)
+    return found

@@ -1,0 +1,272 @@
+"""What a search and a training can be asked for: each field is a flag of `darts_tf.search` or `darts_tf.train`.
+
+Where a default is None, it is the one of `recipes`, or follows from the data.
+"""
+
+import dataclasses
+
+from darts_tf.cli.configuration import Configuration, option
+from darts_tf.cli.messages import UsageError
+from darts_tf.runs import recipes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(Configuration):
+    """Where the data is from, and what happens to it."""
+
+    dataset: str = option(
+        "digits",
+        "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
+        "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
+        topic="Data",
+    )
+    stream: bool = option(
+        False,
+        "Leave the images of a folder on disk: they are read again in every epoch. For sets that do not "
+        "fit into memory; the result is the same.",
+        topic="Data",
+    )
+    data_dir: str | None = option(None, "Where tensorflow-datasets keeps its data. Default: its own.", topic="Data")
+    image_size: int | None = option(
+        None, "Resize images to this many pixels. Default: as they are.", topic="Data", least=8, most=8192
+    )
+    crop_padding: int | None = option(
+        None,
+        "Pixels that a random crop may shift by. Default: an eighth of the height.",
+        topic="Data",
+        least=0,
+        most=8192,
+    )
+    flip: bool | None = option(None, "Mirror half of the images. Default: yes in colour, no in grey.", topic="Data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(DataConfig):
+    """What all runs share: data, a run directory, devices."""
+
+    output: str | None = option(None, "Run directory. Default: runs/COMMAND-DATASET-TIME.", topic="Run directory")
+    overwrite: bool = option(False, "Replace a run that --output already holds.", topic="Run directory")
+    resume: bool = option(
+        False,
+        "Go on with the run in --output; without this flag that is done, too, if there is one.",
+        topic="Run directory",
+    )
+    seed: int = option(
+        0,
+        "Seed of weights, splits, shuffling and augmentation.",
+        topic="Run directory",
+        least=0,
+        most=2**32 - 1,
+    )
+    operations: str | None = option(
+        None, "A Python file that registers operations, spaces or relaxations of your own.", topic="Run directory"
+    )
+    strategy: str = option(
+        "auto",
+        "mirrored: all GPUs of this machine, each with its part of every batch; auto: that, if there are several; "
+        "multi_worker: all GPUs of the machines that the environment variable TF_CONFIG lists.",
+        topic="Devices",
+        values=("auto", "none", "mirrored", "multi_worker"),
+    )
+    worker_timeout: float = option(
+        600.0,
+        "On several machines: seconds of silence after which another one counts as lost; who can do nothing without it "
+        "ends.",
+        topic="Devices",
+        least=0.1,
+        most=86400,
+    )
+    cpu_devices: int = option(
+        1, "Devices to make of the CPU, to try --strategy=mirrored.", topic="Devices", least=1, most=1024
+    )
+    precision: str = option(
+        "float32",
+        "What images and kernels are computed in. Weights, alpha, statistics and finite differences stay float32. The "
+        "others are for GPUs; on CPUs they are slower.",
+        topic="Devices",
+        values=("float32", "bfloat16", "float16"),
+    )
+
+    # A run may go on with other values of these.
+    MAY_CHANGE = (
+        *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
+        *("data_dir", "stream", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig(RunConfig):
+    """What searches and trainings share."""
+
+    cutout_length: int = option(
+        16, "Height and width of the hole that --cutout makes, in pixels.", topic="Data", least=1, most=8192
+    )
+    momentum: float = option(0.9, "Of the weights' SGD.", topic="Optimisation", least=0, most=1)
+    grad_clip: float = option(5.0, "Largest norm of the weights' gradient.", topic="Optimisation", least=1e-9)
+    checkpoint_every: int = option(
+        200,
+        "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
+        topic="Run directory",
+        least=0,
+    )
+    tensorboard: bool = option(
+        False, "Write what TensorBoard shows to the run directory, after each epoch.", topic="Run directory"
+    )
+    sync_batch_norm: bool = option(
+        False, "Batch norms take the statistics of all replicas. Slow to start.", topic="Devices"
+    )
+    jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")
+    steps_per_execution: int = option(1, "Steps to run without a look at them, as in Keras.", topic="Devices", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(FitConfig):
+    """What `darts_tf.run_search` and `python -m darts_tf.search` are asked for.
+
+        darts_tf.run_search(darts_tf.SearchConfig(dataset="digits", epochs=3))
+
+    Each argument is a flag of `python -m darts_tf.search`, whose --help says what it means.
+
+    Raises:
+        UsageError: a value is out of range; a `ValueError`.
+    """
+
+    unrolled: bool = option(
+        False, "Second order: alpha looks one training step ahead. 2.5 times the time.", topic="Search"
+    )
+    relaxation: str = option(
+        "softmax", "How alpha becomes weights of the operations: softmax, or one of your own.", topic="Search"
+    )
+    selection: str = option(
+        "strongest",
+        "How the genotype is decided: strongest, the strongest operation on the two strongest edges of a node.",
+        topic="Search",
+    )
+    epochs: int = option(50, "Epochs.", topic="Search", least=1, most=1_000_000)
+    batch_size: int | None = option(None, "Images per batch. Default: 64; digits 32.", topic="Search", least=1)
+    train_portion: float = option(
+        0.5, "Part of the training images for the weights; the rest is for alpha.", topic="Search"
+    )
+    space: str = option(
+        "darts", "What is searched: darts, the cells of the paper, or one of your own.", topic="Supernet"
+    )
+    init_channels: int | None = option(
+        None, "Channels of the first cell. Default: 16; digits 8.", topic="Supernet", least=2, most=8192
+    )
+    layers: int | None = option(None, "Cells. Default: 8; digits 5.", topic="Supernet", least=3, most=1000)
+    nodes: int = option(4, "Intermediate nodes of a cell.", topic="Supernet", least=1, most=100)
+    primitives: list | None = option(
+        None, "Candidate operations, comma-separated. Default: the eight of the paper.", topic="Supernet"
+    )
+    learning_rate: float | None = option(
+        None, "Of the weights, at the start, per step. Default: 0.025.", topic="Optimisation", least=0
+    )
+    learning_rate_min: float | None = option(
+        None, "Of the weights, at the end of the cosine. Default: 0.001.", topic="Optimisation", least=0
+    )
+    weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Optimisation", least=0)
+    arch_learning_rate: float | None = option(
+        None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", topic="Optimisation", least=0
+    )
+    arch_weight_decay: float = option(1e-3, "L2 decay of alpha.", topic="Optimisation", least=0)
+    cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
+
+    def check(self):
+        """Raises UsageError for what can be seen without the data."""
+        if not 0 < self.train_portion < 1:
+            raise UsageError(f"--train_portion={self.train_portion}: expected a number between 0 and 1.")
+        if self.init_channels and self.init_channels % 2:
+            raise UsageError(f"--init_channels={self.init_channels}: expected an even number.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(FitConfig):
+    """What `darts_tf.run_training` and `python -m darts_tf.train` are asked for.
+
+        darts_tf.run_training(darts_tf.TrainConfig(arch="DARTS_V2", epochs=10))
+
+    Each argument is a flag of `python -m darts_tf.train`, whose --help says what it means. One of `arch` and
+    `init_from` has to be given.
+
+    Raises:
+        UsageError: a value is out of range; a `ValueError`.
+    """
+
+    arch: str | None = option(
+        None,
+        "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, or Genotype(...) text.",
+        topic="What to train",
+    )
+    init_from: str | None = option(
+        None, "Start from this trained .keras model, whatever its architecture, not --arch.", topic="What to train"
+    )
+    evaluate: str | None = option(
+        None, "Train nothing: measure this .keras model on the test images of --dataset.", topic="What to train"
+    )
+    recipe: str | None = option(
+        None,
+        "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
+        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
+        topic="What to train",
+        values=tuple(recipes.TRAINING),
+    )
+    epochs: int | None = option(None, "Epochs. Default: the recipe's.", topic="What to train", least=1, most=1_000_000)
+    batch_size: int | None = option(None, "Images per batch. Default: the recipe's.", topic="What to train", least=1)
+    train_portion: float = option(
+        1.0, "Part of the training images to train on; the rest validates each epoch.", topic="What to train"
+    )
+    network: str | None = option(
+        None,
+        "imagenet makes images 8 times smaller before the cells. Default: the recipe's.",
+        topic="Network",
+        values=("cifar", "imagenet"),
+    )
+    init_channels: int | None = option(
+        None, "Channels of the first cell. Default: the recipe's.", topic="Network", least=2, most=8192
+    )
+    layers: int | None = option(None, "Cells. Default: the recipe's.", topic="Network", least=1, most=1000)
+    auxiliary: bool | None = option(
+        None, "Train with an auxiliary head at two thirds of the depth. Default: the recipe's.", topic="Network"
+    )
+    auxiliary_weight: float = option(0.4, "What its loss counts.", topic="Network", least=0)
+    drop_path_prob: float | None = option(
+        None, "Drop path: the rate grows from 0 to this. Default: the recipe's.", topic="Network", least=0, most=0.9
+    )
+    learning_rate: float | None = option(
+        None, "At the start, per step. Default: the recipe's.", topic="Optimisation", least=0
+    )
+    learning_rate_min: float = option(0.0, "At the end of the cosine.", topic="Optimisation", least=0)
+    gamma: float | None = option(
+        None,
+        "Multiplies the learning rate after each epoch; 0 for a cosine. Default: the recipe's.",
+        topic="Optimisation",
+        least=0,
+    )
+    weight_decay: float | None = option(
+        None, "L2 decay of the weights. Default: the recipe's.", topic="Optimisation", least=0
+    )
+    label_smooth: float | None = option(
+        None, "Label smoothing. Default: the recipe's.", topic="Optimisation", least=0, most=0.9
+    )
+    cutout: bool | None = option(None, "Cut a square hole into training images. Default: the recipe's.", topic="Data")
+
+    def check(self):
+        """Raises UsageError for what can be seen without TensorFlow."""
+        given = [name for name in ("arch", "init_from", "evaluate") if getattr(self, name)]
+        if len(given) != 1:
+            what = f"--{' and --'.join(given)}" if given else "nothing"
+            raise UsageError(f"{what} given: expected one of --arch, --init_from and --evaluate, see --help.")
+        if not 0 < self.train_portion <= 1:
+            raise UsageError(f"--train_portion={self.train_portion}: expected a number above 0, at most 1.")
+        if self.train_portion < 1 and self.takes_random_parts:
+            raise UsageError(f"--train_portion={self.train_portion}: expected 1 with --recipe=imagenet.")
+        if self.init_from:
+            for name in ("network", "init_channels", "layers", "auxiliary", "drop_path_prob"):
+                if getattr(self, name):
+                    value = getattr(self, name)
+                    raise UsageError(f"--{name}={value}: expected none, --init_from has an architecture already.")
+
+    @property
+    def takes_random_parts(self):
+        """Whether the images are ImageNet's or treated like them, as `darts_tf.data.streams` does."""
+        return self.recipe == "imagenet" or recipes.is_imagenet(self.dataset)

@@ -1,0 +1,397 @@
+"""How a run begins or goes on: its directory, its place among other processes, TensorFlow, its data."""
+
+import contextlib
+import dataclasses
+import datetime
+import errno
+import json
+import os
+import pathlib
+import runpy
+import sys
+
+from darts_tf import __version__, spaces
+from darts_tf.cli import messages
+from darts_tf.cli.files import write
+from darts_tf.cli.messages import NO_SPACE, UsageError
+from darts_tf.devices import cluster
+from darts_tf.devices.cluster import ALONE
+from darts_tf.runs import rundirectory
+
+
+def this_worker(config):
+    """This process's `Worker`: the only one, unless the strategy is multi_worker."""
+    if config.strategy != "multi_worker":
+        return ALONE
+    try:
+        worker, addresses = cluster.from_environment()
+    except ValueError as error:
+        raise UsageError(f"--strategy=multi_worker: {error}") from None
+    if not config.output or config.overwrite:
+        wrong = "--overwrite" if config.overwrite else "no --output"
+        message = f"--strategy=multi_worker with {wrong}: expected an --output to go on in when a machine comes back."
+        raise UsageError(message)
+    where = ", ".join(addresses)
+    messages.say(f"Worker {worker.index} of {worker.count} ({where}), waits for the others.")
+    return worker
+
+
+def directory(config, command, inputs=(), worker=ALONE):
+    """The run directory.
+
+    Args:
+        config: a configuration.
+        command: part of the directory's default name.
+        inputs: names of fields whose files it must not hold, and whose folders it must not be.
+        worker: `Worker`; only the chief looks.
+
+    Returns:
+        The directory, a path, and the configuration, where what was not given has the values of the run that the
+        directory holds, if it holds one.
+    """
+    if config.resume and config.overwrite:
+        raise UsageError("--resume and --overwrite given: expected one of them.")
+    name = pathlib.Path(config.dataset).stem[:50]
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    output = pathlib.Path(config.output or f"runs/{command}-{name}-{time}")
+    if not worker.is_chief:
+        return output, _taken_over(config, saved_configuration(output) or {})
+    with writing_to(output):
+        for name in inputs:
+            path = getattr(config, name) or ""
+            place = pathlib.Path(path).resolve() if path and os.path.exists(path) else None
+            if place and output.resolve() in (place, place.parent):
+                raise UsageError(f"--output={output}: --{name}={path} is in it; expected another folder.")
+        saved = check_place(output, command, config)
+    if saved is None and config.resume:
+        raise UsageError(f"--output={output}: it holds no run to --resume; expected one with config.json.")
+    for name, value in (saved or {}).items():
+        if name in config.given and name not in config.MAY_CHANGE:
+            check_same(f"the run in {output}", f"--{name}", getattr(config, name), value)
+    return output, _taken_over(config, saved or {})
+
+
+def _taken_over(config, saved):
+    """A configuration with what a run's config.json says, but for where it is and whether it goes on."""
+    return config.taken_over({n: v for n, v in saved.items() if n not in ("output", "resume", "overwrite")})
+
+
+@contextlib.contextmanager
+def writing_to(output):
+    """Turns what the file system has against a directory into a UsageError; a full disk is another matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        reason = error.strerror or str(error)
+        raise UsageError(f"--output={output}: {reason}; expected a folder to write to.") from None
+    except UsageError:
+        raise
+    except ValueError as error:  # a name that no file can have
+        raise UsageError(f"--output={str(output)!a}: {error}; expected a folder to write to.") from None
+
+
+def check_place(output, command, config):
+    """Looks whether a run can begin or go on in a directory.
+
+    Args:
+        output: the directory.
+        command: which it is.
+        config: its configuration, which says whether a run there is to be replaced.
+
+    Returns:
+        The configuration of the run that is to go on there, a dict; None if one is to begin.
+
+    Raises:
+        UsageError: there is something that the run may not replace, or a run that cannot go on.
+        OSError: it cannot be looked into.
+    """
+    if not look(output):
+        return None
+    try:
+        saved = rundirectory.configuration(output)
+        there = saved["command"] if saved else None
+        if saved is None and not is_free(output):
+            why = "it holds files that are of no run" if config.overwrite else "it already holds files"
+            raise UsageError(f"--output={output}: {why}; expected a new name.")
+        if saved is None:
+            return None
+        if config.overwrite:
+            rundirectory.check_kinds(output, there)
+            for name in set(rundirectory.FILES[command]) - set(rundirectory.FILES[there]):
+                if os.path.lexists(output / name):
+                    wrong = f"its {name} is not of the run of {there} there"
+                    raise UsageError(f"--output={output}: {wrong}; expected another folder.")
+            return None
+        if there != command:
+            wrong = f"it holds a run of {there}, not of {command}; expected a new name, or --overwrite."
+            raise UsageError(f"--output={output}: {wrong}")
+        rundirectory.check_files(output, saved, dataclasses.fields(config))
+        return saved
+    except rundirectory.DamageError as error:
+        raise UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
+
+
+def check_evaluation(config):
+    """The directory for the results of an evaluation, or None; raises UsageError if there are files in it.
+
+    With --overwrite the results of an evaluation may be in it, and nothing else.
+    """
+    if not config.output:
+        return None
+    output = pathlib.Path(config.output)
+    wrong = f"--output={output}: it already holds files; expected a new name for the results of --evaluate."
+    with writing_to(output):
+        look(output)
+        there = {path.name for path in output.iterdir()} if output.exists() else set()
+        try:
+            if there and not (config.overwrite and there == {"metrics.json"} and rundirectory.metrics(output)):
+                raise UsageError(wrong)
+        except rundirectory.DamageError:
+            raise UsageError(wrong) from None
+    return output
+
+
+def look(output):
+    """Whether there is a folder of this name; raises UsageError or OSError where none can be or be written to."""
+    try:
+        os.lstat(output)
+    except FileNotFoundError:
+        check_writable(next(parent for parent in output.absolute().parents if parent.exists()))
+        return False
+    output.stat()  # of what a link leads to
+    if not output.is_dir():
+        raise UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
+    check_writable(output)
+    return True
+
+
+def check_writable(folder):
+    """Raises OSError for a folder in which nothing can be made."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written to")
+
+
+def saved_configuration(output):
+    """What config.json of a run says; None if there is none."""
+    try:
+        return rundirectory.configuration(output)
+    except rundirectory.DamageError as error:
+        raise UsageError(f"--output={output}: {error}; expected a whole run, or a new name.") from None
+
+
+def check_same(run, name, value, saved):
+    """Raises UsageError if a run, described by some words, has another value."""
+    if value != saved:
+        raise UsageError(f"{name}={value}: {run} has {saved}; expected that, another --output, or --overwrite.")
+
+
+def compare(run, ours, saved, config):
+    """Raises UsageError if a run has another configuration.
+
+    Args:
+        run: described by some words.
+        ours, saved: config.json as this run would write it and as it is there, dicts.
+        config: the configuration. What a run's file lacks, since it was written before there was such a field, has the
+            field's default.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, value in ours.items():
+        if name not in config.MAY_CHANGE and (name in saved or name in defaults):
+            check_same(run, name, value, saved.get(name, defaults.get(name)))
+
+
+def is_free(output):
+    """Whether there is nothing in a folder but what a run that was killed at its very beginning leaves."""
+    return set(output.iterdir()) <= set(rundirectory.left_over(output))
+
+
+@contextlib.contextmanager
+def started(output, command, config, data, strategy, worker=ALONE, **more):
+    """Makes the run directory or goes on in it; of a run to be overwritten what runs write is removed first.
+
+    While the block runs, no other run can be in the directory.
+
+    Args:
+        output: the directory; only the chief writes there.
+        command: which it is.
+        config: its configuration, completed; it is written to config.json, or compared with what is there, and with
+            what the other workers have.
+        data: the dataset.
+        strategy: of the run.
+        worker: `Worker`.
+        **more: what else config.json says.
+
+    Yields:
+        Function without arguments that brings the directory back, see `rundirectory.Lock.presence`.
+    """
+    import keras
+    import tensorflow as tf
+
+    mean, std = data.statistics()
+    described = {
+        "image_shape": data.image_shape,
+        "class_names": data.class_names,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+    ours = {**config.to_dict(), **more, "command": command, "task": data.task.name, "data": described}
+    ours = json.loads(json.dumps(ours))
+    if worker.count > 1:
+        from darts_tf.devices import replicas
+
+        chiefs = json.loads(replicas.from_chief(strategy, json.dumps(ours).encode()))
+        compare(f"the run of the chief, {output},", ours, chiefs, config)
+    if not worker.is_chief:
+        yield lambda: None
+        return
+    with writing_to(output):
+        output.mkdir(parents=True, exist_ok=True)
+        lock = rundirectory.Lock(output)
+    try:
+        with writing_to(output):
+            saved = check_place(output, command, config)  # again, since it may have changed before it was locked
+            for left in rundirectory.left_over(output):
+                left.unlink()
+            if saved:
+                compare(f"the run in {output}", ours, saved, config)
+                changed = saved | {name: ours[name] for name in config.MAY_CHANGE if name in ours}
+                write(output / "config.json", json.dumps(changed, indent=2) + "\n")
+            else:
+                there = rundirectory.configuration(output)
+                for left in rundirectory.results(output, there["command"]) if there else ():
+                    left.unlink()
+                versions = {"darts_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+                write(output / "config.json", json.dumps({**ours, "versions": versions}, indent=2) + "\n")
+        yield lock.presence()
+    finally:
+        lock.release()
+
+
+def load_data(config, image_shape=None, random_parts=False):
+    """The dataset that a configuration names, made to fit `image_shape` (height, width, depth) if that is given.
+
+    With `random_parts` it is one of `darts_tf.data.streams`, for the recipe of ImageNet.
+    """
+    from darts_tf.data import datasets, streams
+
+    if not config.dataset.strip():
+        raise UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
+    size = image_shape[:2] if image_shape else config.image_size
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
+            if random_parts:
+                data = streams.load(config.dataset, size, config.data_dir, messages.say)
+            else:
+                data = datasets.load(
+                    config.dataset, size, config.data_dir, config.stream, messages.say, messages.progress
+                )
+        data = data.fitted(image_shape) if image_shape else data
+        if config.stream and not random_parts:
+            data.read(messages.progress)
+        return data
+    except datasets.DataError as error:
+        raise UsageError(f"--dataset={config.dataset}: {error}") from error
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        reason = error.strerror or str(error)
+        raise UsageError(f"--dataset={config.dataset}: {reason}; expected data that can be read.") from error
+
+
+def import_operations(config):
+    """Runs the file of --operations, and computes each operation that it registers once."""
+    if not config.operations:
+        return
+    from darts_tf.ops import operations
+
+    try:
+        with operations.registering() as added:
+            runpy.run_path(config.operations)
+        for name in added:
+            operations.check(name, getattr(config, "init_channels", None) or 16)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it may call sys.exit
+        reason = error if isinstance(error, operations.OperationError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"--operations={config.operations}: {reason}") from error
+
+
+def search_space(config):
+    """The space that a configuration names, and the configuration with its values where it had none.
+
+    Raises:
+        UsageError: there is no such space, or it cannot have these values.
+    """
+    from darts_tf.ops import operations
+
+    values = config.to_dict()
+    if config.space not in spaces.names():
+        raise UsageError(f"--space={config.space}: expected one of {', '.join(spaces.names())}.")
+    fields = {field.name for field in dataclasses.fields(spaces.get(config.space))}
+    if "primitives" in fields:
+        check_primitives(config.primitives or (), operations.operation_names())
+    try:
+        space = spaces.of(values)
+    except ValueError as error:
+        raise UsageError(f"--space={config.space}: {error}") from None
+    own = {name: getattr(space, name) for name in fields & set(values)}
+    return space, config.replace(**own)
+
+
+def check_primitives(names, known):
+    """Raises UsageError unless the names of --primitives are different ones of those that are known."""
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
+        if names.count(name) > 1:
+            raise UsageError(f"--primitives={','.join(names)}: {name} is there twice; expected it once.")
+
+
+@contextlib.contextmanager
+def tensorflow(config):
+    """Starts TensorFlow as a configuration says, where it has not been started yet.
+
+    Yields:
+        The `tf.distribute.Strategy` to make models under. The dtype policy is the configuration's inside.
+    """
+    messages.say("Starting TensorFlow ...")
+    from darts_tf.devices import runtime
+
+    with runtime.configured(
+        cpu_devices=config.cpu_devices, precision=config.precision, start=config.strategy != "multi_worker"
+    ):
+        yield _strategy(config)
+
+
+def _strategy(config):
+    from darts_tf.devices import replicas, runtime
+
+    if config.strategy != "multi_worker":
+        with runtime.quiet():
+            return replicas.strategy(config.strategy)
+    import tensorflow as tf
+
+    worker, addresses = cluster.from_environment()
+    del addresses[worker.index]
+    try:
+        with cluster.ended_by_wait(addresses, config.worker_timeout), runtime.quiet(show_errors=False):
+            return replicas.strategy(config.strategy)
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise messages.RunError(f"--strategy=multi_worker: TensorFlow cannot begin: {reason}") from None
+
+
+def check_batch_size(batch_size, strategy):
+    """Raises UsageError for a batch that cannot be divided among the replicas."""
+    count = strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise UsageError(f"--batch_size={batch_size}: expected a multiple of {count}, one part per device.")
+
+
+def describe(data):
+    """A dataset in a few words."""
+    height, width, depth = data.image_shape
+    colour = {1: "grey", 3: "colour"}.get(depth, f"{depth}-channel")
+    return f"{len(data.y_train):,} {colour} {height}x{width} images of {len(data.class_names)} classes"

@@ -1,0 +1,406 @@
+"""What a search space is: the protocol that search, train, report, plot, tune and export work from.
+
+A space of your own is a subclass of `SearchSpace`; docs/extend.md adds one in a few lines, and
+`darts_tf.spaces.contracts.check_space` tells whether it is as it has to be. This file needs no TensorFlow, so that a
+command's --help or a picture need not wait for that; methods that build models import it themselves.
+"""
+
+import ast
+import dataclasses
+import itertools
+import json
+import os
+from typing import ClassVar, NamedTuple
+
+from darts_tf.methods import selections
+from darts_tf.spaces.pictures import Picture
+
+LONGEST = 1_000_000  # letters of a text
+MOST = 10_000  # rows in a table of choices of an architecture that is read
+_REGISTRY = {}
+
+
+class Choices(NamedTuple):
+    """One table of alphas: rows, each of which chooses among the same candidates.
+
+    Attributes:
+        title: what the table is of, "Normal cell".
+        rows: texts, what the rows are called, "c(k-2) → 0".
+        candidates: texts, the names of the columns.
+        groups: ((row, ...), keep) pairs, a row in one of them: rows that compete, and how many of them stay.
+        never: names of candidates that no architecture has, such as "none".
+    """
+
+    title: str
+    rows: tuple
+    candidates: tuple
+    groups: tuple
+    never: frozenset = frozenset()
+
+
+def every_row(title, rows, candidates):
+    """`Choices` whose rows all stay."""
+    return Choices(title, tuple(rows), tuple(candidates), tuple(((row,), 1) for row in range(len(rows))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a search finds in a space that has no form of its own for it.
+
+    Attributes:
+        space: `SearchSpace`.
+        chosen: {table: tuple of a candidate's name for each row, None for a row that does not stay}.
+    """
+
+    space: object
+    chosen: dict
+
+    def items(self):
+        """What text and JSON say: (name, value) of the space's fields that are not the defaults, then of the tables."""
+        fields = [field for field in dataclasses.fields(self.space) if getattr(self.space, field.name) != field.default]
+        return [
+            *((field.name, _plain(getattr(self.space, field.name))) for field in fields),
+            *((name, list(row)) for name, row in self.chosen.items()),
+        ]
+
+    def __str__(self):
+        return f"{self.space.name}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def to_json(self):
+        """JSON text: {"space": its name, field: value, table: [candidate or null, ...]}."""
+        return json.dumps({"space": self.space.name, **dict(self.items())})
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+class SearchSpace:
+    """What may be chosen, what can be searched, and what is made of a choice.
+
+    A subclass is a frozen dataclass, whose fields are those flags of `darts_tf.search` that say how large the space is,
+    such as `nodes`, each with a default; `register_space(name)` makes `--space=name` mean it.
+
+    It has to have `choices`, `supernet` and `network`. All else follows from `choices`, and may be done better.
+    Where a method takes sizes, they are keyword arguments with defaults that have the names of flags
+    (`init_channels`, `layers`); a command gives those that the method names and refuses others that were given.
+
+    Attributes:
+        name: what `register_space` calls it.
+    """
+
+    name: ClassVar[str] = None
+
+    @property
+    def choices(self):
+        """{name: `Choices`}: the tables of alphas. Names are Python identifiers."""
+        raise NotImplementedError
+
+    def supernet(self, task, relaxation="softmax", **sizes):
+        """The model that is searched.
+
+        Args:
+            task: `darts_tf.data.tasks.Task`.
+            relaxation: name or object, see `darts_tf.methods.relaxations`.
+            sizes: keyword arguments with defaults; `sync_batch_norm` is one of them if that is supported.
+
+        Returns:
+            `darts_tf.spaces.supernet.Supernet` from inputs as the search's batches have them (normalised) to logits.
+        """
+        raise NotImplementedError
+
+    def network(self, architecture, task, **sizes):
+        """The model that an architecture stands for, untrained.
+
+        Args:
+            architecture: of this space.
+            task: `darts_tf.data.tasks.Task`; with its `normalization` the model takes inputs as they are in files.
+            sizes: keyword arguments with defaults.
+
+        Returns:
+            Functional `keras.Model` of standard layers from inputs to logits.
+        """
+        raise NotImplementedError
+
+    def decide(self, strengths, selection="strongest"):
+        """The architecture that a selection makes of strengths.
+
+        Args:
+            strengths: {table: array (rows, candidates)}, see `Relaxation.strengths`.
+            selection: name or object, see `darts_tf.methods.selections`.
+        """
+        select = selections.get(selection)
+        return self.decode({name: select(strengths[name], table) for name, table in self.choices.items()})
+
+    def decode(self, picks):
+        """The architecture of picks, {table: list of (row, candidate)}, one pair for each row that stays."""
+        chosen = {}
+        for name, table in self.choices.items():
+            names = {row: table.candidates[candidate] for row, candidate in picks[name]}
+            chosen[name] = tuple(names.get(row) for row in range(len(table.rows)))
+        return Architecture(self, chosen)
+
+    def picks(self, architecture):
+        """The inverse of `decode`: {table: list of (row, candidate)}.
+
+        Raises:
+            ValueError: the architecture is not in this space.
+        """
+        self.check(architecture)
+        return {
+            name: [
+                (row, table.candidates.index(chosen))
+                for rows, _ in table.groups
+                for row in rows
+                if (chosen := architecture.chosen[name][row]) is not None
+            ]
+            for name, table in self.choices.items()
+        }
+
+    def check(self, architecture):
+        """Raises ValueError if an architecture is not in this space; says why."""
+        for name, table in self.choices.items():
+            chosen = architecture.chosen.get(name)
+            if chosen is None or len(chosen) != len(table.rows):
+                there = "none" if chosen is None else len(chosen)
+                raise ValueError(f"{name} has {there} rows: expected {len(table.rows)}.")
+            for row, candidate in zip(table.rows, chosen, strict=True):
+                known = [other for other in table.candidates if other not in table.never]
+                if candidate is not None and candidate not in known:
+                    raise ValueError(f"{name} has {candidate!r} on {row}: expected one of {', '.join(known)}.")
+            for rows, keep in table.groups:
+                stay = sum(chosen[row] is not None for row in rows)
+                if stay != keep:
+                    where = ", ".join(table.rows[row] for row in rows)
+                    raise ValueError(f"{name} keeps {stay} of {where}: expected {keep}.")
+
+    @classmethod
+    def from_fields(cls, fields):
+        """An architecture from what its JSON or its text holds, a dict, without the space's name.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        own = {field.name for field in dataclasses.fields(cls)}
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items() if name in own}
+        tables = {name: row for name, row in fields.items() if name not in own}
+        for name, row in tables.items():
+            well = isinstance(row, list | tuple) and not row[MOST:] and str(name).isidentifier()
+            if not well or not all(item is None or isinstance(item, str) for item in row):
+                raise ValueError(f"Not an architecture of {cls.name}: expected lists of names.")
+        try:
+            space = cls(**values)
+        except TypeError as error:
+            raise ValueError(f"Not an architecture of {cls.name}: {error}") from None
+        return Architecture(space, {name: tuple(row) for name, row in tables.items()})
+
+    def change(self, before, after):
+        """How an architecture differs from the one before it, in a few words."""
+        old, new = self.picks(before), self.picks(after)
+        parts = []
+        for name, table in self.choices.items():
+            added = sorted(set(new[name]) - set(old[name]))
+            if len(added) == 1:
+                ((row, candidate),) = added
+                parts.append(f"{name}: {table.candidates[candidate]} on {table.rows[row]}")
+            elif added:
+                parts.append(f"{name}: {len(added)} rows")
+        return f"new in {', '.join(parts)}" if parts else "genotype unchanged"
+
+    def pictures(self, architecture, names=None):
+        """One picture per table that wants one, see `darts_tf.spaces.pictures.Picture`.
+
+        Args:
+            architecture: what they have space for.
+            names: all names of candidates that will be drawn; by default those that the architecture has.
+        """
+        return [Picture(self, name) for name in self.choices]
+
+    def costs(self, task, **sizes):
+        """Function of an architecture -> {cost: number, None if it is not known}, see `darts_tf.costs`.
+
+        Args:
+            task, sizes: as of `network`.
+        """
+        from darts_tf.costs import counts
+
+        return lambda architecture: counts.of(self.network(architecture, task, **sizes))
+
+    def declare(self, hp):
+        """Declares the space for keras-tuner; returns the architecture of the values that `hp` has.
+
+        On a group of rows that all stay each row is a choice of a candidate; else the rows that stay are a choice, and
+        then a candidate on each.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`, or anything with such a `Choice`.
+        """
+        picks = {}
+        for name, table in self.choices.items():
+            candidates = [other for other in table.candidates if other not in table.never]
+            picks[name] = []
+            for place, (rows, keep) in enumerate(table.groups):
+                kept = rows
+                if keep < len(rows):
+                    sets = {
+                        ", ".join(table.rows[row] for row in some): some for some in itertools.combinations(rows, keep)
+                    }
+                    kept = sets[hp.Choice(f"{name}_{place}_inputs", list(sets))]
+                for order, row in enumerate(kept):
+                    label = f"{name}_{row}" if keep == len(rows) else f"{name}_{place}_operation{order + 1}"
+                    picks[name].append((row, table.candidates.index(hp.Choice(label, candidates))))
+        return self.decode(picks)
+
+    def values(self, architecture):
+        """The values that make `declare` return an architecture, a dict.
+
+        Raises:
+            ValueError: the architecture is not in this space.
+        """
+        picks, values = self.picks(architecture), {}
+        for name, table in self.choices.items():
+            chosen = dict(picks[name])
+            for place, (rows, keep) in enumerate(table.groups):
+                kept = [row for row in rows if row in chosen]
+                if keep < len(rows):
+                    values[f"{name}_{place}_inputs"] = ", ".join(table.rows[row] for row in kept)
+                for order, row in enumerate(kept):
+                    label = f"{name}_{row}" if keep == len(rows) else f"{name}_{place}_operation{order + 1}"
+                    values[label] = table.candidates[chosen[row]]
+        return values
+
+    def architecture_of(self, hp):
+        """The architecture of hyperparameters that `declare` has declared."""
+        return self.declare(hp)
+
+
+def register_space(name):
+    """Class decorator that adds a space to those that `--space` can name.
+
+    Raises:
+        ValueError: the name is no Python identifier with hyphens, or what is decorated no subclass of `SearchSpace`.
+    """
+    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+        raise ValueError(f"{name!r}: expected a name of letters, digits, _ and -.")
+
+    def register(kind):
+        if not isinstance(kind, type) or not issubclass(kind, SearchSpace):
+            raise ValueError(f"{name}: it is {kind!r}; expected a subclass of darts_tf.spaces.base.SearchSpace.")
+        kind.name = name
+        _REGISTRY[name] = kind
+        return kind
+
+    return register
+
+
+def names():
+    """The names of all spaces."""
+    return list(_REGISTRY)
+
+
+def get(name):
+    """The class of a space by its name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"space={name!r}: expected one of {', '.join(_REGISTRY)}.")
+    return _REGISTRY[name]
+
+
+def of(values):
+    """The space that a configuration describes.
+
+    Args:
+        values: dict; "space" is its name, "darts" if it is not there, and its fields have their own names. What is None
+            has its default.
+
+    Raises:
+        ValueError: there is no such space, or it cannot have these values.
+    """
+    kind = get(values.get("space") or "darts")
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in fields and value is not None})
+
+
+def read(text):
+    """An architecture from what a user may name: a published one, a JSON file, or the text of an architecture.
+
+    JSON names its space; what does not is of the paper's cells.
+
+    Raises:
+        ValueError: it is none of them, or not in its space.
+        OSError: the file cannot be read.
+    """
+    for kind in _REGISTRY.values():
+        if text in getattr(kind, "PUBLISHED", {}):
+            return kind.PUBLISHED[text]
+    is_text = any(text.lstrip().startswith(f"{start}(") for start in ("Genotype", *_REGISTRY))
+    try:
+        if not is_text and os.path.isfile(text):
+            with open(text, "rb") as file:
+                architecture = from_json(file.read(LONGEST + 1).decode("utf-8-sig"))
+        else:
+            architecture = from_text(text)
+    except ValueError:
+        if text.endswith(".json") and not os.path.exists(text):
+            raise FileNotFoundError("no such file.") from None
+        published = [name for kind in _REGISTRY.values() for name in getattr(kind, "PUBLISHED", {})]
+        raise ValueError(
+            f"Not a genotype: expected {', '.join(published)}, a genotype.json, or Genotype(normal=[...], ...)."
+        ) from None
+    architecture.space.check(architecture)
+    return architecture
+
+
+def from_json(text):
+    """Reads the JSON of an architecture.
+
+    Raises:
+        ValueError: the text is not JSON, or not of an architecture.
+    """
+    try:
+        fields = json.loads(_short(text))
+    except RecursionError:
+        raise ValueError("Not a genotype: expected fewer brackets.") from None
+    if not isinstance(fields, dict):
+        raise ValueError("Not a genotype: expected an object.")
+    return _of_fields(fields.pop("space", "darts"), fields)
+
+
+def from_text(text):
+    """Reads `str(architecture)` without running it: `Genotype(normal=[...], ...)`, or `SPACE(table=[...], ...)`.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    try:
+        name, bracket, rest = _short(text).strip().partition("(")
+        call = ast.parse(f"f{bracket}{rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        fields = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
+        return _of_fields("darts" if name == "Genotype" else name, fields)
+    except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(
+            f"Not a genotype: {text[:200]!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
+        ) from error
+
+
+def _of_fields(name, fields):
+    if not isinstance(name, str):
+        raise ValueError("Not a genotype: expected the name of a space.")
+    return get(name).from_fields(fields)
+
+
+def _short(text):
+    if len(text) > LONGEST:
+        raise ValueError(f"Not a genotype: expected at most {LONGEST} letters.")
+    return text
+
+
+def _literal(node):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "range":
+        return range(*(ast.literal_eval(argument) for argument in node.args))
+    return ast.literal_eval(node)
