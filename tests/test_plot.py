@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from darts_tf.reports import drawing
+from darts_tf.spaces import CellSpace
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,7 +30,7 @@ def test_every_operation_and_node_is_drawn(nodes):
 
 def test_a_png_that_is_too_large(monkeypatch):
     genotype = Genotype(cell(9), [2], cell(9), [2])
-    _, width, height = drawing.pictures(genotype)
+    _, width, height = drawing.arranged(genotype)
     monkeypatch.setattr(drawing, "LARGEST", int(1.5 * width * height))
     picture = tf.io.decode_png(drawing.png(genotype))
     assert picture.shape[0] == math.ceil(height) and picture.shape[1] == math.ceil(width)
@@ -40,8 +41,8 @@ def test_a_png_that_is_too_large(monkeypatch):
 
 @pytest.mark.parametrize("genotype", [*PUBLISHED.values(), Genotype(cell(7), [8], cell(7), [8])])
 def test_no_edge_lies_upon_another(genotype):
-    for pairs in (genotype.normal, genotype.reduce):
-        shapes = drawing.Cell(len(pairs) // 2, [2], [name for name, _ in pairs]).edges(pairs)
+    for picture in genotype.space.pictures(genotype):
+        shapes = picture.edges(genotype)
         down = [shape.points[1:3] for shape in shapes if isinstance(shape, drawing.Line)]
         for place, ((x, top), (_, bottom)) in enumerate(down):
             for (other, other_top), (_, other_bottom) in down[:place]:
@@ -49,13 +50,14 @@ def test_no_edge_lies_upon_another(genotype):
 
 
 def test_weights_are_seen_and_sides_do_not_depend_on_their_order():
-    pairs = [("sep_conv_3x3", 0), ("skip_connect", 1)]
-    picture = drawing.Cell(1, [2], ["sep_conv_3x3"])
-    shapes = picture.edges(pairs, [0.5, 0.05])
+    pairs, space = [("sep_conv_3x3", 0), ("skip_connect", 1)], CellSpace(1, ["sep_conv_3x3", "skip_connect"])
+    genotype, strengths = Genotype(pairs, [2], pairs, [2]), [[0.5, 0.4], [0.1, 0.05]]
+    picture = space.pictures(genotype)[0]
+    shapes = picture.edges(genotype, strengths)
     widths = {shape.title: shape.width for shape in shapes if isinstance(shape, drawing.Line)}
     assert widths["sep_conv_3x3 from c(k-2) to 0, weight 0.500"] == 2
     assert widths["skip_connect from c(k-1) to 0, weight 0.050"] == pytest.approx(0.8)
-    assert picture.edges(pairs[::-1], [0.05, 0.5]) == shapes
+    assert picture.edges(genotype._replace(normal=pairs[::-1]), strengths) == shapes
 
 
 def run(*arguments):
@@ -69,7 +71,7 @@ def test_command(tmp_path):
     done = run("DARTS_V2", f"--output={tmp_path}/cells.png", "--json")
     assert done.stdout == f'{{"output": "{tmp_path}/cells.png"}}\n' and not done.stderr
     pixels = tf.io.decode_png((tmp_path / "cells.png").read_bytes()).numpy()
-    _, width, height = drawing.pictures(PUBLISHED["DARTS_V2"])
+    _, width, height = drawing.arranged(PUBLISHED["DARTS_V2"])
     assert pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width and len(set(pixels.flatten())) > 20
 
 

@@ -72,17 +72,10 @@ def test_a_training_and_its_run_directory(trained):
 def test_the_step_is_traced_once():
     from darts_tf import train
     from darts_tf.runs import recipes
+    from darts_tf.runs.configurations import TrainConfig
 
     data = datasets.load("digits")
-    config = {**recipes.SMALL, "layers": 3, "init_channels": 2, "seed": 0, "momentum": 0.9, "grad_clip": 5.0}
-    config |= {
-        "auxiliary": True,
-        "auxiliary_weight": 0.4,
-        "sync_batch_norm": False,
-        "jit_compile": False,
-        "steps_per_execution": 1,
-        "precision": "float32",
-    }
+    config = TrainConfig(arch=GENOTYPE, layers=3, init_channels=2, auxiliary=True).completed(recipes.SMALL)
     network = train.prepare(None, spaces.from_text(GENOTYPE), data, config)
     traces, step = [], network.train_step
     network.train_step = lambda batch: traces.append(1) or step(batch)

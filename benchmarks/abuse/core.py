@@ -357,6 +357,7 @@ def optimizers():
         keras = start()
         import numpy as np
 
+        from darts_tf import spaces
         from darts_tf.methods.optimizers import SGD
         from darts_tf.spaces.cells.networks import cifar_network
 
@@ -519,6 +520,7 @@ def networks():
     """Derived networks that are saved, copied and trained on."""
 
     def auxiliary(keras, **options):
+        from darts_tf import spaces
         from darts_tf.methods.optimizers import SGD
         from darts_tf.spaces.cells.networks import cifar_network
 
@@ -625,6 +627,7 @@ def devices():
             keras = start(cpu_devices=count)
             import numpy as np
 
+            from darts_tf import spaces
             from darts_tf.data import datasets
             from darts_tf.devices import replicas
             from darts_tf.devices.cluster import ALONE

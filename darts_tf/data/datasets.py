@@ -82,7 +82,7 @@ class Dataset:
         """Reads all images once, so that a file on disk that is damaged is known, and keeps the statistics.
 
         Args:
-            progress: as `commands.progress`.
+            progress: as `darts_tf.cli.messages.progress`.
 
         Raises:
             DataError: a file cannot be read, and which.
@@ -195,7 +195,7 @@ def load(
         data_dir: where tensorflow-datasets keeps its data; None is its own default.
         stream: whether the images of a folder stay on disk; the batches are the same, bit for bit. See `Dataset.read`.
         tell: called with lines for the user: what was left out or resized.
-        progress: as `commands.progress`.
+        progress: as `darts_tf.cli.messages.progress`.
 
     Returns:
         `Dataset`.

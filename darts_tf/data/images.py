@@ -99,7 +99,7 @@ class OnDisk(Images):
         files: paths, a list of texts.
         size: height and width to resize them to, with antialiasing; None if all have one size, which stays.
         tell: called with a line for the user.
-        progress: as `commands.progress`.
+        progress: as `darts_tf.cli.messages.progress`.
 
     Raises:
         DataError: a file is no image.

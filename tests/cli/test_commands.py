@@ -11,7 +11,7 @@ import types
 import pytest
 import tqdm
 
-from darts_tf.cli import commands
+from darts_tf.cli import commands, messages
 
 COMMANDS = [
     "darts_tf.search",
@@ -59,8 +59,8 @@ def test_help_into_a_pipe_that_is_closed():
     "line, message",
     [
         (["plot", "NASNet", "--verbose=3"], "flag --verbose=3: 3 is not an integer in the range"),
-        (["tune", "--temperature=nan"], "flag --temperature=nan: expected a finite number."),
-        (["search", "--weight_decay=inf"], "flag --weight_decay=inf: expected a finite number."),
+        (["tune", "--temperature=nan"], "--temperature=nan: expected a finite number."),
+        (["search", "--weight_decay=inf"], "--weight_decay=inf: expected a finite number."),
         (["train", f"--seed={2**32}"], f"flag --seed={2**32}: {2**32} is not an integer in the range [0, {2**32 - 1}]"),
         (["plot", "NASNet", "--flagfile=no/such/file"], "no/such/file"),
         (["plot", "a\n\x1b[2J" + 9999 * "b", "--output=a.svg"], "a \\x1b[2Jbbb"),
@@ -107,13 +107,13 @@ def test_a_bar_goes_on_when_its_terminal_is_gone():
 
 def test_progress_is_told_after_two_seconds(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 3.0, 4.0, 40.0, 41.0])
-    monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(messages, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     parts = ["ab", "cd", "ef", "gh", "ij"]
-    monkeypatch.setattr(commands, "FLAGS", types.SimpleNamespace(verbose=2))
-    assert list(commands.progress(parts, 10, "Reading")) == parts
+    with messages.spoken(2):
+        assert list(messages.progress(parts, 10, "Reading")) == parts
     assert capsys.readouterr().err == "Reading: 4 of 10\nReading: 8 of 10\n"
     for clock, verbose in ((itertools.count(), 0), (iter([0.0] * 6), 2)):
-        monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
-        monkeypatch.setattr(commands, "FLAGS", types.SimpleNamespace(verbose=verbose))
-        assert list(commands.progress(parts, 10, "Reading")) == parts
+        monkeypatch.setattr(messages, "time", types.SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        with messages.spoken(verbose):
+            assert list(messages.progress(parts, 10, "Reading")) == parts
     assert capsys.readouterr().err == ""

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
 from darts_tf import DARTS, SearchNetwork
+from darts_tf.cli import messages
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.optimizers import SGD, Adam
 from darts_tf.runs import callbacks, fitting
-from darts_tf.runs import common as runs
+from darts_tf.runs.configurations import SearchConfig, TrainConfig
 
 STEPS, EPOCHS = 6, 2
 CONFIG = {
@@ -19,6 +20,8 @@ CONFIG = {
     "data": {"image_shape": [8, 8, 1], "class_names": ["a", "b"]},
     "dataset": "digits",
     "epochs": EPOCHS,
+    "nodes": 1,
+    "primitives": ["skip_connect", "max_pool_3x3"],
 }
 RATES = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
 
@@ -61,10 +64,16 @@ def run(folder, make, at_once, every=0, stop=None):
     keras.utils.set_random_seed(0)
     model, seen = make(), []
     batches = pairs if make is a_search else lambda start: pairs(start).map(lambda first, second: first)
-    with flagsaver.flagsaver(steps_per_execution=at_once, checkpoint_every=every, verbose=0):
-        checkpoints = fitting.restore(model, folder, STEPS, EPOCHS)
-        record = callbacks.SearchRecord if make is a_search else callbacks.History
-        used = [record(folder, checkpoints.done // STEPS), keras.callbacks.LambdaCallback()]
+    kind = SearchConfig if make is a_search else TrainConfig
+    config = kind(steps_per_execution=at_once, checkpoint_every=every, epochs=EPOCHS)
+    with messages.spoken(0):
+        checkpoints = fitting.restore(model, folder, config, STEPS, lambda: None)
+        done = checkpoints.done // STEPS
+        search = make is a_search
+        record = (
+            callbacks.SearchRecord(folder, model.network.space, done) if search else callbacks.History(folder, done)
+        )
+        used = [record, keras.callbacks.LambdaCallback()]
 
         def look(batch, logs):
             seen.append(batch)
@@ -72,7 +81,7 @@ def run(folder, make, at_once, every=0, stop=None):
                 checkpoints.stop = 15
 
         used[1].on_train_batch_end = look
-        fitting.fit(model, batches, STEPS, EPOCHS, data(), used, checkpoints)
+        fitting.fit(model, batches, STEPS, config, data(), used, checkpoints, ImageClassification.headline)
     return seen
 
 
@@ -89,7 +98,6 @@ def left(folder):
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
     """What runs of single steps leave, by what they train."""
-    assert runs.FLAGS(["test"]) == ["test"]
     found = {}
     for make in (a_search, a_network):
         folder = tmp_path_factory.mktemp("executions") / "one"

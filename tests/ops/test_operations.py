@@ -1,11 +1,11 @@
 """Operations of the user's own that are not as they should be."""
 
 import pytest
-from absl.testing import flagsaver
 
-from darts_tf.cli import commands
+from darts_tf.cli.messages import UsageError
 from darts_tf.ops import operations
-from darts_tf.runs import common as runs
+from darts_tf.runs import starting
+from darts_tf.runs.configurations import SearchConfig
 
 FILE = """
 import darts_tf, keras, sys
@@ -22,13 +22,11 @@ GOOD = {"parameters": "stride, affine", "value": "[ReLU(), Conv((3, 3), (stride,
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     monkeypatch.setattr(operations, "_REGISTRY", dict(operations._REGISTRY))
-    assert runs.FLAGS(["test"]) == ["test"]
 
 
 def load(folder, text):
     (folder / "mine.py").write_text(text)
-    with flagsaver.flagsaver(operations=str(folder / "mine.py")):
-        runs.import_operations(4)
+    starting.import_operations(SearchConfig(operations=str(folder / "mine.py"), init_channels=4))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,7 @@ def test_good_ones(change, tmp_path):
     ],
 )
 def test_bad_ones_are_named(change, message, tmp_path):
-    with pytest.raises(commands.UsageError, match=message) as refused:
+    with pytest.raises(UsageError, match=message) as refused:
         load(tmp_path, FILE.format(**{**GOOD, **change}))
     assert "\n" not in str(refused.value)
 
@@ -75,5 +73,5 @@ def test_bad_ones_are_named(change, message, tmp_path):
     "text", ["import sys; sys.exit(0)", "sys.exit('bye')", "def (", "\0", "import nothing_like_it"]
 )
 def test_bad_files(text, tmp_path):
-    with pytest.raises(commands.UsageError, match=r"--operations=.*mine\.py: \w+"):
+    with pytest.raises(UsageError, match=r"--operations=.*mine\.py: \w+"):
         load(tmp_path, text)

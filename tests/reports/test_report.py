@@ -43,7 +43,7 @@ def write_config(folder, command, classes, **more):
 def search_run(folder, nodes):
     """A run directory with alphas that drift."""
     folder.mkdir()
-    write_config(folder, "search", ["a", "b"])
+    write_config(folder, "search", ["a", "b"], nodes=nodes)
     drift = np.random.default_rng(0).normal(size=(2, EPOCHS + 1, nodes * (nodes + 3) // 2, len(PRIMITIVES)))
     normal, reduce = drift.cumsum(1)
     np.savez(folder / "alphas.npz", normal=normal, reduce=reduce, primitives=np.array(PRIMITIVES))
@@ -76,16 +76,17 @@ def test_what_the_report_of_a_search_says(tmp_path):
         genotype = CellSpace(3).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
         assert content["genotypes"][epoch] == str(genotype)
         for kind, pairs, values in (("normal", genotype.normal, weights[0]), ("reduce", genotype.reduce, weights[1])):
-            assert content["skips"][kind][epoch] == [name for name, _ in pairs].count("skip_connect")
+            table = content["choices"][["normal", "reduce"].index(kind)]
+            assert table["name"] == kind and table["skips"][epoch] == [name for name, _ in pairs].count("skip_connect")
             entropy = np.mean([-sum(p * np.log(p) for p in row) for row in values])
-            assert content["entropy"][kind][epoch] == pytest.approx(entropy, abs=1e-4)
-            np.testing.assert_allclose(content["weights"][kind][epoch], 1000 * values, atol=0.5)
+            assert table["entropy"][epoch] == pytest.approx(entropy, abs=1e-4)
+            np.testing.assert_allclose(table["weights"][epoch], 1000 * values, atol=0.5)
             # Edge by edge, in the order of their targets.
             ends = [(source, node) for node in range(2, 5) for source in range(node)]
-            kept = [(PRIMITIVES[operation], *ends[edge]) for edge, operation in content["kept"][kind][epoch]]
+            kept = [(PRIMITIVES[operation], *ends[edge]) for edge, operation in table["kept"][epoch]]
             assert kept == [(*pair, 2 + place // 2) for place, pair in enumerate(pairs)]
-            for (name, source), (edge, operation) in zip(pairs, content["kept"][kind][epoch], strict=True):
-                picture = content["cells"][["normal", "reduce"].index(kind)]["edges"][epoch]
+            for (name, source), (edge, operation) in zip(pairs, table["kept"][epoch], strict=True):
+                picture = content["pictures"][["normal", "reduce"].index(kind)]["edges"][epoch]
                 node = genotypes.node_name(ends[edge][1])
                 assert (
                     f"{name} from {genotypes.node_name(source)} to {node}, weight {values[edge, operation]:.3f}"
@@ -104,7 +105,7 @@ def test_what_the_report_of_a_training_says(tmp_path):
         (1, 2, 0.7),
         (1, 2, 0.8),
     ]
-    assert content["genotype"].startswith("Genotype(") and len(content["cells"]) == 2
+    assert content["genotype"].startswith("Genotype(") and len(content["pictures"]) == 2
     train_run(tmp_path / "many", classes=40)
     content = report.contents(tmp_path / "many")
     assert content["confused"] == [[1, 2, 2]] and "confusion" not in content

@@ -10,29 +10,28 @@ import subprocess
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from darts_tf.cli import commands
-from darts_tf.runs import common as runs
-from darts_tf.runs import fitting, rundirectory
+from darts_tf.cli.messages import UsageError
+from darts_tf.runs import fitting, rundirectory, starting
+from darts_tf.runs.configurations import SearchConfig, TrainConfig
+from darts_tf.spaces import CellSpace
 from darts_tf.spaces.cells import genotypes
 
 GENOTYPE = genotypes.Genotype(*[[("skip_connect", 0), ("max_pool_3x3", 1)], [2]] * 2)
 PRIMITIVES = ["skip_connect", "max_pool_3x3"]
+COMMANDS = {"search": SearchConfig, "train": TrainConfig}
+SPACE = CellSpace(1, PRIMITIVES)
 CONFIG = {
     "dataset": "digits",
     "epochs": 2,
     "seed": 0,
     "momentum": 0.9,
     "flip": False,
+    "nodes": 1,
+    "primitives": PRIMITIVES,
     "versions": {"darts_tf": "1"},
     "data": {"image_shape": [8, 8, 1], "class_names": ["a", "b"]},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parsed_flags():
-    assert runs.FLAGS(["test"]) == ["test"]
 
 
 def make(folder, command, epochs=2):
@@ -65,11 +64,15 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def directory(command, folder, inputs=(), **flags):
+    return starting.directory(COMMANDS[command](output=str(folder), **flags), command, inputs)[0]
+
+
 def refusal(folder, command="search", **flags):
     """The message with which a command refuses a directory, which stays as it is."""
     before = content(folder) if os.path.isdir(folder) else None
-    with flagsaver.flagsaver(output=str(folder), **flags), pytest.raises(commands.UsageError) as refused:
-        runs.directory(command)
+    with pytest.raises(UsageError) as refused:
+        directory(command, folder, **flags)
     assert before is None or content(folder) == before
     message = str(refused.value)
     assert "\n" not in message and message.endswith(".")
@@ -79,12 +82,14 @@ def refusal(folder, command="search", **flags):
 def test_a_whole_run_goes_on(tmp_path):
     for command in ("search", "train"):
         folder = make(tmp_path / command, command)
-        with flagsaver.flagsaver(output=str(folder), resume=True):
-            assert runs.directory(command) == folder
+        assert directory(command, folder, resume=True) == folder
     rows = rundirectory.history(tmp_path / "search")
     assert [row["epoch"] for row in rows] == [1, 2] and rows[0]["multiply_adds"] is None and rows[1]["loss"] == 0.5
     assert (
-        rundirectory.history(tmp_path) is rundirectory.alphas(tmp_path) is rundirectory.configuration(tmp_path) is None
+        rundirectory.history(tmp_path)
+        is rundirectory.alphas(tmp_path, SPACE.choices)
+        is rundirectory.configuration(tmp_path)
+        is None
     )
 
 
@@ -184,9 +189,8 @@ def test_what_others_have_is_not_touched(name, tmp_path):
 def test_other_commands_in_a_run(tmp_path):
     folder = make(tmp_path / "run", "search")
     assert "it holds a run of search, not of train" in refusal(folder, "train")
-    with flagsaver.flagsaver(output=str(folder), overwrite=True):
-        assert runs.directory("train") == folder
-        (folder / "model.keras").write_text("of another")
+    assert directory("train", folder, overwrite=True) == folder
+    (folder / "model.keras").write_text("of another")
     assert "its model.keras is not of the run of search there" in refusal(folder, "train", overwrite=True)
     assert "--resume and --overwrite given" in refusal(folder, resume=True, overwrite=True)
     a_folder(folder / "alphas.npz")
@@ -229,8 +233,8 @@ def test_places_where_no_run_can_be(name, message, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("no/where")
     assert message in refusal(tmp_path / name)
-    with flagsaver.flagsaver(output=str(tmp_path / name)), pytest.raises(commands.UsageError, match=message):
-        runs.check_evaluation()
+    with pytest.raises(UsageError, match=message):
+        starting.check_evaluation(TrainConfig(output=str(tmp_path / name)))
 
 
 def test_places_that_may_not_be_written_to(tmp_path, monkeypatch):
@@ -241,17 +245,15 @@ def test_places_that_may_not_be_written_to(tmp_path, monkeypatch):
 
 
 def test_inputs_with_names_that_are_too_long(tmp_path):
-    with flagsaver.flagsaver(output=str(tmp_path / "run"), operations="x" * 300):
-        assert runs.directory("search", ["operations"]) == tmp_path / "run"
+    run = tmp_path / "run"
+    assert directory("search", run, ["operations"], operations="x" * 300) == run
 
 
 def test_inputs_in_the_place_of_the_run(tmp_path):
     folder = make(tmp_path / "run", "search")
     for name in (folder, folder / "config.json"):
-        with flagsaver.flagsaver(operations=str(name)):
-            message = "is in it; expected another folder"
-            with flagsaver.flagsaver(output=str(folder)), pytest.raises(commands.UsageError, match=message):
-                runs.directory("search", ["operations"])
+        with pytest.raises(UsageError, match="is in it; expected another folder"):
+            directory("search", folder, ["operations"], operations=str(name))
 
 
 def test_an_evaluation_replaces_nothing_but_one(tmp_path):
@@ -264,22 +266,21 @@ def test_an_evaluation_replaces_nothing_but_one(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("search", "train", "tune", "theirs", "ours", "train/checkpoints"):
         for overwrite in (False, True):
-            with flagsaver.flagsaver(output=str(tmp_path / name), overwrite=overwrite):
-                if (name, overwrite) == ("ours", True):
-                    assert runs.check_evaluation() == tmp_path / "ours"
-                    continue
-                with pytest.raises(commands.UsageError, match="it already holds files; expected a new name"):
-                    runs.check_evaluation()
+            config = TrainConfig(output=str(tmp_path / name), overwrite=overwrite)
+            if (name, overwrite) == ("ours", True):
+                assert starting.check_evaluation(config) == tmp_path / "ours"
+                continue
+            with pytest.raises(UsageError, match="it already holds files; expected a new name"):
+                starting.check_evaluation(config)
     for name in ("empty", "new"):
-        with flagsaver.flagsaver(output=str(tmp_path / name)):
-            assert runs.check_evaluation() == tmp_path / name
+        assert starting.check_evaluation(TrainConfig(output=str(tmp_path / name))) == tmp_path / name
 
 
 class Network:
     """What a search's agreement with its files is about."""
 
     def __init__(self, primitives=PRIMITIVES):
-        self.network, self.alphas, self.primitives = self, {"normal": np.zeros((2, 2))}, primitives
+        self.network, self.space = self, CellSpace(1, primitives)
 
 
 @pytest.mark.parametrize(
@@ -301,27 +302,28 @@ def test_what_was_done_agrees_with_what_was_written(done, epochs, written, wrong
     folder = make(tmp_path / "run", "search", written)
     if not wrong:
         return fitting.check_files_agree(Network(), folder, done, 22, epochs)
-    with pytest.raises(commands.UsageError, match=wrong):
+    with pytest.raises(UsageError, match=wrong):
         fitting.check_files_agree(Network(), folder, done, 22, epochs)
 
 
 def test_what_must_be_there(tmp_path):
     folder = make(tmp_path / "search", "search")
     other = Network(["a", "b"])
-    with pytest.raises(commands.UsageError, match=r"its alphas\.npz is of another search"):
+    with pytest.raises(UsageError, match=r"its alphas\.npz is of another search"):
         fitting.check_files_agree(other, folder, 44, 22, 2)
     for name in ("alphas.npz", "history.csv"):
         (folder / name).unlink()
-        with pytest.raises(commands.UsageError, match=f"its {name} is gone"):
+        with pytest.raises(UsageError, match=f"its {name} is gone"):
             fitting.check_files_agree(Network(), folder, 44, 22, 2)
     folder = make(tmp_path / "train", "train", 1)
-    with pytest.raises(commands.UsageError, match="its checkpoints are gone"):
+    with pytest.raises(UsageError, match="its checkpoints are gone"):
         fitting.check_files_agree(None, folder, 0, 22, 5)
 
 
 def test_a_directory_that_is_moved_comes_back(tmp_path, capsys):
     folder = make(tmp_path / "run", "search")
-    present = rundirectory.presence(folder)
+    lock = rundirectory.Lock(folder)
+    present = lock.presence()
     present()
     assert not capsys.readouterr().err
     folder.rename(tmp_path / "moved")
@@ -333,6 +335,10 @@ def test_a_directory_that_is_moved_comes_back(tmp_path, capsys):
         present()
         assert rundirectory.configuration(folder)["command"] == "search"
         assert f"warning: {folder}/config.json was" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="another process is at work in it"):
+        rundirectory.Lock(folder)
+    lock.release()
+    rundirectory.Lock(folder).release()
 
 
 def test_names_of_operations():
@@ -340,9 +346,9 @@ def test_names_of_operations():
         (["a", "x"], "--primitives=x: no such"),
         (["a", "b", "a"], "--primitives=a,b,a: a is there"),
     ):
-        with pytest.raises(commands.UsageError, match=message):
-            runs.check_primitives(names, ["a", "b"])
-    runs.check_primitives(["b", "a"], ["a", "b"])
+        with pytest.raises(UsageError, match=message):
+            starting.check_primitives(names, ["a", "b"])
+    starting.check_primitives(["b", "a"], ["a", "b"])
 
 
 def test_every_text_file_says_its_encoding():

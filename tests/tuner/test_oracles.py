@@ -15,7 +15,7 @@ from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
 from darts_tf.tuner.reinforce import Controller
-from darts_tf.tuner.space import OPERATIONS, declare, genotype_of, hyperparameters_of
+from darts_tf.tuner.space import OPERATIONS, genotype_of, hyperparameters_of
 
 TRIALS, SEEDS = 80, range(1, 21)
 SOFTMAX = Softmax()
@@ -189,12 +189,15 @@ def search_run(folder, nodes=2, scale=2.0):
     names = ["none", *OPERATIONS]
     alphas = scale * np.random.default_rng(0).normal(size=(2, 3, nodes * (nodes + 3) // 2, len(names)))
     np.savez(folder / "alphas.npz", normal=alphas[0], reduce=alphas[1], primitives=np.array(names))
+    data = {"image_shape": [8, 8, 1], "class_names": ["a", "b"]}
+    config = {"command": "search", "versions": {}, "data": data, "nodes": nodes, "primitives": names}
+    (folder / "config.json").write_text(json.dumps(config))
     return alphas[:, -1], names
 
 
 def drawn(folder, trials, nodes=2, **more):
     hp = keras_tuner.HyperParameters()
-    declare(hp, nodes)
+    CellSpace(nodes).declare(hp)
     hp.Choice("other", [1, 2, 3])
     oracle = DARTSOracle("val_accuracy", trials, run=folder, seed=1, hyperparameters=hp, **more)
     oracle.objective = planted.objective()
@@ -215,7 +218,7 @@ def in_order(pairs):
 def test_samples_of_a_search(tmp_path):
     alphas, names = search_run(tmp_path)
     weights = [SOFTMAX.strengths(alpha) for alpha in alphas]
-    best = CellSpace(nodes, names).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
+    best = CellSpace(2, names).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
     found = drawn(tmp_path, 300)
     assert found[0].normal == in_order(best.normal) and found[0].reduce == in_order(best.reduce)
     assert len(set(map(str, found))) == 300
@@ -237,7 +240,7 @@ def test_samples_of_a_search(tmp_path):
 def test_samples_go_on_where_they_were(tmp_path):
     search_run(tmp_path)
     hp = keras_tuner.HyperParameters()
-    declare(hp, 2)
+    CellSpace(2).declare(hp)
 
     def draws(number, reload, name):
         oracle = DARTSOracle(planted.objective(), 20, run=tmp_path, seed=1, hyperparameters=hp.copy())
@@ -264,7 +267,7 @@ def test_samples_are_better_than_random_ones(tmp_path):
             return sum(truth[kind][place] for kind in range(2) for place in places[kind])
 
         hp = keras_tuner.HyperParameters()
-        declare(hp, 2)
+        CellSpace(2).declare(hp)
         for name, oracle in (
             ("darts", DARTSOracle(planted.objective(), 10, run=tmp_path, seed=seed, hyperparameters=hp.copy())),
             ("random", keras_tuner.oracles.RandomSearchOracle(planted.objective(), 10, seed, hp.copy())),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from darts_tf.data import datasets
+from darts_tf.spaces import CellSpace
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 from darts_tf.tuner import (
@@ -15,7 +16,7 @@ from darts_tf.tuner import (
     genotype_of,
     hyperparameters_of,
 )
-from darts_tf.tuner.space import OPERATIONS, declare
+from darts_tf.tuner.space import OPERATIONS
 
 
 def random_genotype(random):
@@ -39,7 +40,7 @@ def test_genotypes_and_hyperparameters_are_inverse():
         assert genotype_of(hp) == genotype
         # The values are of the space, and what else is known of it comes from nowhere else.
         again = keras_tuner.HyperParameters.from_config(hp.get_config())
-        assert genotype_of(again) == genotype and declare(again, len(genotype.normal) // 2) == genotype
+        assert genotype_of(again) == genotype and CellSpace(len(genotype.normal) // 2).declare(again) == genotype
         for choice in hp.space:
             assert hp.values[choice.name] in choice.values
         assert hyperparameters_of(genotype_of(again)).values == hp.values
@@ -77,7 +78,7 @@ ORACLES = {
 
 def space(nodes):
     hp = keras_tuner.HyperParameters()
-    declare(hp, nodes)
+    CellSpace(nodes).declare(hp)
     return hp
 
 
