@@ -13,6 +13,10 @@ _PLACES = {
     "Genotype": "spaces.cells.genotypes",
     "PRIMITIVES": "spaces.cells.space",
     "register_operation": "ops.operations",
+    "run_search": "search",
+    "SearchConfig": "runs.configurations",
+    "run_training": "train",
+    "TrainConfig": "runs.configurations",
 }
 __all__ = list(_PLACES)
 

@@ -58,7 +58,7 @@ class TuneConfig(RunConfig):
     space: str = option(
         "darts", "What is tried: darts, the cells of the paper, or one of your own.", topic="What to try"
     )
-    nodes: int = option(4, "Intermediate nodes of a cell.", topic="What to try", least=1)
+    nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="What to try", least=1)
     primitives: list | None = option(
         None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
     )

@@ -154,7 +154,7 @@ class SearchConfig(FitConfig):
         None, "Channels of the first cell. Default: 16; digits 8.", topic="Supernet", least=2, most=8192
     )
     layers: int | None = option(None, "Cells. Default: 8; digits 5.", topic="Supernet", least=3, most=1000)
-    nodes: int = option(4, "Intermediate nodes of a cell.", topic="Supernet", least=1, most=100)
+    nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="Supernet", least=1, most=100)
     primitives: list | None = option(
         None, "Candidate operations, comma-separated. Default: the eight of the paper.", topic="Supernet"
     )

@@ -43,9 +43,9 @@ def every_row(title, rows, candidates):
     return Choices(title, tuple(rows), tuple(candidates), tuple(((row,), 1) for row in range(len(rows))))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Architecture:
-    """What a search finds in a space that has no form of its own for it.
+    """What a search finds in a space that has no form of its own for it. Those of the same text are equal.
 
     Attributes:
         space: `SearchSpace`.
@@ -62,6 +62,12 @@ class Architecture:
             *((field.name, _plain(getattr(self.space, field.name))) for field in fields),
             *((name, list(row)) for name, row in self.chosen.items()),
         ]
+
+    def __eq__(self, other):
+        return isinstance(other, Architecture) and str(self) == str(other)
+
+    def __hash__(self):
+        return hash(str(self))
 
     def __str__(self):
         return f"{self.space.name}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
@@ -105,7 +111,7 @@ class SearchSpace:
             sizes: keyword arguments with defaults; `sync_batch_norm` is one of them if that is supported.
 
         Returns:
-            `darts_tf.spaces.supernet.Supernet` from inputs as the search's batches have them (normalised) to logits.
+            `darts_tf.spaces.models.Supernet` from inputs as the search's batches have them (normalised) to logits.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from darts_tf.ops.stages import BatchNorm, Conv, ReLU
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.cell import SearchCell, derived_cell, rows_by_source
 from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
-from darts_tf.spaces.supernet import Supernet
+from darts_tf.spaces.models import Supernet, inputs, normalizing
 
 
 def reductions(layers):
@@ -75,7 +75,7 @@ class SearchNetwork(Supernet):
         relaxation="softmax",
         **kwargs,
     ):
-        super().__init__(CellSpace(nodes, primitives), relaxation, autocast=False, **kwargs)
+        super().__init__(CellSpace(nodes, primitives), num_classes, relaxation, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
             ("layers", layers, 3, "cells, two of which are reduction cells"),
@@ -126,9 +126,6 @@ class SearchNetwork(Supernet):
             before, last = last, cell([before, last], weights[kind], training=training, inline=inline)
         return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
 
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.num_classes)
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -173,7 +170,7 @@ def cifar_network(
     Raises:
         ValueError: the genotype names an operation that is not registered, or an argument is out of range.
     """
-    images, x = _images(image_shape, normalization)
+    images, x = inputs(image_shape, normalization)
     x = operations.layers(stem(affine=True), x, 3 * channels, "stem")
     last, early = _cells([x, x], False, genotype, channels, layers, drop_path)
     return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 3) if auxiliary else None)
@@ -193,7 +190,7 @@ def imagenet_network(
 
     Arguments, result and errors are those of `cifar_network`.
     """
-    images, x = _images(image_shape, normalization)
+    images, x = inputs(image_shape, normalization)
     halve = [Conv((3, 3), (2, 2)), BatchNorm(affine=True)]
     x = operations.layers(halve, x, channels // 2, "stem0")
     before = operations.layers([ReLU(), *halve], x, channels, "stem0", start=len(halve))
@@ -203,20 +200,7 @@ def imagenet_network(
     return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 2, False) if auxiliary else None)
 
 
-def _images(image_shape, normalization):
-    """The input of a network, and the same after normalisation if that is asked for."""
-    images = keras.Input(image_shape, name="images")
-    if normalization is None:
-        return images, images
-    return images, _normalization(*normalization)(images)
-
-
-def _normalization(mean, std):
-    mean, variance = [float(value) for value in mean], [float(value) ** 2 for value in std]
-    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
-
-
-def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
+def _cells(stems, reduction_prev, genotype, channels, layers, drop_path):
     """All cells, on the results of two stems; `reduction_prev` tells that the first is twice as high and wide.
 
     Returns:
@@ -225,13 +209,13 @@ def _cells(inputs, reduction_prev, genotype, channels, layers, drop_path):
     genotypes.check(genotype, operations.operation_names())
     if layers < 1:
         raise ValueError(f"layers={layers}: expected at least 1 cell.")
-    results = list(inputs)
+    results = list(stems)
     for index, (width, reduction) in enumerate(stack(channels, layers)):
         cell = genotype[2:] if reduction else genotype[:2]
         name = f"cell{index}"
         results.append(derived_cell(results[-2:], *cell, width, reduction, reduction_prev, drop_path, name))
         reduction_prev = reduction
-    return results[-1], results[len(inputs) + reductions(layers)[1]]
+    return results[-1], results[len(stems) + reductions(layers)[1]]
 
 
 def _model(images, last, num_classes, auxiliary_logits):
@@ -362,7 +346,7 @@ def with_new_classes(model, num_classes, normalization):
 
     def exchange(layer):
         if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
-            return _normalization(mean, std)
+            return normalizing(mean, std)
         return None
 
     activations = keras.layers.Softmax, keras.layers.Activation

@@ -1,9 +1,29 @@
-"""The model that is searched: what every space's supernet has in common."""
+"""What the models of all spaces have in common: their inputs, and what a supernet is."""
 
 import keras
 import tensorflow as tf
 
 from darts_tf.methods import relaxations
+
+
+def inputs(shape, normalization=None):
+    """The input of a network, and the same after normalisation if that is asked for.
+
+    Args:
+        shape: of one image, (height, width, depth).
+        normalization: mean and standard deviation of the pixels per channel, or None.
+
+    Returns:
+        Two `keras.KerasTensor` (batch, height, width, depth).
+    """
+    images = keras.Input(shape, name="images")
+    return images, images if normalization is None else normalizing(*normalization)(images)
+
+
+def normalizing(mean, std):
+    """The Keras layer that subtracts the mean of each channel and divides by its standard deviation."""
+    mean, variance = [float(value) for value in mean], [float(value) ** 2 for value in std]
+    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
 
 
 class Supernet(keras.Model):
@@ -14,6 +34,7 @@ class Supernet(keras.Model):
 
     Args:
         space: `darts_tf.spaces.base.SearchSpace`.
+        outputs: how many logits there are for one input.
         relaxation: name or object, see `darts_tf.methods.relaxations`.
         **kwargs: of `keras.Model`.
 
@@ -21,9 +42,9 @@ class Supernet(keras.Model):
         alphas: {table: variable (rows, candidates)}, of the space's choices, once the model is built.
     """
 
-    def __init__(self, space, relaxation="softmax", **kwargs):
+    def __init__(self, space, outputs, relaxation="softmax", **kwargs):
         super().__init__(**kwargs)
-        self.space = space
+        self.space, self.outputs_per_input = space, outputs
         self.relaxation = relaxations.get(relaxation)
 
     def add_alphas(self):
@@ -55,6 +76,9 @@ class Supernet(keras.Model):
             selection: name or object, see `darts_tf.methods.selections`.
         """
         return self.space.decide(self.strengths(), selection)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], self.outputs_per_input
 
     @property
     def arch_variables(self):

@@ -1,0 +1,135 @@
+"""The lines of docs/extend.md: a space and a relaxation of a user's own, from search to export."""
+
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from darts_tf import run_search, run_training, spaces
+from darts_tf.data import datasets
+from darts_tf.methods import relaxations
+from darts_tf.methods.contracts import check_relaxation
+from darts_tf.methods.relaxations import Relaxation
+from darts_tf.reports import drawing, report
+from darts_tf.runs.configurations import SearchConfig, TrainConfig
+from darts_tf.spaces import base
+from darts_tf.spaces.contracts import check_space
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+SPACE, RELAXATION, CHECKS, _ = BLOCKS
+SMALL = {"epochs": 1, "init_channels": 4, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """The file that the page makes."""
+    before = dict(base._REGISTRY), dict(relaxations._REGISTRY)
+    file = tmp_path_factory.mktemp("extend") / "mine.py"
+    file.write_text(SPACE + RELAXATION, encoding="utf-8")
+    yield str(file)
+    for registry, kept in zip((base._REGISTRY, relaxations._REGISTRY), before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
+@pytest.fixture(scope="module")
+def search(mine, tmp_path_factory):
+    output = str(tmp_path_factory.mktemp("extend") / "search")
+    config = SearchConfig(
+        operations=mine, space="chain-of-convolutions", relaxation="sharp-softmax", output=output, **SMALL
+    )
+    return run_search(config, verbose=0)
+
+
+def test_each_part_is_short():
+    for block in (SPACE, RELAXATION):
+        assert len(block.splitlines()) < 60
+
+
+def test_the_checks_of_the_page(search):
+    exec(SPACE + RELAXATION + CHECKS, {"__name__": "page"})
+
+
+def test_search(search):
+    assert search.genotype.space.name == "chain-of-convolutions" and len(search.genotype.chosen["kernels"]) == 3
+    written = (search.directory / "genotype.json").read_text()
+    assert json.loads(written)["space"] == "chain-of-convolutions" and spaces.from_json(written) == search.genotype
+    with np.load(search.directory / "alphas.npz") as alphas:
+        assert alphas["kernels"].shape == (2, 3, 3) and alphas["primitives"].tolist()[0] == "conv_3x3"
+        strengths = relaxations.get("sharp-softmax").strengths(alphas["kernels"][-1])
+    content = report.contents(search.directory)
+    assert content["formula"] == "softmax(5 alpha)" and content["genotypes"][-1] == str(search.genotype)
+    (table,) = content["choices"]
+    np.testing.assert_allclose(table["weights"][-1], 1000 * strengths, atol=0.51)
+    assert [name for name in search.genotype.chosen["kernels"]] == [
+        table["candidates"][candidate] for _, candidate in table["kept"][-1]
+    ]
+    assert content["pictures"][0]["title"] == "Kernels" and content["history"][0]["parameters"] > 0
+
+
+def test_an_interrupted_search_goes_on(search, mine, tmp_path):
+    """From Python twice in one process, in the same directory."""
+    config = search.config.replace(output=str(tmp_path / "run"), epochs=2)
+    again = run_search(search.config.replace(output=str(tmp_path / "run")), verbose=0)
+    assert again.genotype == search.genotype
+    with pytest.raises(ValueError, match=r"--epochs=2: the run in .* has 1"):
+        run_search(SearchConfig(**{name: getattr(config, name) for name in (*search.config.given, "epochs", "output")}))
+
+
+def test_train_and_export(search, mine, tmp_path):
+    training = run_training(
+        TrainConfig(operations=mine, arch=str(search.directory / "genotype.json"), output=str(tmp_path / "t"), **SMALL),
+        verbose=0,
+    )
+    assert training.results["test_images"] == 355 and training.results["parameters"] > 0
+    from export import ExportConfig, run_export
+
+    exported = run_export(ExportConfig(model=str(tmp_path / "t" / "model.keras"), output=str(tmp_path / "s")))
+    assert not exported.failed and all(row["largest_difference"] < 0.2 for row in exported.rows)
+    model = keras.models.load_model(tmp_path / "t" / "model.keras")
+    data = datasets.load("digits")
+    scores = model.predict(data.x_test.astype("float32"), verbose=0)
+    assert (scores.argmax(1) == data.y_test).mean() == training.results["top1"]
+
+
+def test_plot(search, tmp_path):
+    picture = drawing.svg(search.genotype)
+    for name in search.genotype.chosen["kernels"]:
+        assert f">{name}</text>" in picture
+    assert drawing.png(search.genotype).startswith(b"\x89PNG")
+
+
+def reversed_decode(space, picks):
+    right = base.SearchSpace.decode(space, picks)
+    return base.Architecture(space, {"kernels": right.chosen["kernels"][::-1]})
+
+
+class Wrong(Relaxation):
+    name = "softmax"
+
+    def __call__(self, alpha):
+        return alpha
+
+
+def test_the_checks_tell_what_is_wrong(search):
+    with pytest.raises(AssertionError, match="softmax: the registered relaxation is another"):
+        check_relaxation(Wrong())
+    check_relaxation("softmax")
+    check_space(spaces.CellSpace(1, ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")), draws=3)
+    page = {"__name__": "page"}
+    exec(SPACE, page)
+    kind = page["ChainOfConvolutions"]
+    for name, value, message in (
+        ("decode", reversed_decode, "not the inverse"),
+        ("values", lambda self, architecture: {}, "declare another one"),
+        ("choices", property(lambda self: {"a b": None}), "a b is NoneType|no identifier"),
+        ("network", lambda self, architecture, task: keras.Sequential([keras.Input((8, 8, 1))]), "its network gives"),
+    ):
+        broken = type(kind.__name__, (kind,), {name: value})
+        base.register_space("chain-of-convolutions")(broken)
+        with pytest.raises(AssertionError, match=message):
+            check_space(broken(), draws=2)
