@@ -9,7 +9,7 @@ _PLACES = {
     "SearchNetwork": "spaces.cells.networks",
     "cifar_network": "spaces.cells.networks",
     "imagenet_network": "spaces.cells.networks",
-    "inference_model": "spaces.cells.networks",
+    "inference_model": "spaces.models",
     "Genotype": "spaces.cells.genotypes",
     "PRIMITIVES": "spaces.cells.space",
     "register_operation": "ops.operations",

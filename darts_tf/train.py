@@ -107,7 +107,7 @@ def _train(config):
 
 def _measured(network, config, data, checkpoints, output):
     """Saves what was trained and what it is worth."""
-    from darts_tf.spaces.cells.networks import inference_model
+    from darts_tf.spaces.models import inference_model
 
     synchronize_batch_norms(network, False)
     model = inference_model(network)
@@ -203,7 +203,7 @@ def prepare(pretrained, architecture, data, config):
     import keras
 
     from darts_tf.methods.optimizers import SGD
-    from darts_tf.spaces.cells.networks import with_new_classes
+    from darts_tf.spaces.models import with_new_classes
 
     keras.utils.set_random_seed(config.seed)
     task = data.task

@@ -3,17 +3,20 @@
 import json
 import pathlib
 import re
+import signal
 
 import keras
 import numpy as np
 import pytest
 
-from darts_tf import run_search, run_training, spaces
+from darts_tf import run_search, run_training, spaces, tune
+from darts_tf.cli import messages
 from darts_tf.data import datasets
 from darts_tf.methods import relaxations
 from darts_tf.methods.contracts import check_relaxation
 from darts_tf.methods.relaxations import Relaxation
 from darts_tf.reports import drawing, report
+from darts_tf.runs import rundirectory
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
 from darts_tf.spaces import base
 from darts_tf.spaces.contracts import check_space
@@ -96,6 +99,28 @@ def test_train_and_export(search, mine, tmp_path):
     assert (scores.argmax(1) == data.y_test).mean() == training.results["top1"]
 
 
+def test_tune(search, mine, tmp_path, capsys):
+    config = {name: SMALL[name] for name in ("epochs", "batch_size")}
+    before = signal.getsignal(signal.SIGTERM)
+    with messages.spoken(0):
+        tune.main(
+            tune.TuneConfig(
+                **config,
+                operations=mine,
+                space="chain-of-convolutions",
+                oracle="random",
+                max_trials=2,
+                init_channels=4,
+                output=str(tmp_path / "tune"),
+            )
+        )
+    signal.signal(signal.SIGTERM, before)
+    rows = rundirectory.trials(tmp_path / "tune", "val_accuracy")
+    assert [row["status"] for row in rows] == ["COMPLETED"] * 2 and all(float(row["parameters"]) > 0 for row in rows)
+    best = spaces.from_json((tmp_path / "tune" / "genotype.json").read_text())
+    assert str(best) in {row["genotype"] for row in rows} and str(best) in capsys.readouterr().out
+
+
 def test_plot(search, tmp_path):
     picture = drawing.svg(search.genotype)
     for name in search.genotype.chosen["kernels"]:
@@ -127,7 +152,11 @@ def test_the_checks_tell_what_is_wrong(search):
         ("decode", reversed_decode, "not the inverse"),
         ("values", lambda self, architecture: {}, "declare another one"),
         ("choices", property(lambda self: {"a b": None}), "a b is NoneType|no identifier"),
-        ("network", lambda self, architecture, task: keras.Sequential([keras.Input((8, 8, 1))]), "its network gives"),
+        (
+            "network",
+            lambda self, architecture, task: keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()]),
+            "its network gives",
+        ),
     ):
         broken = type(kind.__name__, (kind,), {name: value})
         base.register_space("chain-of-convolutions")(broken)

@@ -556,11 +556,11 @@ def networks():
             keras = start(precision=precision)
             import numpy as np
 
-            from darts_tf.spaces.cells import networks
+            from darts_tf.spaces import models
 
             network = auxiliary(keras)
             before = [layer.compute_dtype for layer in network.layers], numbers(network.variables)
-            made = make(networks, network)
+            made = make(models, network)
             made.compile("sgd", "mse", jit_compile=False)
             made.fit(pair()[0][0], np.zeros([6, made.output_shape[-1]]), verbose=0)
             after = [layer.compute_dtype for layer in network.layers], numbers(network.variables)
@@ -574,13 +574,13 @@ def networks():
     for precision in ("float32", "bfloat16"):
         yield python(
             f"inference_model leaves its argument as it is, {precision}",
-            untouched(precision, lambda networks, network: networks.inference_model(network)),
+            untouched(precision, lambda models, network: models.inference_model(network)),
         )
         yield python(
             f"with_new_classes leaves its argument as it is, {precision}",
             untouched(
                 precision,
-                lambda networks, network: networks.with_new_classes(networks.inference_model(network), 4, ([0], [1])),
+                lambda models, network: models.with_new_classes(models.inference_model(network), 4, ([0], [1])),
             ),
         )
 

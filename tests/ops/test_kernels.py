@@ -13,7 +13,6 @@ import tensorflow as tf
 import darts_tf
 from darts_tf import spaces
 from darts_tf.ops import kernels, operations, stages
-from darts_tf.spaces.cells import networks
 
 
 def gradients(function, inputs):
@@ -119,7 +118,7 @@ def test_no_filter_gradient_of_a_strided_pointwise_convolution_is_taken(kind, mo
         inner = keras.Sequential([keras.Input((16, 16, 4)), keras.layers.Conv2D(6, 1, 2)])
         x = keras.layers.Flatten()(inner(keras.layers.Conv2D(4, 1, 2)(images)))
         model = keras.Model(images, keras.layers.Dense(3)(x))
-        network = networks.with_new_classes(model, 2, (np.zeros(3), np.ones(3)))
+        network = models.with_new_classes(model, 2, (np.zeros(3), np.ones(3)))
     if not network.built:
         network.build((None, 32, 32, 3))
 

@@ -7,7 +7,8 @@ from original import relative_error
 
 from darts_tf.spaces.cells import pytorch
 from darts_tf.spaces.cells.genotypes import PUBLISHED
-from darts_tf.spaces.cells.networks import cifar_network, imagenet_network, inference_model
+from darts_tf.spaces.cells.networks import cifar_network, imagenet_network
+from darts_tf.spaces.models import inference_model
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 

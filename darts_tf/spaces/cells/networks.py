@@ -4,13 +4,12 @@ import keras
 import tensorflow as tf
 
 from darts_tf.ops import kernels, operations
-from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.operations import Operation, get_operation, stem
 from darts_tf.ops.stages import BatchNorm, Conv, ReLU
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.cell import SearchCell, derived_cell, rows_by_source
 from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
-from darts_tf.spaces.models import Supernet, inputs, normalizing
+from darts_tf.spaces.models import Supernet, inputs
 
 
 def reductions(layers):
@@ -280,82 +279,3 @@ class AuxiliaryModel(keras.Model):
         model = super().from_config(config, custom_objects)
         model.auxiliary_weight = weight
         return model
-
-
-def inference_model(network):
-    """The part of a trained derived network that is put to use: no auxiliary head, no drop path, no low precision.
-
-    Args:
-        network: of `cifar_network` or `imagenet_network`; the result has copies of its weights.
-
-    Returns:
-        A functional `keras.Model` of standard layers, from images to logits.
-    """
-
-    def call(layer, *args, **kwargs):
-        return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)
-
-    return _copy(keras.Model(network.inputs, network.outputs[0]), network.variable_dtype, call_function=call)
-
-
-def _copy(model, policy, exchange=lambda layer: None, call_function=None):
-    """A copy of a functional model that has weights of its own.
-
-    Args:
-        model: a functional Keras model.
-        policy: what its layers compute in.
-        exchange: function of a layer -> the layer that takes its place, None if that is its copy.
-        call_function: as of `keras.models.clone_model`.
-    """
-    copies = []
-
-    def copy(layer):
-        made = exchange(layer)
-        if made is not None or not isinstance(layer, keras.layers.Layer):
-            return layer if made is None else made
-        made = layer.__class__.from_config(layer.get_config())
-        for part in made._flatten_layers():
-            part.dtype_policy = policy
-        copies.append((layer, made))
-        return made
-
-    result = keras.models.clone_model(model, clone_function=copy, call_function=call_function, recursive=True)
-    for layer, made in copies:
-        if made.built:  # drop path is left out
-            made.set_weights(layer.get_weights())
-    return result
-
-
-def with_new_classes(model, num_classes, normalization):
-    """A trained classifier with a new last layer, for other images of the same shape.
-
-    Args:
-        model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result has
-            copies of its other weights.
-        num_classes: number of classes.
-        normalization: mean and standard deviation of the new pixels per channel; they replace those of a
-            Normalization layer if the model starts with one.
-
-    Returns:
-        A functional `keras.Model` from images to logits (batch, num_classes), of the current dtype policy.
-
-    Raises:
-        ValueError: the model does not end in a Dense layer.
-    """
-    mean, std = normalization
-
-    def exchange(layer):
-        if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
-            return normalizing(mean, std)
-        return None
-
-    activations = keras.layers.Softmax, keras.layers.Activation
-    last = [layer for layer in model.layers if not isinstance(layer, activations)][-1]
-    if not isinstance(last, keras.layers.Dense):
-        raise ValueError(f"its last layer is {type(last).__name__}: expected Dense.")
-    body = _copy(keras.Model(model.inputs, last.input), keras.config.dtype_policy(), exchange)
-    exact = keras.config.dtype_policy().variable_dtype
-    logits = keras.layers.Dense(num_classes, dtype=exact, name="classifier")(body.outputs[0])
-    network = keras.Model(body.inputs, logits)
-    kernels.reroute_strided_pointwise(network)
-    return network
