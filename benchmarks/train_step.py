@@ -4,38 +4,43 @@ Takes the flags of `darts_tf.train`; without them it is DARTS_V2 at the size of 
 auxiliary head and drop path. See `benchmarks.timing` for what is measured.
 """
 
+import dataclasses
 import json
-
-from absl import app, flags
 
 from benchmarks import timing
 from darts_tf import spaces, train
+from darts_tf.cli import commands
+from darts_tf.cli.configuration import option
+from darts_tf.runs.configurations import TrainConfig
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("steps", 5, "Timed steps.", lower_bound=1)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainStepConfig(TrainConfig):
+    """What is timed."""
+
+    steps: int = option(5, "Timed steps.", topic="Timing", least=1)
 
 
-def main(_):
+def main(config):
+    """Times the step that the flags describe."""
     from darts_tf.devices import runtime
 
-    runtime.configure()
+    config = config.completed({"arch": "DARTS_V2", "recipe": "cifar", "image_size": 32})
+    runtime.configure(precision=config.precision)
     import numpy as np
 
     from darts_tf.data import datasets
 
-    draw, size = np.random.default_rng(0), FLAGS.image_size
+    draw, size = np.random.default_rng(0), config.image_size
     x, y = draw.integers(0, 256, (256, size, size, 3), np.uint8), draw.integers(0, 10, 256)
     data = datasets.Dataset(x, y, x[:10], y[:10], [str(label) for label in range(10)])
-    config = train.configuration(data)
-    network = train.prepare(None, spaces.read(FLAGS.arch), data, config)
-    batch = x[: config["batch_size"]].astype("float32"), y[: config["batch_size"]]
+    config = train.completed(config, data)
+    network = train.prepare(None, spaces.read(config.arch), data, config)
+    batch = x[: config.batch_size].astype("float32"), y[: config.batch_size]
     names = ("arch", "init_channels", "layers", "auxiliary", "drop_path_prob", "batch_size", "image_size", "steps")
-    settings = {name: config.get(name, FLAGS[name].value) for name in names}
-    print(json.dumps(timing.time_steps(network, batch, FLAGS.steps, settings)))
+    settings = {name: getattr(config, name) for name in names}
+    print(json.dumps(timing.time_steps(network, batch, config.steps, settings)))
 
 
 if __name__ == "__main__":
-    FLAGS.set_default("arch", "DARTS_V2")
-    FLAGS.set_default("recipe", "cifar")
-    FLAGS.set_default("image_size", 32)
-    app.run(main)
+    commands.run(main, TrainStepConfig)

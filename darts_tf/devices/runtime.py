@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1, start=True):
+def configure(training=True, cpu_devices=1, precision="float32", start=True):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -17,13 +17,17 @@ def configure(training=True, cpu_devices=1, start=True):
     Args:
         training: whether this is for training.
         cpu_devices: logical devices to make of the CPU.
+        precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
     with quiet():
+        import keras
         import tensorflow as tf
 
+        if precision != "float32":
+            keras.config.set_dtype_policy(f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
             tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -41,19 +45,13 @@ def configure(training=True, cpu_devices=1, start=True):
 
 
 @contextlib.contextmanager
-def configured(precision="float32", **more):
-    """As `configure`; the dtype policy lasts as long as the block.
-
-    Args:
-        precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
-        **more: of `configure`.
-    """
-    configure(**more)
-    import keras
+def configured(**options):
+    """As `configure`; the dtype policy is what it was after the block."""
+    with quiet():
+        import keras
 
     before = keras.config.dtype_policy()
-    if precision != "float32":
-        keras.config.set_dtype_policy(f"mixed_{precision}")
+    configure(**options)
     try:
         yield
     finally:
