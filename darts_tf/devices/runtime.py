@@ -19,6 +19,9 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
         cpu_devices: logical devices to make of the CPU.
         precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
+
+    Returns:
+        Keras's dtype policy and TensorFlow's options of the graph optimiser, as they were before.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
@@ -26,6 +29,7 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
         import keras
         import tensorflow as tf
 
+        before = keras.config.dtype_policy(), {"disable_meta_optimizer": _meta_optimizer_is_disabled(tf)}
         if precision != "float32":
             keras.config.set_dtype_policy(f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
@@ -42,20 +46,25 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         if start:
             tf.zeros([])  # with what the devices have to say
+    return before
 
 
 @contextlib.contextmanager
 def configured(**options):
-    """As `configure`; the dtype policy is what it was after the block."""
-    with quiet():
-        import keras
+    """As `configure`; after the block the dtype policy and the graph optimiser are what they were."""
+    policy, optimizer = configure(**options)
+    import keras
+    import tensorflow as tf
 
-    before = keras.config.dtype_policy()
-    configure(**options)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(policy)
+        tf.config.optimizer.set_experimental_options(optimizer)
+
+
+def _meta_optimizer_is_disabled(tf):
+    return tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
 
 
 def _cores():
