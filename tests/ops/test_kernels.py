@@ -13,6 +13,7 @@ import tensorflow as tf
 import darts_tf
 from darts_tf import spaces
 from darts_tf.ops import kernels, operations, stages
+from darts_tf.spaces import models
 
 
 def gradients(function, inputs):
