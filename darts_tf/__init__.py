@@ -1,6 +1,9 @@
 """DARTS, differentiable architecture search (Liu et al., ICLR 2019), on Keras and TensorFlow."""
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
 
 __version__ = "0.1.0"
 
@@ -26,3 +29,32 @@ def __getattr__(name):
     if name in _PLACES:
         return getattr(importlib.import_module(f"darts_tf.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Short names of modules, in programs and in saved models, and where their contents are.
+_MODULES = {
+    "cells": ("spaces.cells.cell", "ops.drop_path"),
+    "darts": ("methods.darts",),
+    "genotypes": ("spaces.cells.genotypes", "spaces"),
+    "mixed_op": ("ops.mixed_op",),
+    "networks": ("spaces.cells.networks", "spaces.models"),
+    "operations": ("ops.operations",),
+    "optimizers": ("methods.optimizers",),
+    "stages": ("ops.stages",),
+}
+
+
+class _ShortNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports `darts_tf.stages`, for example, as a module with the names of `darts_tf.ops.stages`."""
+
+    def find_spec(self, name, path, target=None):
+        package, _, module = name.partition(".")
+        return importlib.machinery.ModuleSpec(name, self) if package == __name__ and module in _MODULES else None
+
+    def exec_module(self, module):
+        for place in reversed(_MODULES[module.__name__.partition(".")[2]]):
+            names = vars(importlib.import_module(f"{__name__}.{place}"))
+            vars(module).update({name: value for name, value in names.items() if not name.startswith("__")})
+
+
+sys.meta_path.append(_ShortNames())
