@@ -1,10 +1,9 @@
 import json
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
+import processes
 import pytest
 
 from darts_tf.cli import files
@@ -26,8 +25,7 @@ def checkpoint(request):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "darts_tf.convert", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return processes.run("darts_tf.convert", *arguments)
 
 
 def check_model(path, x, logits):

@@ -11,6 +11,7 @@ import sys
 import termios
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,15 +25,16 @@ SOFTMAX = Softmax()
 TINY = ["--layers=3", "--init_channels=2", "--nodes=1"]
 
 
-def run(*arguments, timeout=280):
-    command = [sys.executable, "-m", "darts_tf.search", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def run(*arguments):
+    return processes.run("darts_tf.search", *arguments)
 
 
 @pytest.mark.slow
 def test_a_search_and_its_run_directory(tmp_path):
     output = tmp_path / "run"
-    done = run(*TINY, "--unrolled", "--epochs=3", "--tensorboard", f"--output={output}")
+    command = [sys.executable, "-m", "darts_tf.search", *TINY, "--unrolled", "--epochs=3", "--tensorboard"]
+    # A Python of its own, since no library may say a word on the way either.
+    done = subprocess.run([*command, f"--output={output}"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     first, second, third, *epochs = done.stderr.splitlines()
     assert (first, third) == ("Starting TensorFlow ...", "Tracing the step ...")
@@ -98,14 +100,14 @@ def check_tensorboard(folder, history):
 def test_a_bar_on_a_terminal(tmp_path):
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (40, 120))
-    command = [sys.executable, "-m", "darts_tf.search", *TINY, "--epochs=1", f"--output={tmp_path}/run"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end) as process:
-        os.close(end)
-        written = b""
-        with contextlib.suppress(OSError):  # the end
-            while part := os.read(terminal, 10_000):
-                written += part
+    process = processes.Process("darts_tf.search", *TINY, "--epochs=1", f"--output={tmp_path}/run", stderr=end)
+    os.close(end)
+    written = b""
+    with contextlib.suppress(OSError):  # the end
+        while part := os.read(terminal, 10_000):
+            written += part
     os.close(terminal)
+    process.communicate()
     shown = written.decode().replace("\r\n", "\n").split("\n")
     assert process.returncode == 0 and len(shown) == 4, shown
     bar = shown[2].split("\r")

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 
@@ -22,9 +21,8 @@ GENOTYPE = (
 )
 
 
-def run(*arguments, timeout=280):
-    command = [sys.executable, "-m", "darts_tf.train", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def run(*arguments):
+    return processes.run("darts_tf.train", *arguments)
 
 
 @pytest.fixture(scope="module")

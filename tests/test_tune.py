@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import types
@@ -16,6 +14,7 @@ import grpc
 import keras_tuner
 import numpy as np
 import pytest
+from processes import Process
 from test_oracles import search_run
 from test_tuner_space import ORACLES
 
@@ -29,9 +28,8 @@ TINY = ["--epochs=1", "--nodes=1", "--layers=1", "--init_channels=4"]
 
 
 def begin(*arguments, **environment):
-    line = [sys.executable, "-m", "darts_tf.tune", *map(str, arguments)]
     environment = {**os.environ, **environment}
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return Process("darts_tf.tune", *arguments, env=environment)
 
 
 def named(name, port):

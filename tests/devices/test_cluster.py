@@ -2,15 +2,13 @@
 
 import json
 import os
-import pathlib
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import Process, run
 
 from darts_tf.devices import cluster, replicas
 
@@ -46,8 +44,7 @@ def begin(command, output, index=0, ports=()):
         cluster = {"worker": [f"localhost:{port}" for port in ports]}
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         flags, environment = [*flags, "--strategy=multi_worker"], {**os.environ, "TF_CONFIG": config}
-    line = [sys.executable, "-m", *command, *SIZE, *flags]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return Process(*command, *SIZE, *flags, env=environment)
 
 
 def end(*processes):
@@ -225,10 +222,8 @@ ALONE = json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": {"type": "wo
     ],
 )
 def test_jobs_that_could_not_go_on_are_refused(config, flags, message, tmp_path):
-    line = [sys.executable, "-m", "darts_tf.search", "--strategy=multi_worker", *flags]
-    # The package is found from here, whatever the folder is.
-    environment = {**os.environ, "TF_CONFIG": config, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    environment = {**os.environ, "TF_CONFIG": config}
+    done = run("darts_tf.search", "--strategy=multi_worker", *flags, cwd=tmp_path, env=environment)
     assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
 
 

@@ -2,17 +2,15 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
+from processes import run
 
 HERE = pathlib.Path(__file__).parents[1]
 
 
 def found(case, *flags):
-    command = [sys.executable, HERE / "two_devices.py", case, *map(str, flags)]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    done = run(HERE / "two_devices.py", case, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -69,11 +67,10 @@ def test_batches_are_on_the_gpu_before_the_step():
 @pytest.mark.slow
 def test_the_command(tmp_path):
     flags = ["--strategy=mirrored", "--cpu_devices=2", "--layers=3", "--init_channels=4", "--epochs=1"]
-    run = [sys.executable, "-m", "darts_tf.train", "--arch=DARTS_V2", "--auxiliary", "--sync_batch_norm", *flags]
-    done = subprocess.run([*run, f"--output={tmp_path}/run"], capture_output=True, text=True, check=False)
+    command = ["darts_tf.train", "--arch=DARTS_V2", "--auxiliary", "--sync_batch_norm", *flags]
+    done = run(*command, f"--output={tmp_path}/run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "model.keras").exists()
-    refused = [*run, "--batch_size=9", f"--output={tmp_path}/other"]
-    done = subprocess.run(refused, capture_output=True, text=True, check=False)
+    done = run(*command, "--batch_size=9", f"--output={tmp_path}/other")
     assert not (tmp_path / "other").exists()
     assert done.returncode == 2 and "--batch_size=9: expected a multiple of 2, one part per device" in done.stderr

@@ -1,11 +1,10 @@
 """Computing in a low precision."""
 
 import csv
-import subprocess
-import sys
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 
@@ -129,8 +128,7 @@ def test_a_search_on_the_digits_in_each_precision(tmp_path):
     for precision in ("float32", "bfloat16", "float16"):
         flags = [f"--precision={precision}", "--layers=3", "--init_channels=4", "--nodes=1", "--epochs=8"]
         flags.append("--primitives=none,skip_connect,max_pool_3x3,sep_conv_3x3")
-        command = [sys.executable, "-m", "darts_tf.search", *flags, f"--output={tmp_path}/{precision}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+        done = processes.run("darts_tf.search", *flags, f"--output={tmp_path}/{precision}")
         assert done.returncode == 0, done.stderr
         with (tmp_path / precision / "history.csv").open() as table:
             found[precision] = [float(row["val_accuracy"]) for row in csv.DictReader(table)][-1]

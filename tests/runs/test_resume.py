@@ -3,16 +3,15 @@
 import csv
 import json
 import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import Process, run
 
 SEARCH = ["darts_tf.search", "--layers=3", "--init_channels=2", "--nodes=1", "--epochs=4"]
 SEARCH += ["--primitives=skip_connect,sep_conv_3x3,max_pool_3x3"]
@@ -24,8 +23,7 @@ TRAIN = [
 
 
 def begin(command, output, *flags):
-    line = [sys.executable, "-m", *command, "--checkpoint_every=1", f"--output={output}", *flags]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Process(*command, "--checkpoint_every=1", f"--output={output}", *flags)
 
 
 def end(process):
@@ -183,13 +181,9 @@ def test_no_space_on_the_disk(uninterrupted, small_disk):
 
 @pytest.mark.slow
 def test_a_file_that_grows_too_large(uninterrupted, tmp_path):
-    def little_space():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     # All files but checkpoints are smaller than this.
     limit = newest(uninterrupted).stat().st_size - 1000
-    line = [sys.executable, "-m", *SEARCH, f"--output={tmp_path}/run"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=280, preexec_fn=little_space)
+    done = run(*SEARCH, f"--output={tmp_path}/run", file_size=limit)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "File too large. What was written before is whole; with space, the same command goes on." in done.stderr
     assert not list((tmp_path / "run").rglob(".*")) and (tmp_path / "run" / "alphas.npz").exists()
