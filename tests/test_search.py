@@ -58,7 +58,7 @@ def test_a_search_and_its_run_directory(tmp_path):
         assert (alphas["normal"][0] != alphas["normal"][1]).any()
         weights = [SOFTMAX.strengths(alphas[kind][-1]) for kind in ("normal", "reduce")]
         assert (
-            CellSpace(2, alphas["primitives"].tolist()).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
+            CellSpace(1, alphas["primitives"].tolist()).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
             == genotype
         )
     check_tensorboard(output / "tensorboard", history)
