@@ -128,10 +128,10 @@ def prepare(config, data, strategy, worker):
     starting.import_operations(config)
     space, config = starting.search_space(config)
     sizes.check_given(config, space, space.supernet)
-    for registry, name in ((relaxations, "relaxation"), (selections, "selection")):
-        value = getattr(config, name)
-        if value not in registry.names():
-            raise UsageError(f"--{name}={value}: expected one of {', '.join(registry.names())}.")
+    try:
+        relaxation, _ = relaxations.get(config.relaxation), selections.get(config.selection)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
 
     keras.utils.set_random_seed(config.seed)
     augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
@@ -144,7 +144,7 @@ def prepare(config, data, strategy, worker):
     starting.check_batch_size(config.batch_size, strategy)
     task = data.task
     with strategy.scope():
-        network = space.supernet(task, config.relaxation, **sizes.of(space.supernet, config.to_dict()))
+        network = space.supernet(task, relaxation, **sizes.of(space.supernet, config.to_dict()))
         search = DARTS(network, unrolled=config.unrolled)
         search.compile(
             optimizer=SGD(

@@ -30,11 +30,12 @@ SMALL = {"epochs": 1, "init_channels": 4, "batch_size": 64}
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """The file that the page makes."""
-    before = dict(base._REGISTRY), dict(relaxations._REGISTRY)
+    registries = base._spaces.members, relaxations._relaxations.members
+    before = [dict(registry) for registry in registries]
     file = tmp_path_factory.mktemp("extend") / "mine.py"
     file.write_text(SPACE + RELAXATION, encoding="utf-8")
     yield str(file)
-    for registry, kept in zip((base._REGISTRY, relaxations._REGISTRY), before, strict=True):
+    for registry, kept in zip(registries, before, strict=True):
         registry.clear()
         registry.update(kept)
 

@@ -6,7 +6,7 @@ This file needs no TensorFlow before a loss or a metric is made.
 import dataclasses
 import math
 
-_REGISTRY = {}
+from darts_tf.cli.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,28 +86,14 @@ class Task:
         raise NotImplementedError
 
 
-def register_task(kind):
-    """Class decorator: a run's config.json can name this task."""
-    _REGISTRY[kind.name] = kind
-    return kind
+_tasks = Registry("task", Task)
+register_task, get = _tasks.register, _tasks.kind
 
 
-def get(name):
-    """The class of a task by its name.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(f"task={name!r}: expected one of {', '.join(_REGISTRY)}.")
-    return _REGISTRY[name]
-
-
-@register_task
+@register_task("image_classification")
 class ImageClassification(Task):
     """Which of the classes an image is of; labels are integers."""
 
-    name = "image_classification"
     headline = Headline("accuracy", "max", "percent")
 
     def loss(self, label_smoothing=0.0):

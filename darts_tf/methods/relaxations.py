@@ -17,7 +17,7 @@ This file needs TensorFlow when a relaxation is computed on tensors, not before.
 
 import numpy as np
 
-_REGISTRY = {}
+from darts_tf.cli.registry import Registry
 
 
 class Relaxation:
@@ -59,41 +59,8 @@ class Relaxation:
         return self(tf.constant(np.asarray(alpha, np.float64))).numpy()
 
 
-def register_relaxation(name):
-    """Class decorator that adds a relaxation to those that can be named.
-
-    Raises:
-        ValueError: the name is no text of printable letters, or what is decorated no subclass of `Relaxation`.
-    """
-    if not isinstance(name, str) or not name.isprintable() or not name.strip():
-        raise ValueError(f"{name!r}: expected a name of printable letters.")
-
-    def register(kind):
-        if not isinstance(kind, type) or not issubclass(kind, Relaxation):
-            raise ValueError(f"{name}: it is {kind!r}; expected a subclass of darts_tf.methods.relaxations.Relaxation.")
-        kind.name = name
-        _REGISTRY[name] = kind
-        return kind
-
-    return register
-
-
-def names():
-    """The names of all relaxations."""
-    return list(_REGISTRY)
-
-
-def get(relaxation):
-    """A relaxation by its name; an object is given back.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if isinstance(relaxation, Relaxation):
-        return relaxation
-    if relaxation not in _REGISTRY:
-        raise ValueError(f"relaxation={relaxation!r}: expected one of {', '.join(_REGISTRY)}.")
-    return _REGISTRY[relaxation]()
+_relaxations = Registry("relaxation", Relaxation)
+register_relaxation, names, get = _relaxations.register, _relaxations.names, _relaxations.get
 
 
 @register_relaxation("softmax")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_REGISTRY = {}
+from darts_tf.cli.registry import Registry
 
 
 class Selection:
@@ -27,33 +27,8 @@ class Selection:
         raise NotImplementedError
 
 
-def register_selection(name):
-    """Class decorator that adds a selection to those that can be named."""
-
-    def register(kind):
-        kind.name = name
-        _REGISTRY[name] = kind
-        return kind
-
-    return register
-
-
-def names():
-    """The names of all selections."""
-    return list(_REGISTRY)
-
-
-def get(selection):
-    """A selection by its name; an object is given back.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if isinstance(selection, Selection):
-        return selection
-    if selection not in _REGISTRY:
-        raise ValueError(f"selection={selection!r}: expected one of {', '.join(_REGISTRY)}.")
-    return _REGISTRY[selection]()
+_selections = Registry("selection", Selection)
+register_selection, names, get = _selections.register, _selections.names, _selections.get
 
 
 @register_selection("strongest")

@@ -327,9 +327,10 @@ def search_space(config):
     from darts_tf.ops import operations
 
     values = config.to_dict()
-    if config.space not in spaces.names():
-        raise UsageError(f"--space={config.space}: expected one of {', '.join(spaces.names())}.")
-    fields = {field.name for field in dataclasses.fields(spaces.get(config.space))}
+    try:
+        fields = {field.name for field in dataclasses.fields(spaces.get(config.space))}
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
     if "primitives" in fields:
         check_primitives(config.primitives or (), operations.operation_names())
     try:

@@ -12,12 +12,12 @@ import json
 import os
 from typing import ClassVar, NamedTuple
 
+from darts_tf.cli.registry import Registry
 from darts_tf.methods import selections
 from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
 MOST = 10_000  # rows in a table of choices of an architecture that is read
-_REGISTRY = {}
 
 
 class Choices(NamedTuple):
@@ -280,39 +280,8 @@ class SearchSpace:
         return self.declare(hp)
 
 
-def register_space(name):
-    """Class decorator that adds a space to those that `--space` can name.
-
-    Raises:
-        ValueError: the name is no Python identifier with hyphens, or what is decorated no subclass of `SearchSpace`.
-    """
-    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
-        raise ValueError(f"{name!r}: expected a name of letters, digits, _ and -.")
-
-    def register(kind):
-        if not isinstance(kind, type) or not issubclass(kind, SearchSpace):
-            raise ValueError(f"{name}: it is {kind!r}; expected a subclass of darts_tf.spaces.base.SearchSpace.")
-        kind.name = name
-        _REGISTRY[name] = kind
-        return kind
-
-    return register
-
-
-def names():
-    """The names of all spaces."""
-    return list(_REGISTRY)
-
-
-def get(name):
-    """The class of a space by its name.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(f"space={name!r}: expected one of {', '.join(_REGISTRY)}.")
-    return _REGISTRY[name]
+_spaces = Registry("space", SearchSpace)
+register_space, names, get = _spaces.register, _spaces.names, _spaces.kind
 
 
 def of(values):
@@ -339,10 +308,10 @@ def read(text):
         ValueError: it is none of them, or not in its space.
         OSError: the file cannot be read.
     """
-    for kind in _REGISTRY.values():
+    for kind in _spaces.members.values():
         if text in getattr(kind, "PUBLISHED", {}):
             return kind.PUBLISHED[text]
-    is_text = any(text.lstrip().startswith(f"{start}(") for start in ("Genotype", *_REGISTRY))
+    is_text = any(text.lstrip().startswith(f"{start}(") for start in ("Genotype", *names()))
     try:
         if not is_text and os.path.isfile(text):
             with open(text, "rb") as file:
@@ -352,7 +321,7 @@ def read(text):
     except ValueError:
         if text.endswith(".json") and not os.path.exists(text):
             raise FileNotFoundError("no such file.") from None
-        published = [name for kind in _REGISTRY.values() for name in getattr(kind, "PUBLISHED", {})]
+        published = [name for kind in _spaces.members.values() for name in getattr(kind, "PUBLISHED", {})]
         raise ValueError(
             f"Not a genotype: expected {', '.join(published)}, a genotype.json, or Genotype(normal=[...], ...)."
         ) from None

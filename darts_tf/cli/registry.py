@@ -1,0 +1,63 @@
+"""Classes that a flag can name: relaxations, selections, spaces, tasks."""
+
+import re
+
+
+class Registry:
+    """Classes by name.
+
+        _relaxations = Registry("relaxation", Relaxation)
+        register_relaxation = _relaxations.register    # a class decorator: @register_relaxation("softmax")
+        get = _relaxations.get                         # get("softmax") is an object
+
+    Args:
+        flag: what names them, without hyphens.
+        base: the class that they are subclasses of.
+
+    Attributes:
+        members: {name: class}.
+    """
+
+    def __init__(self, flag, base):
+        self.flag, self.base, self.members = flag, base, {}
+
+    def register(self, name):
+        """Class decorator that adds a class, and sets its attribute `name`.
+
+        Raises:
+            ValueError: the name is not of letters, digits, _ and -, or what is decorated is no such subclass.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w-]*", name):
+            raise ValueError(f"{self.flag} {name!r}: expected a name of letters, digits, _ and -.")
+
+        def add(kind):
+            if not isinstance(kind, type) or not issubclass(kind, self.base):
+                expected = f"{self.base.__module__}.{self.base.__qualname__}"
+                raise ValueError(f"{self.flag} {name}: it is {kind!r}; expected a subclass of {expected}.")
+            kind.name = name
+            self.members[name] = kind
+            return kind
+
+        return add
+
+    def names(self):
+        """All names, in the order of their registration."""
+        return list(self.members)
+
+    def kind(self, name):
+        """The class of a name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name not in self.members:
+            raise ValueError(f"{self.flag}={name}: expected one of {', '.join(self.members)}.")
+        return self.members[name]
+
+    def get(self, named):
+        """An object by the name of its class; an object is given back.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return named if isinstance(named, self.base) else self.kind(named)()
