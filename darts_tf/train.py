@@ -26,6 +26,7 @@ import numpy as np
 from darts_tf import spaces
 from darts_tf.cli import commands, files, messages
 from darts_tf.cli.messages import UsageError
+from darts_tf.data.names import is_imagenet
 from darts_tf.reports import report
 from darts_tf.runs import fitting, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import TrainConfig
@@ -171,7 +172,7 @@ def load_data(config, model):
 
 def completed(config, data):
     """The configuration, completed by the recipe."""
-    usual = "imagenet" if recipes.is_imagenet(config.dataset) else recipes.training(len(data.y_train))
+    usual = "imagenet" if is_imagenet(config.dataset) else recipes.training(len(data.y_train))
     recipe = config.recipe or usual
     defaults = recipes.TRAINING[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
     if data.image_shape[-1] == 1:

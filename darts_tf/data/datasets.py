@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 import zipfile
 
@@ -14,6 +13,7 @@ from darts_tf.data import folders
 from darts_tf.data import images as sources
 from darts_tf.data.augmentation import Augmentation
 from darts_tf.data.folders import DataError
+from darts_tf.data.names import EXPECTED, is_folder
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.devices.cluster import ALONE
 
@@ -23,7 +23,6 @@ SMALLEST = 8  # pixels, since two reduction cells must leave something
 PIXELS = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64")
 MOST_CLASSES = 1_000_000
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-EXPECTED = "digits, a folder with one folder of images per class, a .npz file, or a name from tensorflow-datasets"
 
 
 @dataclasses.dataclass
@@ -219,17 +218,6 @@ def load(
     else:
         data = _from_tfds(name, data_dir)
     return data.fitted((*image_size, data.image_shape[-1])) if image_size else data
-
-
-def is_folder(name):
-    """Whether a dataset is a folder, not a name.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if not name.strip():
-        raise DataError(f"expected {EXPECTED}.")
-    return name != "digits" and os.path.isdir(name)
 
 
 def _split(images, labels, class_names):

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from darts_tf.data import datasets, folders, images
 from darts_tf.data.augmentation import jittered, middle_part, random_part
+from darts_tf.data.names import is_folder
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.devices.cluster import ALONE
 
@@ -120,12 +121,12 @@ def load(name, image_size=None, data_dir=None, tell=lambda line: None):
     Raises:
         DataError: there is no such data or it cannot be used.
     """
-    is_folder = datasets.is_folder(name)
-    if name == "digits" or (name.endswith(".npz") and not is_folder):
+    folder = is_folder(name)
+    if name == "digits" or (name.endswith(".npz") and not folder):
         raise datasets.DataError("images stay on disk here: expected a folder, or a name from tensorflow-datasets.")
     if isinstance(image_size, int):
         image_size = image_size, image_size
-    stream = _from_folder(pathlib.Path(name), tell) if is_folder else _from_tfds(name, data_dir)
+    stream = _from_folder(pathlib.Path(name), tell) if folder else _from_tfds(name, data_dir)
     return stream.fitted((*image_size, 3)) if image_size else stream
 
 

@@ -7,6 +7,7 @@ import dataclasses
 
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
+from darts_tf.data.names import is_imagenet
 from darts_tf.runs import recipes
 
 
@@ -269,4 +270,4 @@ class TrainConfig(FitConfig):
     @property
     def takes_random_parts(self):
         """Whether the images are ImageNet's or treated like them, as `darts_tf.data.streams` does."""
-        return self.recipe == "imagenet" or recipes.is_imagenet(self.dataset)
+        return self.recipe == "imagenet" or is_imagenet(self.dataset)

@@ -1,7 +1,5 @@
 """The defaults of searches and trainings: those of the paper, and smaller ones for little data."""
 
-import os
-
 # Appendix A of the paper: the search.
 SEARCH = {
     "init_channels": 16,
@@ -61,11 +59,6 @@ SMALL = {
 }
 TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL}
 FEW_IMAGES = 10_000
-
-
-def is_imagenet(dataset):
-    """Whether a dataset is the one of that recipe, as tensorflow-datasets calls it, in any version."""
-    return dataset.startswith("imagenet2012") and not os.path.exists(dataset)
 
 
 def training(images):

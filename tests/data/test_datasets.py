@@ -467,7 +467,7 @@ def test_names_of_classes_do_not_depend_on_the_locale(tmp_path):
         (tmp_path / name).mkdir()
         for index in range(5):
             (tmp_path / name / f"{index}.png").write_bytes(b"")
-    code = "import pathlib, sys; from darts_tf import folders; "
+    code = "import pathlib, sys; from darts_tf.data import folders; "
     code += "print(ascii(folders.image_files(pathlib.Path(sys.argv[1])).class_names))"
     environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environ, capture_output=True, text=True)
