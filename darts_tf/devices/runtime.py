@@ -30,8 +30,7 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
         import tensorflow as tf
 
         before = keras.config.dtype_policy(), {"disable_meta_optimizer": _meta_optimizer_is_disabled(tf)}
-        if precision != "float32":
-            keras.config.set_dtype_policy(f"mixed_{precision}")
+        keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
             tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -42,8 +41,8 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
                 tf.config.set_logical_device_configuration(device, parts)
             for gpu in gpus:
                 tf.config.experimental.set_memory_growth(gpu, True)
-        if training and not gpus:
-            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        if not gpus:
+            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": training})
         if start:
             tf.zeros([])  # with what the devices have to say
     return before

@@ -1,0 +1,24 @@
+"""What a command changes of TensorFlow and Keras in its process, and for how long."""
+
+import keras
+import tensorflow as tf
+
+from darts_tf.devices import runtime
+
+
+def state():
+    options = tf.config.optimizer.get_experimental_options()
+    return keras.config.dtype_policy().name, options["disable_meta_optimizer"]
+
+
+def test_policy_and_graph_optimiser_are_set_for_a_while(request):
+    request.addfinalizer(lambda: keras.config.set_dtype_policy("float32"))
+    keras.config.set_dtype_policy("mixed_float16")
+    before = state()
+    on_gpus = bool(tf.config.list_physical_devices("GPU"))  # which leave the optimiser as it is
+    with runtime.configured(training=False):
+        assert state() == ("float32", before[1] and on_gpus)
+        with runtime.configured(precision="bfloat16"):
+            assert state() == ("mixed_bfloat16", before[1] if on_gpus else True)
+        assert state() == ("float32", before[1] and on_gpus)
+    assert state() == before
