@@ -71,6 +71,14 @@ class Classifier:
         return y if self.softmax else tf.nn.softmax(y).numpy()
 
 
+def _layers(model):
+    """Those of a model and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+
+
 def _gives_probabilities(model):
     """Looks at the scores of random images, since a softmax can be written in many ways."""
     images = np.random.default_rng(0).uniform(0, 255, (4, *model.input_shape[1:])).astype(np.float32)
@@ -143,6 +151,8 @@ def load(path, labels=None, image_size=None):
         model = load_model(path)
     except ValueError as error:
         raise ModelError(error) from None
+    if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
+        raise ModelError("it has layers of channels_first: expected channels_last, (n, height, width, depth).")
     image_shape, count = model.input_shape[1:], model.output_shape[1]
     if count is None or count < 2:
         raise ModelError(f"it has {count} outputs: expected a score for each of at least 2 classes.")

@@ -108,10 +108,16 @@ def _module(classifier, top_k, max_pixels, asset):
     """A `tf.Module` and its signatures."""
     module = tf.Module()
     module.labels = tf.saved_model.Asset(str(asset))
-    module.scores = scores = classifier.graph()
+    module.scores = classifier.graph()
     image_shape = height, width, depth = classifier.image_shape
     names = tf.constant(classifier.labels)
     top_k = min(top_k, len(classifier.labels))
+
+    def scores(images):
+        count = tf.shape(images)[0]
+        # Convolutions of oneDNN make a tensor of the wrong depth of no images (TensorFlow 2.21, x86): it gets one.
+        missing = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), *image_shape])
+        return [y[:count] for y in module.scores(tf.concat([images, missing], axis=0))]
 
     def serving_default(images):
         probabilities, logits = scores(images)
