@@ -11,6 +11,7 @@ SearchConfig(epochs=3)              # the same from Python, with the same checks
 import contextlib
 import dataclasses
 import math
+import os
 import types
 import typing
 
@@ -38,7 +39,7 @@ def option(default, text, *, topic, least=None, most=None, values=None):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What a run was asked for.
+    """What a run was asked for. A text may be given as a path, numbers and lists as Python has them.
 
     Attributes:
         given: names of the fields that were given, as opposed to those that have their defaults.
@@ -60,6 +61,8 @@ class Configuration:
                 value = list(value)
             if kind(field) is float and type(value) is int:
                 value = float(value)
+            if kind(field) is str and isinstance(value, os.PathLike):
+                value = os.fspath(value)
             object.__setattr__(self, field.name, value)
             wrong = complaint(field, value)
             if wrong:
