@@ -2,7 +2,16 @@
 
     python -m export --model=model.keras --output=serving
 
-The rooms: `classifier` (what is exported), `labels` (what its classes are called), `savedmodel` and `tflite` (the two
-formats), `decoding` (image files inside a SavedModel), `serving` (files for the server), `locks` (exports beside each
-other), `comparison` (what each format is worth), `client` (asks a server).
+or, from Python,
+
+    export.run_export(export.ExportConfig(model="model.keras", output="serving"))
+
+The rooms: `run` (the whole export), `classifier` (what is exported), `labels` (what its classes are called),
+`representative` (images to compare on), `savedmodel` and `tflite` (the two formats), `decoding` (image files inside a
+SavedModel), `serving` (files for the server), `locks` (exports beside each other), `comparison` (what each format is
+worth), `client` (asks a server).
 """
+
+from export.run import Export, ExportConfig, run_export
+
+__all__ = ["Export", "ExportConfig", "run_export"]

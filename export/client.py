@@ -10,6 +10,7 @@ the flags say.
 """
 
 import base64
+import dataclasses
 import errno
 import http.client
 import json
@@ -24,17 +25,45 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from absl import flags
-
-from darts_tf.cli import commands
+from darts_tf.cli import commands, messages
+from darts_tf.cli.configuration import Configuration, option
+from darts_tf.cli.messages import UsageError
 from darts_tf.devices import runtime
 
-FLAGS = flags.FLAGS
 SIGNATURE = "serving_bytes"
 LARGEST_FILE = 1 << 28  # bytes; as BMP, the largest image that an exported model decodes has about as many
 LARGEST_ANSWER = 1 << 24  # bytes
 LONGEST = 86400.0  # seconds
 UNDECODED = "None of the images can be decoded"  # what an exported model says
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientConfig(Configuration):
+    """What `python -m export.client` is asked for."""
+
+    server: str = option(
+        "localhost:8500", "HOST:PORT; TF Serving listens on 8500 for gRPC, 8501 for REST.", topic="Request"
+    )
+    model: str = option("model", "The model's name on the server.", topic="Request")
+    version: int | None = option(
+        None, "The model's version. Default: the newest.", topic="Request", least=1, most=(1 << 63) - 1
+    )
+    rest: bool = option(False, "Use the REST API.", topic="Request")
+    grpc: bool = option(False, "Use the gRPC API, as without a flag.", topic="Request")
+    signature: str = option(SIGNATURE, "A signature that takes encoded images.", topic="Request")
+    timeout: float = option(10.0, "Seconds that an answer may take.", topic="Request", least=0.001, most=LONGEST)
+    top_k: int = option(1, "Classes to print per image, as far as the model returns them.", topic="Request", least=1)
+
+    def check(self):
+        """Raises UsageError for what can be seen without a server."""
+        if self.rest and self.grpc:
+            raise UsageError("--rest and --grpc given: expected one of them.")
+        server = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", self.server)
+        if not server or not 0 < int(server[2]) < 1 << 16:
+            raise UsageError(f"--server={self.server}: expected HOST:PORT.")
+        for name in ("model", "signature"):
+            if not re.fullmatch(r"[^\s\ud800-\udfff]+", getattr(self, name)):
+                raise UsageError(f"--{name}={getattr(self, name)}: expected a name.")
 
 
 class ServerError(Exception):
@@ -246,21 +275,7 @@ def import_grpc():
             import tensorflow_serving.apis.prediction_service_pb2_grpc  # noqa: F401
     except ImportError as error:
         message = f"{error.name} is not installed: pip install 'darts-tf[export]', or ask with --rest."
-        raise commands.UsageError(message) from None
-
-
-def check_flags():
-    """Raises UsageError for what can be seen without a server."""
-    if FLAGS.rest and FLAGS.grpc:
-        raise commands.UsageError("--rest and --grpc given: expected one of them.")
-    server = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", FLAGS.server)
-    if not server or not 0 < int(server[2]) < 1 << 16:
-        raise commands.UsageError(f"--server={FLAGS.server}: expected HOST:PORT.")
-    for flag in ("model", "signature"):
-        if not re.fullmatch(r"[^\s\ud800-\udfff]+", FLAGS[flag].value):
-            raise commands.UsageError(f"--{flag}={FLAGS[flag].value}: expected a name.")
-    if not FLAGS.timeout <= LONGEST:  # nor NaN
-        raise commands.UsageError(f"--timeout={FLAGS.timeout:g}: expected seconds, up to {LONGEST:g}.")
+        raise UsageError(message) from None
 
 
 def read(name):
@@ -276,13 +291,15 @@ def read(name):
     return content
 
 
-def main(argv):
-    check_flags()
-    if not FLAGS.rest:
+def main(config, names):
+    """The command."""
+    config.check()
+    if not config.rest:
         import_grpc()
-    client = (Rest if FLAGS.rest else Grpc)(FLAGS.server, FLAGS.model, FLAGS.version, FLAGS.signature, FLAGS.timeout)
+    api = Rest if config.rest else Grpc
+    client = api(config.server, config.model, config.version, config.signature, config.timeout)
     failed = False
-    for name in argv[1:]:
+    for name in names:
         try:
             encoded = read(name)
         except OSError as error:
@@ -290,10 +307,10 @@ def main(argv):
             failed = True
             continue
         try:
-            answer = client.predict(encoded)[: FLAGS.top_k]
+            answer = client.predict(encoded)[: config.top_k]
         except ServerError as error:
             if not error.image:
-                raise commands.UsageError(f"{error}; --server={FLAGS.server} --model={FLAGS.model}") from None
+                raise UsageError(f"{error}; --server={config.server} --model={config.model}") from None
             print(f"error: {name}: {error}", file=sys.stderr)
             failed = True
             continue
@@ -301,22 +318,9 @@ def main(argv):
         classes = {}
         for label, value in answer:
             classes.setdefault(label, value)
-        commands.result(f"{name}  {text}", image=name, classes=classes, predictions=answer)
+        messages.result(f"{name}  {text}", image=name, classes=classes, predictions=answer)
     sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    with commands.topic("Request"):
-        flags.DEFINE_string(
-            "server", "localhost:8500", "HOST:PORT; TF Serving listens on 8500 for gRPC, 8501 for REST."
-        )
-        flags.DEFINE_string("model", "model", "The model's name on the server.")
-        flags.DEFINE_integer(
-            "version", None, "The model's version. Default: the newest.", lower_bound=1, upper_bound=(1 << 63) - 1
-        )
-        flags.DEFINE_boolean("rest", False, "Use the REST API.")
-        flags.DEFINE_boolean("grpc", False, "Use the gRPC API, as without a flag.")
-        flags.DEFINE_string("signature", SIGNATURE, "A signature that takes encoded images.")
-        flags.DEFINE_float("timeout", 10.0, "Seconds that an answer may take.", lower_bound=0.001)
-        flags.DEFINE_integer("top_k", 1, "Classes to print per image, as far as the model returns them.", lower_bound=1)
-    commands.run(main, arguments=["IMAGE", "..."])
+    commands.run(main, ClientConfig, arguments=["IMAGE", "..."])

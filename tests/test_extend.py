@@ -93,7 +93,7 @@ def test_train_and_export(search, mine, tmp_path):
     from export import ExportConfig, run_export
 
     exported = run_export(ExportConfig(model=str(tmp_path / "t" / "model.keras"), output=str(tmp_path / "s")))
-    assert not exported.failed and all(row["largest_difference"] < 0.2 for row in exported.rows)
+    assert not exported.failed and all(row["max_difference"] < 0.2 for row in exported.rows)
     model = keras.models.load_model(tmp_path / "t" / "model.keras")
     data = datasets.load("digits")
     scores = model.predict(data.x_test.astype("float32"), verbose=0)

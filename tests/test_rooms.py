@@ -34,6 +34,13 @@ def test_no_import_goes_up(file):
             assert room(parts) <= own, f"{name} is above"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "export").glob("*.py")), ids=lambda file: file.name)
+def test_the_export_knows_nothing_of_the_search(file):
+    for name in imported(file):
+        package, *parts = name.split(".")
+        assert package != "darts_tf" or parts[0] in ("cli", "devices", "data"), name
+
+
 def test_every_folder_is_a_room_and_says_what_it_is():
     folders = {path.parent.name for path in (ROOT / "darts_tf").glob("*/__init__.py")}
     assert folders == set(ROOMS)

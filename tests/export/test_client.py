@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
-import os
 import pathlib
 import shutil
 import socket
@@ -21,7 +20,8 @@ import tensorflow as tf
 from small_server import Server
 from tensorflow_serving.apis import predict_pb2
 
-from export import client
+from darts_tf.cli import configuration, messages
+from export import client, savedmodel, serving
 
 ROOT = pathlib.Path(__file__).parents[2]
 REAL = shutil.which("tensorflow_model_server")
@@ -55,14 +55,28 @@ def real_server(folder):
         process.wait()
 
 
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory):
+    """With a model in it, "digits"."""
+    folder = tmp_path_factory.mktemp("serving")
+    savedmodel.export(small, folder / "digits", top_k=3)
+    serving.write_configuration(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(small, images):
+    return small.probabilities(images)
+
+
 @pytest.fixture(scope="module", params=["small", *(["tensorflow_model_server"] if REAL else [])])
-def servers(request, base):
+def servers(request, folder):
     """The addresses of gRPC and REST."""
     if request.param == "small":
-        with Server(base.parent) as server:
+        with Server(folder) as server:
             yield server.grpc, server.rest
     else:
-        with real_server(base.parent) as addresses:
+        with real_server(folder) as addresses:
             yield addresses
 
 
@@ -80,27 +94,23 @@ def connect(servers, kind, **more):
     return made(address(servers, kind), more.pop("model", "digits"), **{"timeout": 60.0, **more})
 
 
-def png(image):
-    return tf.io.encode_png(image.astype(np.uint8)).numpy()
-
-
-def test_answers_are_those_of_the_model(servers, kind, images, expected, digits):
+def test_answers_are_those_of_the_model(servers, kind, images, expected, small, png):
     asked = connect(servers, kind)
     for image, probabilities in zip(images[:5], expected[:5], strict=True):
         answer = asked.predict(png(image))
         order = np.argsort(-probabilities)[:3]
-        assert [label for label, _ in answer] == [digits.labels[i] for i in order]
+        assert [label for label, _ in answer] == [small.labels[i] for i in order]
         np.testing.assert_allclose([value for _, value in answer], probabilities[order], atol=1e-5)
     assert connect(servers, kind, version=1).predict(png(images[0])) == asked.predict(png(images[0]))
 
 
-def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind, images, digits):
+def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind, images, small, png):
     scales = [1, 2, 3, 7]
     files = [png(np.kron(images[i % 50], np.ones((scales[i % 4],) * 2 + (1,)))) for i in range(200)]
     files[77] = files[77][: len(files[77]) // 2]
     decoded = [tf.io.decode_png(file, channels=1) if i != 77 else tf.zeros([8, 8, 1]) for i, file in enumerate(files)]
-    small = np.stack([tf.round(tf.image.resize(image, [8, 8], antialias=True)) for image in decoded])
-    expected = digits.probabilities(small)
+    resized = np.stack([tf.round(tf.image.resize(image, [8, 8], antialias=True)) for image in decoded])
+    expected = small.probabilities(resized)
     asked = connect(servers, kind)
 
     def ask(file):
@@ -115,7 +125,7 @@ def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind
         if i == 77:
             assert isinstance(answer, client.ServerError) and answer.image
         else:
-            assert answer[0][0] == digits.labels[expected[i].argmax()]
+            assert answer[0][0] == small.labels[expected[i].argmax()]
             assert np.isclose(answer[0][1], expected[i].max(), atol=1e-5)
 
 
@@ -128,22 +138,22 @@ def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind
         ({"signature": "serving_default"}, "refused the request"),
     ],
 )
-def test_what_the_server_does_not_have(servers, kind, more, message, images):
+def test_what_the_server_does_not_have(servers, kind, more, message):
     with pytest.raises(client.ServerError, match=message) as caught:
-        connect(servers, kind, **more).predict(png(images[0]))
+        connect(servers, kind, **more).predict(b"x")
     assert not caught.value.image
 
 
-def test_no_server_and_no_answer(kind, images):
+def test_no_server_and_no_answer(kind):
     port = free_port()
     with pytest.raises(client.ServerError, match=f"no server answers at localhost:{port}"):
-        connect((f"localhost:{port}",) * 2, kind).predict(png(images[0]))
+        connect((f"localhost:{port}",) * 2, kind).predict(b"x")
     with socket.socket() as silent:
         silent.bind(("localhost", 0))
         silent.listen()
         port = silent.getsockname()[1]
         with pytest.raises(client.ServerError, match=f"localhost:{port} did not answer within 1 s"):
-            connect((f"localhost:{port}",) * 2, kind, timeout=1.0).predict(png(images[0]))
+            connect((f"localhost:{port}",) * 2, kind, timeout=1.0).predict(b"x")
 
 
 @contextlib.contextmanager
@@ -248,33 +258,36 @@ def test_strange_tensors(changed):
         asked.predict(b"x")
 
 
-def test_classes_of_one_name_or_odd_ones(tmp_path):
+def ask(names, as_json=False, **values):
+    """The exit code of the command, run in this process."""
+    with messages.spoken(as_json=as_json), pytest.raises(SystemExit) as ended:
+        client.main(client.ClientConfig(**values), [*map(str, names)])
+    return ended.value.code
+
+
+def test_classes_of_one_name_or_odd_ones(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"x")
-    answer = http_answer(row(classes=["crane", "crane"]))
-    with talking(answer) as server:
-        done = run(tmp_path / "a.png", f"--server={server}", "--rest", "--top_k=2", "--json")
-    with talking(http_answer(row(classes=["a\udcff", "b"]))) as server:
-        strange = run(tmp_path / "a.png", f"--server={server}", "--rest", env={"PYTHONIOENCODING": "ascii"})
-    assert strange.stdout == f"{tmp_path}/a.png  a\\udcff 75.0%\n", strange.stderr
-    found = json.loads(done.stdout)
+    with talking(http_answer(row(classes=["crane", "crane"]))) as server:
+        assert ask([tmp_path / "a.png"], as_json=True, server=server, rest=True, top_k=2) == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["predictions"] == [["crane", 0.75], ["crane", 0.25]] and found["classes"] == {"crane": 0.75}
+    with talking(http_answer(row(classes=["a\udcff", "b"]))) as server:
+        assert ask([tmp_path / "a.png"], server=server, rest=True) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/a.png  a\\udcff 75.0%\n"
 
 
-def run(*arguments, env=None):
-    command = [sys.executable, "-m", "export.client", *map(str, arguments)]
-    env = {**os.environ, **(env or {})}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-
-def test_the_command(servers, kind, images, expected, digits, tmp_path):
+def test_the_command(servers, images, expected, small, png, tmp_path, capsys):
+    """As a process by gRPC, of which TensorFlow has much to say; as a function by REST."""
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(png(images[number]))
     (tmp_path / "broken.png").write_bytes(b"no")
     files = [tmp_path / "0.png", tmp_path / "broken.png", tmp_path / "missing.png", tmp_path / "1.png"]
-    done = run(*files, f"--server={address(servers, kind)}", f"--{kind}", "--model=digits", "--timeout=60")
+    grpc, rest = servers
+    command = [sys.executable, "-m", "export.client", *files, f"--server={grpc}", "--model=digits", "--timeout=60"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     lines = [
-        f"{tmp_path}/{number}.png  {digits.labels[expected[number].argmax()]} {expected[number].max():.1%}"
+        f"{tmp_path}/{number}.png  {small.labels[expected[number].argmax()]} {expected[number].max():.1%}"
         for number in range(2)
     ]
     assert done.stdout.splitlines() == lines
@@ -282,42 +295,55 @@ def test_the_command(servers, kind, images, expected, digits, tmp_path):
         "the server cannot decode it",
         "No such file or directory",
     ]
-    done = run(files[0], f"--server={address(servers, kind)}", f"--{kind}", "--model=digits", "--top_k=2", "--json")
-    found = json.loads(done.stdout)
-    assert found["image"] == str(files[0]) and next(iter(found["classes"])) == digits.labels[expected[0].argmax()]
+    options = {"server": rest, "rest": True, "model": "digits", "timeout": 60}
+    assert ask(files, **options) == 1 and capsys.readouterr() == (done.stdout, done.stderr)
+    assert ask(files[:1], as_json=True, top_k=2, **options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["image"] == str(files[0]) and next(iter(found["classes"])) == small.labels[expected[0].argmax()]
     assert list(found["classes"].values()) == pytest.approx(sorted(expected[0])[:-3:-1], abs=1e-4)
 
 
-def test_files_that_are_no_images(tmp_path):
+def test_files_that_are_no_images(tmp_path, capsys):
     (tmp_path / "endless").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
-    files = [tmp_path, tmp_path / "endless", tmp_path / "loop", "x" * 300]
-    done = run(*files, "--server=localhost:1", "--rest")
-    assert done.returncode == 1 and not done.stdout
+    names = [tmp_path, tmp_path / "endless", tmp_path / "loop", "x" * 300]
+    assert ask(names, server="localhost:1", rest=True) == 1
+    out, err = capsys.readouterr()
     said = ["Is a directory", "larger than 256 MiB: expected an image", "Too many levels", "File name too long"]
-    lines = done.stderr.splitlines()
-    assert len(lines) == 4 and all(text in line for text, line in zip(said, lines, strict=True)), lines
+    assert not out and len(err.splitlines()) == 4
+    assert all(text in line for text, line in zip(said, err.splitlines(), strict=True)), err
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "flags, message",
     [
-        ([], "expected IMAGE ..., see --help"),
-        (["a.png", "--server=here"], "--server=here: expected HOST:PORT"),
-        (["a.png", "--rest", "--grpc"], "--rest and --grpc given: expected one of them"),
-        (["README.md", "--server=localhost:1", "--rest"], "no server answers at localhost:1: "),
-        (["a.png", "--server=a b:80", "--rest"], "--server=a b:80: expected HOST:PORT"),
-        (["a.png", "--server=localhost:99999", "--rest"], "--server=localhost:99999: expected HOST:PORT"),
-        (["a.png", "--server=::1:80", "--rest"], "--server=::1:80: expected HOST:PORT"),
-        (["a.png", "--server=http://localhost:80"], "--server=http://localhost:80: expected HOST:PORT"),
-        (["README.md", "--server=[::1]:1", "--rest"], "no server answers at [::1]:1: "),
-        (["README.md", f"--server={'x' * 70}:1", "--rest"], "no server answers at xxx"),
-        (["a.png", "--timeout=nan"], "--timeout=nan: expected a finite number"),
-        (["a.png", "--timeout=inf"], "--timeout=inf: expected a finite number"),
-        (["a.png", "--model="], "--model=: expected a name"),
-        (["a.png", "--version=99999999999999999999", "--rest"], "--version"),
+        (["--server=here"], "--server=here: expected HOST:PORT"),
+        (["--rest", "--grpc"], "--rest and --grpc given: expected one of them"),
+        (
+            ["--server=localhost:1", "--rest"],
+            "no server answers at localhost:1: .*; --server=localhost:1 --model=model",
+        ),
+        (["--server=a b:80", "--rest"], "--server=a b:80: expected HOST:PORT"),
+        (["--server=localhost:99999", "--rest"], "--server=localhost:99999: expected HOST:PORT"),
+        (["--server=::1:80", "--rest"], "--server=::1:80: expected HOST:PORT"),
+        (["--server=http://localhost:80"], "--server=http://localhost:80: expected HOST:PORT"),
+        (["--server=[::1]:1", "--rest"], r"no server answers at \[::1\]:1: "),
+        ([f"--server={'x' * 70}:1", "--rest"], "no server answers at xxx"),
+        (["--timeout=nan"], "--timeout=nan: expected a finite number"),
+        (["--timeout=inf"], "--timeout=inf: .* not a number in the range"),
+        (["--model="], "--model=: expected a name"),
+        (["--model=a b"], "--model=a b: expected a name"),
+        (["--signature=\udcff"], "--signature=.*: expected a name"),
+        (["--version=99999999999999999999", "--rest"], "--version"),
     ],
 )
-def test_wrong_command_lines(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+def test_wrong_flags(flags, message):
+    with pytest.raises(messages.UsageError, match=message) as caught:
+        client.main(configuration.parse(client.ClientConfig, flags), [str(ROOT / "README.md")])
+    assert "\n" not in str(caught.value)
+
+
+def test_no_image():
+    command = [sys.executable, "-m", "export.client"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: expected IMAGE ..., see --help.\n")

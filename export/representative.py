@@ -1,0 +1,93 @@
+"""Images that are typical of what a model will be asked: for the comparison of the formats, and for int8."""
+
+import contextlib
+import sys
+
+import numpy as np
+
+from darts_tf.cli import messages
+from darts_tf.cli.messages import UsageError
+from darts_tf.data import datasets, streams
+from darts_tf.data import images as sources
+from darts_tf.data.augmentation import Augmentation
+from darts_tf.data.names import is_folder, is_imagenet
+from export.labels import beside
+
+COMPARED = 1000  # images, at most
+
+
+def load(config, classifier):
+    """The dataset that a configuration names, or else that of the run that made the model.
+
+    Args:
+        config: `run.ExportConfig`.
+        classifier: `classifier.Classifier`.
+
+    Returns:
+        `darts_tf.data.datasets.Dataset` or `darts_tf.data.streams.Stream` of images as the model takes them; None if
+        none was named, or that of the run is gone.
+
+    Raises:
+        UsageError: there is no such data, or it does not fit the model.
+    """
+    run = beside(config.model)
+    name = config.dataset or run.get("dataset")
+    wanted = config.dataset or "int8" in (config.quantize or [])
+    if not name:
+        if wanted:
+            raise UsageError("--quantize=int8: it learns ranges from images; expected --dataset, too.")
+        return None
+    random_parts = is_imagenet(name) or (not config.dataset and run.get("recipe") == "imagenet")
+    where = name, classifier.image_shape[:2], config.data_dir or run.get("data_dir")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
+            if random_parts:
+                data = streams.load(*where, messages.say)
+            else:  # a few images are enough, so those in files stay there
+                data = datasets.load(*where, is_folder(name), messages.say, messages.progress)
+        data = data.fitted(classifier.image_shape)
+        if len(data.class_names) != len(classifier.labels):
+            raise datasets.DataError(f"it has {len(data.class_names)} classes: the model has {len(classifier.labels)}.")
+        return data
+    except datasets.DataError as error:
+        if wanted:
+            raise UsageError(f"--dataset={name}: {error}") from None
+        messages.say(f"Without --dataset={name}, of the run that made the model: {error}")
+        return None
+
+
+def test_images(data, classifier):
+    """Test images of a dataset, `COMPARED` at most, and their labels; random images and None without a dataset.
+
+    Returns:
+        (n, height, width, depth) float32, 0 to 255, and (n,) integers.
+    """
+    if data is None:
+        messages.say("No --dataset: comparing on random images.")
+        return np.random.default_rng(0).integers(0, 256, (64, *classifier.image_shape)).astype(np.float32), None
+    if isinstance(data, streams.Stream):
+        images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
+        return np.stack(images), np.stack(labels)
+    if isinstance(data.x_train, np.ndarray) and data.x_train.max() <= 1:
+        messages.warn(
+            "the images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
+            "something else, unless a Rescaling layer in it expects them."
+        )
+    chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
+    return _array(data.x_test, chosen), data.y_test[chosen]
+
+
+def training_images(data, count):
+    """Training images of a dataset, `count` at most, in random order; (n, height, width, depth) float32."""
+    if not isinstance(data, streams.Stream):
+        return _array(data.x_train, np.random.default_rng(1).permutation(len(data.y_train))[:count])
+    batches, *_ = data.batches(min(count, len(data.y_train)), Augmentation())
+    images, _ = next(iter(batches()))
+    return images.numpy()
+
+
+def _array(images, chosen):
+    try:
+        return sources.of(images)[chosen].array().astype("float32")
+    except datasets.DataError as error:
+        raise UsageError(f"--dataset: {error}") from None

@@ -1,0 +1,243 @@
+"""The whole export: from the `.keras` file to what a server and devices take, and what that is worth."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+
+from darts_tf.cli import files, messages
+from darts_tf.cli.configuration import Configuration, option
+from darts_tf.cli.messages import NO_SPACE, UsageError
+
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig(Configuration):
+    """What `export.run_export` and `python -m export` are asked for.
+
+        export.run_export(export.ExportConfig(model="runs/a/model.keras", output="serving"))
+
+    Each argument is a flag of `python -m export`, whose --help says what it means. `model` and `output` have to be
+    given.
+
+    Raises:
+        UsageError: a value is out of range; a `ValueError`.
+    """
+
+    model: str | None = option(None, "The .keras file.", topic="Model")
+    output: str | None = option(None, "A folder for the exported models; made if it is not there.", topic="Model")
+    name: str | None = option(None, "What the model is called. Default: the file's name without .keras.", topic="Model")
+    saved_model: bool = option(True, "Write a SavedModel.", topic="What to write")
+    top_k: int = option(5, "Classes in its answer to encoded images.", topic="What to write", least=1)
+    max_pixels: int | None = option(
+        None,
+        'Width x height of the largest image file that it decodes; larger ones get the class "". Default: 8192 x 8192.',
+        topic="What to write",
+        least=1,
+    )
+    quantize: list | None = option(
+        None,
+        "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all "
+        "that is possible; int8 takes images.",
+        topic="What to write",
+    )
+    labels: str | None = option(
+        None,
+        "A file of labels, one per line. Default: those of the run that made the model.",
+        topic="What to write",
+    )
+    dataset: str | None = option(
+        None,
+        "Typical images, for int8 and the table: a name, a folder or a file as in darts_tf.train. Default: the data of "
+        "the run that made the model.",
+        topic="Data",
+    )
+    data_dir: str | None = option(None, "Where tensorflow-datasets keeps its data. Default: its own.", topic="Data")
+    image_size: int | None = option(
+        None, "Height and width, for a model that takes images of all sizes.", topic="Data", least=8
+    )
+    samples: int = option(
+        200, "Training images from which int8 learns the range of each tensor.", topic="Data", least=1
+    )
+
+    @property
+    def model_name(self):
+        """What the model is called."""
+        return self.name if self.name is not None else pathlib.Path(self.model).stem
+
+    def check(self):
+        """Raises UsageError for what can be seen without TensorFlow."""
+        for name in ("model", "output"):
+            if not getattr(self, name):
+                raise UsageError(f"--{name}: expected a value, see --help.")
+        for kind in self.quantize or []:
+            if kind not in QUANTIZATIONS:
+                raise UsageError(f"--quantize={kind}: expected some of {', '.join(QUANTIZATIONS)}.")
+        from export import serving
+
+        output, name = self.output, self.model_name
+        if os.path.exists(output) and not os.path.isdir(output):
+            raise UsageError(f"--output={output}: it is a file; expected a folder or a new name.")
+        if not re.fullmatch(r"[\w.-]*[A-Za-z_][\w.-]*", name):
+            raise UsageError(f"--name={name}: expected letters, digits, '_', '-' and '.'.")
+        if name in ("tflite", serving.MODELS, serving.BATCHING):
+            raise UsageError(f"--name={name}: expected another name, that one is taken by what is written beside it.")
+        if os.path.lexists(os.path.join(output, name)) and not os.path.isdir(os.path.join(output, name)):
+            raise UsageError(f"--name={name}: there is a file of that name in {output}; expected another name.")
+        if not self.saved_model and self.quantize == []:
+            raise UsageError("--nosaved_model and --quantize='': expected something to write.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An export that has ended.
+
+    Attributes:
+        saved_model: folder of the SavedModel's new version, a path; None if none was asked for.
+        tflite: {"none", "float16", "dynamic" or "int8": path of the TFLite file}.
+        rows: what each format, the Keras model first, is worth: a list of dicts of "format", a text, "bytes",
+            "max_difference" of a probability from Keras's, "agreement", the part of the images with the same first
+            class, "latency_1" and "latency_32", seconds for batches of so many images.
+        example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
+            probability of that; None without a SavedModel or without test images.
+        failed: a line for each thing that could not be written, and why.
+    """
+
+    saved_model: pathlib.Path | None
+    tflite: dict
+    rows: list
+    example: tuple | None
+    failed: list
+
+
+def run_export(config, verbose=1):
+    """Exports a trained Keras image classifier, as `python -m export` does.
+
+        done = export.run_export(export.ExportConfig(model="runs/a/model.keras", output="serving"))
+        done.saved_model, done.tflite["int8"]  # serving/model/1, serving/tflite/model-int8.tflite
+
+    The dtype policy and the threads of TensorFlow stay as they are, if it has begun already.
+
+    Args:
+        config: `ExportConfig` with `model` and `output`.
+        verbose: what stderr gets: 0 warnings, 1 or 2 what is done, too.
+
+    Returns:
+        `Export`. What cannot be converted is named there; the rest is written.
+
+    Raises:
+        UsageError: the configuration asks for something that cannot be, or a package is missing; a `ValueError`.
+        OSError: the disk is full.
+    """
+    with messages.spoken(verbose):
+        config.check()
+        messages.say("Starting TensorFlow ...")
+        from darts_tf.devices import runtime
+
+        with runtime.configured(training=False):
+            return _export(config)
+
+
+def _export(config):
+    check_packages()
+    from export import comparison, representative, savedmodel, tflite
+
+    classifier = load_classifier(config)
+    data = representative.load(config, classifier)
+    images, labels = representative.test_images(data, classifier)
+    expected = classifier.probabilities(images)
+    rows, written, version, failed = [], {}, None, []
+
+    def compare(name, size, run):
+        rows.append(comparison.row(name, size, run, images, expected))
+
+    compare("Keras", pathlib.Path(config.model).stat().st_size, classifier.probabilities)
+    with writing_to(config.output):
+        if config.saved_model:
+            version = write_saved_model(classifier, config, failed)
+            size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
+            compare("SavedModel", size, comparison.saved_model(version))
+        for kind in quantizations(config, data):
+            shown = kind.replace("none", "float32")
+            messages.say(f"Converting to TFLite, {shown} ...")
+            try:
+                samples = representative.training_images(data, config.samples) if kind == "int8" else None
+                content = tflite.convert(classifier, kind, samples)
+            except tflite.ConversionError as error:
+                failed.append(f"TFLite {shown}: {error}")
+                continue
+            written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"
+            files.write(written[kind], content)
+            compare(f"TFLite {shown}", len(content), comparison.tflite(content))
+    example = None
+    if version and labels is not None:
+        example = classifier.labels[labels[0]], *savedmodel.ask(version, images[0])
+    return Export(version, written, rows, example, failed)
+
+
+def check_packages():
+    """Raises UsageError if what only exports need is not installed."""
+    for package in ("ai_edge_litert", "tensorflow_serving"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"{package} is not installed: pip install 'darts-tf[export]'")
+
+
+@contextlib.contextmanager
+def writing_to(output):
+    """Turns what the file system has against a folder into a UsageError; a full disk is another matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}"
+        raise UsageError(f"--output={pathlib.Path(output)}: {reason}; expected a place to write to.") from None
+
+
+def write_saved_model(classifier, config, failed):
+    """Writes the next version and what a server is told of it; what cannot be told is added to `failed`."""
+    from export import decoding, savedmodel, serving
+
+    messages.say("Writing the SavedModel ...")
+    output = pathlib.Path(config.output)
+    max_pixels = config.max_pixels or decoding.MAX_PIXELS
+    version = savedmodel.export(classifier, output / config.model_name, config.top_k, max_pixels)
+    try:
+        serving.write_configuration(output)
+    except serving.ConfigurationError as error:
+        failed.append(str(error))
+    depth = classifier.image_shape[2]
+    if depth not in decoding.DEPTHS:
+        messages.warn(
+            f"the SavedModel has no signature {savedmodel.SIGNATURE}: the model takes images of {depth} channels, and "
+            "image files have 1, 3 or 4."
+        )
+    return version
+
+
+def quantizations(config, data):
+    """The TFLite files to write."""
+    if config.quantize is not None:
+        return config.quantize
+    return QUANTIZATIONS if data else QUANTIZATIONS[:-1]
+
+
+def load_classifier(config):
+    """The `classifier.Classifier` of --model."""
+    from export import classifier, labels
+
+    names = None
+    if config.labels:
+        try:
+            names = labels.read(config.labels)
+        except (OSError, labels.LabelError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"--labels={config.labels}: {reason}; expected one label per line.") from None
+    try:
+        return classifier.load(config.model, names, config.image_size)
+    except classifier.ModelError as error:
+        raise UsageError(f"--model={config.model}: {error}") from None
