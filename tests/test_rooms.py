@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up; what stands on one line may not import each other.
-ROOMS = ["cli", "devices", "costs", "data", "ops", "methods", "spaces", "runs", "reports", "tuner"]
+ROOMS = ["private", "cli", "devices", "costs", "data", "ops", "methods", "spaces", "runs", "reports", "tuner"]
 FILES = sorted((ROOT / "darts_tf").rglob("*.py"))
 
 

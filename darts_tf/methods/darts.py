@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf.devices import replicas
+from darts_tf.private.keras import ModelHooks
 
 
 def architecture_gradient(
@@ -118,7 +119,7 @@ def _pair(data):
 
 
 @keras.saving.register_keras_serializable("darts_tf")
-class DARTS(keras.Model):
+class DARTS(ModelHooks):
     """Searches an architecture: trains the weights and the alphas of a supernet in turn.
 
     A training batch is a pair ((x, y), (x_valid, y_valid)): the weights descend the loss of the first, alpha that of
@@ -219,10 +220,9 @@ class DARTS(keras.Model):
             self.reset_metrics()
         self._has_all = True
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def is_built_by_keras(self):
         # Keras would take a pair of batches for x and y, and averages batches over workers in vain.
-        if not self._has_all:
-            super()._maybe_symbolic_build(iterator, data_batch)
+        return not self._has_all
 
     def _build_optimizers(self):
         self.optimizer.build(self.network.weight_variables)
@@ -328,7 +328,8 @@ class DARTS(keras.Model):
             logits = self.network(x, training=True)
             loss = self.compute_loss(x, y, logits, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._loss_tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
         gradients = _shaped(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         if self._scale() is not None:  # an optimizer that scales leaves out steps whose gradients are not finite
             gradients = [g if g is None else tf.where(finite, g, math.nan) for g in gradients]

@@ -169,7 +169,7 @@ def test_a_step_that_is_traced_again_keeps_the_metrics():
     search.create_variables(*whole[0])
     step(whole)
     step(tuple((x[:2], y[:2]) for x, y in whole))
-    assert int(search._loss_tracker.count) == 6 + 2
+    assert int(search.metrics[0].count) == 6 + 2
 
 
 def test_several_steps_per_execution():
