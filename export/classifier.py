@@ -9,9 +9,9 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from darts_tf.cli.files import load_model
+from darts_tf.private.tensorflow import without_variables
 from export.labels import LabelError, beside, check
 
 LOW = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
@@ -63,7 +63,7 @@ class Classifier:
             return [probabilities, tf.math.log(tf.maximum(y, np.finfo(np.float32).tiny)) if self.softmax else y]
 
         images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
-        return convert_variables_to_constants_v2(tf.function(scores, autograph=False).get_concrete_function(images))
+        return without_variables(tf.function(scores, autograph=False).get_concrete_function(images))
 
     def probabilities(self, images, batch_size=128):
         """Probabilities (n, classes) of images (n, height, width, depth), by Keras."""

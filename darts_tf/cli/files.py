@@ -1,7 +1,6 @@
 """Files that appear whole or not at all."""
 
 import contextlib
-import io
 import os
 import pathlib
 import zipfile
@@ -119,10 +118,6 @@ def save_model(model, path):
 
 def save_weights(model, path):
     """As `model.save_weights` to a `.weights.h5` file, whole. HDF5 itself crashes where a disk is full."""
-    from keras.src.saving import saving_lib
+    from darts_tf.private.keras import weights_file
 
-    content = io.BytesIO()
-    store = saving_lib.H5IOStore(content, mode="w")
-    saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
-    store.close()
-    write(path, content.getvalue())
+    write(path, weights_file(model))

@@ -5,6 +5,8 @@ import re
 
 import tensorflow as tf
 
+from darts_tf.private.tensorflow import called_graph
+
 
 def of(model):
     """{"parameters": ..., "multiply_adds": ...} of a Keras model, see the functions below."""
@@ -89,7 +91,7 @@ def _other(op):
 
 
 def _call(op):
-    return _products(op.graph._get_function(op.get_attr("f").name).graph)
+    return _products(called_graph(op))
 
 
 _PRODUCTS = {

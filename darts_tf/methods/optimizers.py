@@ -12,22 +12,16 @@ import tensorflow as tf
 from keras import ops
 
 from darts_tf.devices import replicas
+from darts_tf.private.keras import GradientHooks, is_decayed, moments_of, place_of
+from darts_tf.private.tensorflow import momentum_step
 
 FIRST_SCALE = 2.0**15
 GOOD_STEPS = 2000
 
 
-class _Summed:
-    """Adds gradients up over the replicas before it clips them: Keras clips what each replica has."""
-
-    def _clip_gradients(self, gradients):
-        return self._clipped(replicas.add(gradients))
-
-    def _clipped(self, gradients):
-        return super()._clip_gradients(gradients)
-
-    def _all_reduce_sum_gradients(self, gradients_and_variables):
-        return gradients_and_variables
+class _Summed(GradientHooks):
+    def add_up(self, gradients):
+        return replicas.add(gradients)
 
 
 def _checked(l2):
@@ -96,17 +90,13 @@ class SGD(_Summed, keras.optimizers.SGD):
         self._good_steps.assign(good_steps)
         return [tf.where(finite, gradient, math.nan) for gradient in gradients]
 
-    # The next two do what Keras does in fewer graph nodes: with hundreds of variables that is seconds of start-up.
-
-    def _clipped(self, gradients):
+    def clip(self, gradients):
         if self.loss_scale:
             gradients = self._unscaled(gradients)
         if not self.global_clipnorm:
-            return super()._clipped(gradients)
+            return super().clip(gradients)
+        # As Keras does in more graph nodes: with hundreds of variables that is seconds of start-up.
         return tf.clip_by_global_norm(gradients, self.global_clipnorm)[0]
-
-    def _backend_update_step(self, gradients, variables, learning_rate):
-        super()._backend_update_step(gradients, variables, tf.convert_to_tensor(learning_rate))
 
     def update_step(self, gradient, variable, learning_rate):
         rate, momentum = tf.cast(learning_rate, variable.dtype), tf.constant(self.momentum, gradient.dtype)
@@ -115,14 +105,7 @@ class SGD(_Summed, keras.optimizers.SGD):
         if self.loss_scale:  # a step of these values changes nothing
             gradient, rate, momentum = tf.where(good, gradient, 0), tf.where(good, rate, 0), tf.where(good, momentum, 1)
         if self.momentum:
-            tf.raw_ops.ResourceApplyMomentum(
-                var=variable.handle,
-                accum=self._buffer(variable).value.handle,
-                lr=rate,
-                grad=gradient,
-                momentum=momentum,
-                use_nesterov=self.nesterov,
-            )
+            momentum_step(variable, self._buffer(variable).value, gradient, rate, momentum, self.nesterov)
         else:
             variable.assign_sub(rate * gradient)
 
@@ -141,7 +124,7 @@ class SGD(_Summed, keras.optimizers.SGD):
         ahead = []
         for gradient, variable, value in zip(gradients, variables, values, strict=True):
             own_rate = tf.cast(rate, value.dtype)
-            if self.weight_decay and self._use_weight_decay(variable.value):
+            if self.weight_decay and is_decayed(variable, self):
                 value *= 1 - self.weight_decay * own_rate
             gradient = step = self._decayed(gradient, value)
             if self.momentum:
@@ -155,7 +138,7 @@ class SGD(_Summed, keras.optimizers.SGD):
         return gradient + self.l2 * value if self.l2 else gradient
 
     def _buffer(self, variable):
-        return self.momentums[self._get_variable_index(variable)]
+        return self.momentums[place_of(variable, self)]
 
     def get_config(self):
         return {**super().get_config(), "l2": self.l2, "loss_scale": self.loss_scale}
@@ -187,12 +170,10 @@ class Adam(_Summed, keras.optimizers.Adam):
         dtype = variable.dtype
         gradient = ops.add(ops.cast(gradient, dtype), ops.multiply(variable, self.l2))
         step = ops.cast(ops.add(self.iterations, 1), dtype)
-        index = self._get_variable_index(variable)
-        first, second = self._momentums[index], self._velocities[index]
+        first, second, largest = moments_of(variable, self)
         self.assign(first, ops.add(first * self.beta_1, gradient * (1 - self.beta_1)))
         self.assign(second, ops.add(second * self.beta_2, ops.square(gradient) * (1 - self.beta_2)))
         if self.amsgrad:
-            largest = self._velocity_hats[index]
             self.assign(largest, ops.maximum(largest, second))
             second = largest
         mean = first / (1 - ops.power(ops.cast(self.beta_1, dtype), step))

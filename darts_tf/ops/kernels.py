@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf.devices import replicas
+from darts_tf.private.keras import layers_within
 
 EPSILON = 1e-5  # of batch norm
 MOMENTUM = 0.9  # of batch norm's moving statistics
@@ -36,7 +37,7 @@ def reroute_strided_pointwise(layer):
 
     What they save and how they are configured stays as it is.
     """
-    for inner in layer._flatten_layers():
+    for inner in layers_within(layer):
         if not isinstance(inner, keras.layers.Conv2D) or inner.kernel_size != (1, 1) or max(inner.strides) == 1:
             continue
         if inner.groups == 1 and inner.data_format == "channels_last":

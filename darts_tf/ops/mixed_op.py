@@ -8,6 +8,7 @@ import tensorflow as tf
 from darts_tf.ops import kernels
 from darts_tf.ops.operations import Operation, compute, compute_prepared, make_operation
 from darts_tf.ops.stages import BatchNorm, Pool, ReLU, Zero
+from darts_tf.private.tensorflow import never_inlined
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -171,11 +172,8 @@ def _edges_at_once(shared, grouped, num_operations, inline, frozen, dtype, exact
     weights = [
         [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
     ]
-    return tf.function(
-        edges_at_once,
-        input_signature=[image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights],
-        autograph=False,
-        experimental_attributes={"_noinline": True},
+    return never_inlined(
+        edges_at_once, [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
     )
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 from darts_tf.methods import relaxations
 from darts_tf.ops import kernels
 from darts_tf.ops.drop_path import DropPath
+from darts_tf.private.keras import layers_within
 
 
 def inputs(shape, normalization=None):
@@ -96,7 +97,7 @@ class Supernet(keras.Model):
     def get_build_config(self):
         """Also says what is frozen, which Keras saves of functional models only."""
         frozen = {
-            "frozen_layers": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
+            "frozen_layers": [place for place, layer in enumerate(layers_within(self)) if not layer.trainable],
             "frozen_variables": [place for place, variable in enumerate(self.variables) if not variable.trainable],
         }
         return {**(super().get_build_config() or {}), **frozen}
@@ -105,7 +106,7 @@ class Supernet(keras.Model):
         config = dict(config)
         layers, variables = (config.pop(f"frozen_{kind}", ()) for kind in ("layers", "variables"))
         super().build_from_config(config)
-        for kind, frozen in ((list(self._flatten_layers()), layers), (self.variables, variables)):
+        for kind, frozen in ((layers_within(self), layers), (self.variables, variables)):
             for place in frozen:
                 kind[place].trainable = False
 
@@ -142,7 +143,7 @@ def _copy(model, policy, exchange=lambda layer: None, call_function=None):
         if made is not None or not isinstance(layer, keras.layers.Layer):
             return layer if made is None else made
         made = layer.__class__.from_config(layer.get_config())
-        for part in made._flatten_layers():
+        for part in layers_within(made):
             part.dtype_policy = policy
         copies.append((layer, made))
         return made

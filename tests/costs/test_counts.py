@@ -2,6 +2,7 @@ import keras
 import pytest
 
 from darts_tf.costs import counts
+from darts_tf.private.tensorflow import without_variables
 from darts_tf.spaces.cells.genotypes import PUBLISHED
 from darts_tf.spaces.cells.networks import cifar_network
 
@@ -64,11 +65,10 @@ def test_multiply_adds_of_attention_and_of_inner_models_of_any_size():
 def test_multiply_adds_agree_with_the_profiler():
     import tensorflow as tf
     from tensorflow.python.framework import ops
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     model = cifar_network(PUBLISHED["DARTS_V2"], 8, 5, image_shape=(32, 32, 3))
     call = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec([1, 32, 32, 3]))
-    graph = convert_variables_to_constants_v2(call).graph
+    graph = without_variables(call).graph
     counted = [op for op in graph.get_operations() if op.type in ("Conv2D", "DepthwiseConv2dNative", "MatMul")]
     flops = sum(ops.get_stats_for_node_def(graph, op.node_def, "flops").value for op in counted)
     assert counts.multiply_adds(model) == flops / 2

@@ -23,6 +23,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from darts_tf.cli import files
 from darts_tf.data import datasets
 from darts_tf.data.images import decoded as trained_on
+from darts_tf.private.keras import layers_within
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.networks import cifar_network
 from export import (
@@ -538,7 +539,7 @@ def test_mixed_precision_within_layers_and_adapted_normalization(tmp_path, reque
     model.save(tmp_path / "model.keras")
     keras.config.set_dtype_policy("float32")
     made = classifier.load(tmp_path / "model.keras")
-    assert {layer.compute_dtype for layer in made.model._flatten_layers()} == {"float32"}
+    assert {layer.compute_dtype for layer in layers_within(made.model)} == {"float32"}
     x = rng.uniform(0, 255, (4, 8, 8, 1)).astype(np.float32)
     expected = tf.nn.softmax(model.predict(x, verbose=0).astype(np.float32)).numpy()
     assert expected.std() > 0.05

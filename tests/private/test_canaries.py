@@ -16,6 +16,7 @@ from packaging.version import Version
 
 import darts_tf.private
 from darts_tf.private import keras as of_keras
+from darts_tf.private import tensorflow as of_tensorflow
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROOM = [path.stem for path in pathlib.Path(darts_tf.private.__file__).parent.glob("[a-z]*.py")]
@@ -191,3 +192,53 @@ def test_is_decayed():
     optimizer.exclude_from_weight_decay([variable := keras.Variable([1.0])])
     assert not of_keras.is_decayed(variable, optimizer)
     assert of_keras.is_decayed(keras.Variable([1.0]), optimizer)
+
+
+@canary(of_tensorflow.called_graph)
+def test_called_graph():
+    inner = tf.function(lambda x: x @ x, autograph=False)
+    outer = tf.function(lambda x: inner(x) + 1, autograph=False).get_concrete_function(tf.TensorSpec([2, 2]))
+    calls = [op for op in outer.graph.get_operations() if op.type.endswith("PartitionedCall")]
+    (product,) = (op for op in of_tensorflow.called_graph(calls[0]).get_operations() if op.type == "MatMul")
+    assert product.outputs[0].shape == (2, 2)
+
+
+@canary(of_tensorflow.without_variables)
+def test_without_variables():
+    variable, inner = tf.Variable([[1.0, 2.0]]), tf.function(lambda x, y: x @ y, autograph=False)
+    function = tf.function(lambda x: [inner(x, variable)], autograph=False)
+    constant = of_tensorflow.without_variables(function.get_concrete_function(tf.TensorSpec([1, 1])))
+    assert {op.type for op in constant.graph.get_operations()} <= {"Placeholder", "Const", "Identity", "MatMul", "NoOp"}
+    variable.assign([[5.0, 5.0]])
+    np.testing.assert_array_equal(constant(tf.constant([[3.0]]))[0], [[3.0, 6.0]])
+
+
+@canary(of_tensorflow.never_inlined)
+def test_never_inlined():
+    from tensorflow.python.eager import context
+
+    def square(x):
+        return x * x
+
+    def calls(function):
+        """How many calls are left in the graph that runs."""
+        outer = tf.function(lambda x: function(function(x)), autograph=False)
+        context.context().enable_run_metadata()
+        outer(tf.constant([2.0]))
+        graphs = context.context().export_run_metadata().partition_graphs
+        context.context().disable_run_metadata()
+        return sum(node.op.endswith("PartitionedCall") for graph in graphs for node in graph.node)
+
+    spec = [tf.TensorSpec([None])]
+    assert calls(tf.function(square, input_signature=spec, autograph=False)) == 0
+    assert calls(of_tensorflow.never_inlined(square, spec)) == 2
+
+
+@canary(of_tensorflow.momentum_step)
+def test_momentum_step():
+    for nesterov, ahead in ((False, 4.0), (True, 3.0 + 0.5 * 4.0)):
+        variable, buffer = tf.Variable([1.0]), tf.Variable([2.0])
+        rate, momentum = tf.constant(0.1), tf.constant(0.5)
+        of_tensorflow.momentum_step(variable, buffer, tf.constant([3.0]), rate, momentum, nesterov)
+        np.testing.assert_allclose(buffer, [4.0])
+        np.testing.assert_allclose(variable, [1.0 - 0.1 * ahead], rtol=1e-6)

@@ -8,6 +8,7 @@ from original import assign, relative_error, supernet_tensors
 
 from darts_tf.methods.darts import DARTS, gradient
 from darts_tf.methods.optimizers import SGD, Adam
+from darts_tf.private.keras import place_of
 from darts_tf.spaces.cells.networks import SearchNetwork
 from darts_tf.spaces.cells.space import PRIMITIVES
 
@@ -51,7 +52,7 @@ class Case:
         assign(
             self.tensors,
             {name: self.arrays[f"momentum/{name}"] for name in names},
-            lambda variable: optimizer.momentums[optimizer._get_variable_index(variable.value)],
+            lambda variable: optimizer.momentums[place_of(variable, optimizer)],
         )
         for kind, alpha in network.alphas.items():
             alpha.assign(self.arrays[f"alphas_{kind}"])

@@ -1,0 +1,74 @@
+"""What is used of TensorFlow that is not public."""
+
+import tensorflow as tf
+
+
+def called_graph(op):
+    """The graph of the function that an operation calls.
+
+    Private: `Graph._get_function`, of TensorFlow 2.21.0.
+
+    Args:
+        op: `tf.Operation` of type PartitionedCall or StatefulPartitionedCall.
+
+    Returns:
+        `tf.Graph`.
+    """
+    return op.graph._get_function(op.get_attr("f").name).graph
+
+
+def without_variables(function):
+    """A function whose variables have become constants, and in whose graph stands what it calls.
+
+    Private: `tensorflow.python.framework.convert_to_constants.convert_variables_to_constants_v2`, of TensorFlow 2.21.0.
+
+    Args:
+        function: `tf.ConcreteFunction`.
+
+    Returns:
+        `tf.ConcreteFunction` of the same inputs, which returns its outputs as a list.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(function)
+
+
+def never_inlined(function, input_signature):
+    """A `tf.function` with one graph, which all graphs that call it share: TensorFlow does not copy it into them.
+
+    Private: the attribute `_noinline` of functions, of TensorFlow 2.21.0.
+
+    Args:
+        function: of tensors.
+        input_signature: as of `tf.function`.
+    """
+    return tf.function(
+        function,
+        input_signature=input_signature,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def momentum_step(variable, buffer, gradient, learning_rate, momentum, nesterov):
+    """One step of gradient descent with momentum, in one operation (`tf.raw_ops.ResourceApplyMomentum`).
+
+    buffer <- momentum * buffer + gradient; variable <- variable - learning_rate * buffer, or with `nesterov`
+    variable - learning_rate * (gradient + momentum * buffer).
+
+    Private: `Variable.handle`, of TensorFlow 2.21.0.
+
+    Args:
+        variable, buffer: `tf.Variable`s of one shape and dtype.
+        gradient: tensor of that shape and dtype.
+        learning_rate, momentum: scalar tensors of that dtype.
+        nesterov: bool.
+    """
+    tf.raw_ops.ResourceApplyMomentum(
+        var=variable.handle,
+        accum=buffer.handle,
+        lr=learning_rate,
+        grad=gradient,
+        momentum=momentum,
+        use_nesterov=nesterov,
+    )
