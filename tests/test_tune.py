@@ -20,6 +20,7 @@ from test_tuner_space import ORACLES
 
 from darts_tf import spaces
 from darts_tf.devices.cluster import LostError
+from darts_tf.private.keras_tuner import retry_queue
 from darts_tf.runs import rundirectory
 from darts_tf.tuner import DARTSTuner, GridOracle, machines, processes, space
 from darts_tf.tuner.oracle import durable
@@ -289,7 +290,7 @@ def test_a_trial_whose_file_is_damaged(damage, known, tmp_path):
     again, *_ = watched(tmp_path, 60)
     durable(again, lambda trial_id: kept if known else None, said.append).reload()
     assert len(said) == 1 and "trial_1/trial.json cannot be read" in said[0]
-    assert again._retry_queue == [running] and again.end_order == ["0", "1"] and len(again.trials) == 3
+    assert retry_queue(again) == [running] and again.end_order == ["0", "1"] and len(again.trials) == 3
     assert again.get_best_trials()[0].trial_id == ("1" if known else "0")
     assert again.trials["1"].status == ("COMPLETED" if known else "FAILED")
     assert not known or again.trials["1"].hyperparameters.values == values

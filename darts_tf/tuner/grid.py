@@ -2,6 +2,7 @@
 
 import math
 
+from darts_tf.private.keras_tuner import is_tried
 from darts_tf.tuner.oracle import RUNNING, STOPPED, ChoiceOracle, values_of
 
 
@@ -20,7 +21,7 @@ class GridOracle(ChoiceOracle):
                 rest, places[id(hp)] = divmod(rest, len(values_of(hp)))
             self._place += 1
             values = self.assign(lambda hp, values, places=places: values[places[id(hp)]])
-            if not self._duplicate(values):
+            if not is_tried(self, values):
                 return {"status": RUNNING, "values": values}
         return {"status": STOPPED, "values": None}
 

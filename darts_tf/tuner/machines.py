@@ -14,11 +14,17 @@ from concurrent import futures
 
 import grpc
 import keras_tuner
-from keras_tuner.src import protos
-from keras_tuner.src.distribute import oracle_chief
-from keras_tuner.src.engine import oracle as engine
 
 from darts_tf.devices.cluster import LostError, Wait
+from darts_tf.private.keras_tuner import (
+    TunerHooks,
+    ask_for_trial,
+    chief_stub,
+    oracle_file,
+    release,
+    retry_queue,
+    serve,
+)
 
 TIMEOUT = 600.0  # seconds
 
@@ -43,9 +49,9 @@ class Watch:
         self.problems, self.heard = [], time.monotonic()
         self._last, self._told_to_stop = {}, False  # name of a worker or id of a trial: when it was last heard of
         self._create, self._get, self._end = oracle.create_trial, oracle.get_trial, oracle.end_trial
-        for trial_id in oracle._retry_queue:
+        for trial_id in retry_queue(oracle):
             oracle.ongoing_trials[f"the worker before, {trial_id},"] = oracle.trials[trial_id]
-        oracle._retry_queue.clear()
+        retry_queue(oracle).clear()
         oracle.create_trial, oracle.get_trial = self._guarded(self._create_trial), self._get_trial
         oracle.end_trial, oracle.update_trial = self._guarded(self._end_trial), self._guarded(oracle.update_trial)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -58,8 +64,7 @@ class Watch:
             RuntimeError: the address cannot be used.
         """
         server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
-        servicer = oracle_chief.OracleServicer(self.oracle)
-        protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+        serve(self.oracle, server)
         server.add_insecure_port(address)
         server.start()
         try:
@@ -75,7 +80,7 @@ class Watch:
         """Whether every trial has ended and there will be no other."""
         oracle, limit = self.oracle, self.oracle.max_trials
         full = bool(limit) and len(oracle.trials) >= limit
-        return (self._told_to_stop or full) and not oracle.ongoing_trials and not oracle._retry_queue
+        return (self._told_to_stop or full) and not oracle.ongoing_trials and not retry_queue(oracle)
 
     def _hear(self, name):
         self.heard = self._last[name] = time.monotonic()
@@ -85,7 +90,7 @@ class Watch:
         self._hear(tuner_id)
         trial = self._create(tuner_id)
         self._hear(trial.trial_id)
-        if trial.status == "STOPPED" and (oracle.ongoing_trials or oracle._retry_queue):
+        if trial.status == "STOPPED" and (oracle.ongoing_trials or retry_queue(oracle)):
             # There is nothing more to begin, but one of the others may be lost yet.
             oracle.tuner_ids.add(tuner_id)
             trial.status = "IDLE"
@@ -102,8 +107,8 @@ class Watch:
         if trial.trial_id in oracle.end_order:  # it was given to another, who was quicker
             return
         self._end(trial)
-        if trial.trial_id in oracle.end_order and trial.trial_id in oracle._retry_queue:
-            oracle._retry_queue.remove(trial.trial_id)
+        if trial.trial_id in oracle.end_order and trial.trial_id in retry_queue(oracle):
+            retry_queue(oracle).remove(trial.trial_id)
 
     def _watch(self):
         @keras_tuner.synchronized
@@ -113,7 +118,7 @@ class Watch:
                 if now - self._last.setdefault(trial.trial_id, now) > self.timeout:
                     oracle.ongoing_trials.pop(tuner_id)
                     oracle.tuner_ids.discard(tuner_id)
-                    oracle._retry_queue.append(trial.trial_id)
+                    retry_queue(oracle).append(trial.trial_id)
                     oracle.save()
                     self.tell(f"{tuner_id} is lost; trial {trial.trial_id} goes to another.")
             for tuner_id in list(oracle.tuner_ids):
@@ -132,9 +137,7 @@ class Watch:
                 return function(*arguments, **more)
             except Exception as error:
                 self.problems.append(error)
-                if engine.THREADS[self.oracle] == threading.current_thread().name:  # `synchronized` keeps its lock
-                    engine.THREADS[self.oracle] = None
-                    engine.LOCKS[self.oracle].release()
+                release(self.oracle)
                 raise
 
         return call
@@ -156,7 +159,7 @@ def be_patient(client, timeout=TIMEOUT, tell=lambda line: None, is_over=lambda: 
     address = ":".join(os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
     # By default gRPC looks for a server every two minutes.
     channel = grpc.insecure_channel(address, options=[("grpc.max_reconnect_backoff_ms", 2000)])
-    client.stub = _Patient(protos.get_service_grpc().OracleStub(channel), address, timeout, tell, is_over)
+    client.stub = _Patient(chief_stub(channel), address, timeout, tell, is_over)
 
 
 class _Patient:
@@ -193,7 +196,7 @@ class _Patient:
         return call
 
 
-class Reporting:
+class Reporting(TunerHooks):
     """For tuners, before `keras_tuner.Tuner`: what becomes of trials is said, and told to the chief.
 
     A trial that raises has failed; errors of the file system, and lost processes, end the search. A worker tells the
@@ -209,20 +212,20 @@ class Reporting:
         self.save()  # what is begun before the first trial ends could not go on
         super().on_search_begin()
 
-    def _get_tuner_fname(self):
-        return self.oracle._get_oracle_fname()
+    def state_file(self):
+        return oracle_file(self.oracle)
 
     def save(self):
-        if not self._is_worker():
+        if not self.is_worker():
             self.oracle.save()
 
     def reload(self):
-        if not self._is_worker():
+        if not self.is_worker():
             self.oracle.reload()
 
-    def _try_run_and_update_trial(self, trial, *args, **kwargs):
+    def attempt(self, trial, run):
         try:
-            self._run_and_update_trial(trial, *args, **kwargs)
+            run()
             trial.status = "COMPLETED"
         except (keras_tuner.errors.FatalError, OSError, LostError, OverError):
             raise
@@ -242,7 +245,7 @@ class Reporting:
     def on_trial_begin(self, trial):
         super().on_trial_begin(trial)
         self._waits = False
-        if self._is_worker():
+        if self.is_worker():
             self._beating = threading.Event()
             threading.Thread(target=self._beat, args=[self._beating, trial.trial_id], daemon=True).start()
 
@@ -257,4 +260,4 @@ class Reporting:
         stub = getattr(self.oracle.stub, "impatient", self.oracle.stub)
         while not ended.wait(every):
             with contextlib.suppress(grpc.RpcError):  # the chief is asked with more patience when the trial ends
-                stub.GetTrial(protos.get_service().GetTrialRequest(trial_id=trial_id), timeout=every)
+                ask_for_trial(stub, trial_id, every)

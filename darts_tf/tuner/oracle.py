@@ -10,6 +10,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial
 
 from darts_tf.cli.files import write
+from darts_tf.private.keras_tuner import oracle_file, save_trials_by, trial_file, untried
 from darts_tf.runs.rundirectory import DamageError
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
@@ -25,12 +26,8 @@ class ChoiceOracle(keras_tuner.Oracle):
 
     def populate_space(self, trial_id):
         """New values for a trial, or the end where 20 draws in a row have all been tried before."""
-        for attempt in range(1 + self._max_collisions):
-            self._seed_state += 1
-            values = self.draw(trial_id, np.random.default_rng(self._seed_state), attempt)
-            if not self._duplicate(values):
-                return {"status": RUNNING, "values": values}
-        return {"status": STOPPED, "values": None}
+        values = untried(self, lambda seed, attempt: self.draw(trial_id, np.random.default_rng(seed), attempt))
+        return {"status": STOPPED if values is None else RUNNING, "values": values}
 
     def score_trial(self, trial):
         """Scores a trial that has ended, and learns from it before keras-tuner saves the oracle."""
@@ -88,13 +85,13 @@ def durable(oracle, restored=lambda trial_id: None, tell=lambda line: None):
     """
 
     def save():
-        write(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+        write(oracle_file(oracle), json.dumps(oracle.get_state()))
 
     def save_trial(trial):
-        write(os.path.join(oracle._get_trial_dir(trial.trial_id), "trial.json"), json.dumps(trial.get_state()))
+        write(trial_file(oracle, trial.trial_id), json.dumps(trial.get_state()))
 
     def reload():
-        path = pathlib.Path(oracle._get_oracle_fname())
+        path = pathlib.Path(oracle_file(oracle))
         name = f"{path.parent.name}/{path.name}"
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +128,8 @@ def durable(oracle, restored=lambda trial_id: None, tell=lambda line: None):
         if not np.isfinite(trial.score):
             trial.score = math.nan
 
-    oracle.save, oracle._save_trial, oracle.reload, oracle.score_trial = save, save_trial, reload, score_trial
+    oracle.save, oracle.reload, oracle.score_trial = save, reload, score_trial
+    save_trials_by(oracle, save_trial)
     return oracle
 
 

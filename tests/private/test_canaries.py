@@ -2,12 +2,15 @@
 
 import functools
 import importlib
-import inspect
 import pathlib
 import re
+import threading
 import tomllib
+from concurrent import futures
 
+import grpc
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,6 +19,7 @@ from packaging.version import Version
 
 import darts_tf.private
 from darts_tf.private import keras as of_keras
+from darts_tf.private import keras_tuner as of_keras_tuner
 from darts_tf.private import tensorflow as of_tensorflow
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,37 +36,41 @@ def uses():
 
 
 def checked(use):
-    """What a use says: private names, package, and version."""
-    found = re.search(r"Private: (.+), of (\S+) ([\d.]+)\.\n", inspect.cleandoc(use.__doc__) + "\n", re.DOTALL)
-    assert found, f"{use.__name__}: expected a line 'Private: NAME, of PACKAGE VERSION.' in its docstring"
-    return " ".join(found[1].split()), found[2], found[3]
+    """What a use says of itself: the private names, their package, and the version of it."""
+    found = re.search(r"Private: (.+?), of ([\w-]+) (\d[\d.]*\d)\.", " ".join(use.__doc__.split()))
+    assert found, f"{use.__name__}: expected 'Private: NAMES, of PACKAGE VERSION.' in its docstring"
+    return found.groups()
 
 
-def canary(use):
-    """A test of what a use relies on; when it fails it says what is private, and where."""
+def canary(*tested):
+    """Makes a test say, when it fails, which private names of which version these uses of the room rely on, and where.
+
+    Args:
+        tested: functions and classes of the room.
+    """
 
     def decorate(test):
         @functools.wraps(test)
-        def canary_of(*args, **kwargs):
-            names, package, version = checked(use)
+        def saying(*args, **kwargs):
             try:
                 test(*args, **kwargs)
             except Exception as error:
-                now = importlib.import_module(package.lower().replace("-", "_")).__version__
-                file = use.__module__.replace(".", "/")
-                pytest.fail(
-                    f"{names}: checked with {package} {version}, something else in {package} {now}; "
-                    f"used by {use.__name__} in {file}.py ({type(error).__name__}: {error})"
-                )
+                lines = []
+                for use in tested:
+                    names, package, version = checked(use)
+                    now = importlib.import_module(package.lower().replace("-", "_")).__version__
+                    file = f"{use.__module__.replace('.', '/')}.py"
+                    lines.append(f"{file}, {use.__name__}: {names} of {package} {version} is another in {now}.")
+                pytest.fail("\n".join([*lines, f"{type(error).__name__}: {error}"]))
 
-        canary_of.use = use
-        return canary_of
+        saying.tested = tested
+        return saying
 
     return decorate
 
 
 def test_every_use_has_a_canary():
-    assert {test.use for test in globals().values() if hasattr(test, "use")} == set(uses())
+    assert {use for test in globals().values() for use in getattr(test, "tested", ())} == set(uses())
 
 
 @pytest.mark.parametrize("use", list(uses()), ids=lambda use: use.__name__)
@@ -76,14 +84,10 @@ def test_no_version_beyond_the_one_that_was_checked_is_installed(use):
 
 def test_a_canary_says_what_broke(monkeypatch):
     monkeypatch.delattr(keras.layers.Layer, "_flatten_layers")
-    with pytest.raises(pytest.fail.Exception) as failure:
+    version = checked(of_keras.layers_within)[2]
+    said = rf"darts_tf/private/keras.py, layers_within: `Layer._flatten_layers` of Keras {version} is another in "
+    with pytest.raises(pytest.fail.Exception, match=said):
         test_layers_within()
-    for part in (
-        "Layer._flatten_layers",
-        checked(of_keras.layers_within)[2],
-        "layers_within in darts_tf/private/keras.py",
-    ):
-        assert part in str(failure.value)
 
 
 class Sums(keras.layers.Layer):
@@ -242,3 +246,169 @@ def test_momentum_step():
         of_tensorflow.momentum_step(variable, buffer, tf.constant([3.0]), rate, momentum, nesterov)
         np.testing.assert_allclose(buffer, [4.0])
         np.testing.assert_allclose(variable, [1.0 - 0.1 * ahead], rtol=1e-6)
+
+
+def oracle_of(folder, **options):
+    """Draws "letter", a or b."""
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("letter", ["a", "b"])
+    objective = keras_tuner.Objective("score", "max")
+    oracle = keras_tuner.oracles.RandomSearchOracle(objective, 2, seed=7, hyperparameters=hp, **options)
+    oracle._set_project_dir(folder, "trials")
+    oracle.verbose = 0
+    return oracle
+
+
+@canary(of_keras_tuner.untried)
+def test_untried(tmp_path):
+    oracle, drawn = oracle_of(tmp_path), []
+    tried = oracle.create_trial("one").hyperparameters.values["letter"]
+    before = oracle.get_state()["seed_state"]
+
+    def draw(seed, attempt):
+        drawn.append((seed, attempt))
+        return {"letter": tried if attempt < 3 else "new"}
+
+    assert of_keras_tuner.untried(oracle, draw) == {"letter": "new"}
+    assert drawn == [(before + 1 + attempt, attempt) for attempt in range(4)]
+    assert oracle.get_state()["seed_state"] == before + 4
+    drawn.clear()
+    assert of_keras_tuner.untried(oracle, lambda *drawing: drawn.append(drawing) or {"letter": tried}) is None
+    assert len(drawn) == 21
+
+
+@canary(of_keras_tuner.is_tried)
+def test_is_tried(tmp_path):
+    oracle = oracle_of(tmp_path)
+    trial = oracle.create_trial("one")
+    assert of_keras_tuner.is_tried(oracle, dict(trial.hyperparameters.values))
+    assert not of_keras_tuner.is_tried(oracle, {"letter": "new"})
+
+
+@canary(of_keras_tuner.oracle_file)
+def test_oracle_file(tmp_path):
+    oracle = oracle_of(tmp_path)
+    oracle.save()
+    assert pathlib.Path(of_keras_tuner.oracle_file(oracle)).is_file()
+
+
+@canary(of_keras_tuner.trial_file)
+def test_trial_file(tmp_path):
+    oracle = oracle_of(tmp_path)
+    trial = oracle.create_trial("one")
+    assert keras_tuner.engine.trial.Trial.load(of_keras_tuner.trial_file(oracle, "0")).get_state() == trial.get_state()
+
+
+@canary(of_keras_tuner.save_trials_by)
+def test_save_trials_by(tmp_path):
+    oracle, saved = oracle_of(tmp_path), []
+    of_keras_tuner.save_trials_by(oracle, lambda trial: saved.append(trial.status))
+    trial = oracle.create_trial("one")
+    oracle.update_trial(trial.trial_id, {"score": 1.0})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+    assert saved == ["RUNNING", "RUNNING", "COMPLETED"] and not list(tmp_path.rglob("trial.json"))
+
+
+@canary(of_keras_tuner.retry_queue)
+def test_retry_queue(tmp_path):
+    oracle = oracle_of(tmp_path, max_retries_per_trial=1)
+    trials = [oracle.create_trial(worker) for worker in ("one", "two")]
+    trials[0].status = "INVALID"
+    oracle.end_trial(trials[0])
+    assert of_keras_tuner.retry_queue(oracle) == ["0"] == oracle.get_state()["retry_queue"]
+    oracle.ongoing_trials.clear()
+    of_keras_tuner.retry_queue(oracle).append("1")
+    assert [oracle.create_trial(worker).trial_id for worker in ("three", "four")] == ["1", "0"]
+    assert not of_keras_tuner.retry_queue(oracle)
+
+
+@canary(of_keras_tuner.release)
+def test_release(tmp_path):
+    oracle = oracle_of(tmp_path)
+    of_keras_tuner.release(oracle)  # which nobody has
+    oracle.populate_space = lambda trial_id: 1 / 0
+    for worker in ("one", "two"):
+
+        def ask(worker=worker):
+            with pytest.raises(ZeroDivisionError):
+                oracle.create_trial(worker)
+            of_keras_tuner.release(oracle)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+
+
+class Stub:
+    """Notes what is asked, and asks on."""
+
+    def __init__(self, stub):
+        self.stub, self.asked = stub, []
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            self.asked.append(name)
+            return getattr(self.stub, name)(*args, **kwargs)
+
+        return call
+
+
+@canary(of_keras_tuner.serve, of_keras_tuner.chief_stub, of_keras_tuner.ask_for_trial)
+def test_chief_and_worker(tmp_path, monkeypatch):
+    oracle, heard = oracle_of(tmp_path), []
+    get_trial = oracle.get_trial
+    oracle.get_trial = lambda trial_id: heard.append(trial_id) or get_trial(trial_id)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+    of_keras_tuner.serve(oracle, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    for name, value in {"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(port), "TUNER_ID": "one"}.items():
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    tuner = keras_tuner.RandomSearch(lambda hp: None, oracle.objective, directory=tmp_path, project_name="worker")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        client = tuner.oracle
+        client.stub = Stub(of_keras_tuner.chief_stub(channel))
+        trial = client.create_trial("one")
+        of_keras_tuner.ask_for_trial(client.stub, trial.trial_id, 5.0)
+        client.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = "COMPLETED"
+        client.end_trial(trial)
+    server.stop(None)
+    assert client.stub.asked == ["CreateTrial", "GetTrial", "UpdateTrial", "EndTrial"]
+    assert oracle.end_order == heard == [trial.trial_id]
+
+
+@canary(of_keras_tuner.TunerHooks)
+def test_tuner_hooks(tmp_path, monkeypatch):
+    class Tuner(of_keras_tuner.TunerHooks, keras_tuner.Tuner):
+        reloaded = False
+
+        def state_file(self):
+            return str(tmp_path / "state")
+
+        def save(self):
+            pass
+
+        def reload(self):
+            self.reloaded = True
+
+        def attempt(self, trial, run):
+            run()
+            trial.status = "FAILED" if trial.trial_id == "1" else "COMPLETED"
+
+        def run_trial(self, trial, *args, **kwargs):
+            assert (args, kwargs) == ((3,), {"four": 4})
+            return {"score": 5.0}
+
+    tuner = Tuner(oracle_of(tmp_path), directory=tmp_path)
+    assert not tuner.reloaded and not tuner.is_worker()
+    tuner.search(3, four=4)
+    assert [tuner.oracle.get_trial(name).status for name in "01"] == ["COMPLETED", "FAILED"]
+    assert tuner.oracle.get_trial("0").score == 5.0
+    (tmp_path / "state").touch()
+    for name, value in {"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "1", "TUNER_ID": "one"}.items():
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    worker = Tuner(oracle_of(tmp_path), directory=tmp_path)
+    assert worker.reloaded and worker.is_worker()

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from darts_tf.methods.relaxations import Softmax
+from darts_tf.private.keras_tuner import retry_queue
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
@@ -248,7 +249,7 @@ def test_samples_go_on_where_they_were(tmp_path):
         oracle.verbose = 0
         if reload:
             oracle.reload()
-            oracle._retry_queue.clear()
+            retry_queue(oracle).clear()
         return [oracle.create_trial(f"{reload} {n}").hyperparameters.values for n in range(number)]
 
     whole = draws(12, False, "whole")
