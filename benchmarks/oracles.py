@@ -173,9 +173,9 @@ def darts(data, seed):
     search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers, 10, FLAGS.nodes))
     search.compile(
         optimizer=SGD(0.025, momentum=0.9, l2=3e-4, global_clipnorm=5.0),
-        arch_optimizer=Adam(3e-3, l2=1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        arch_optimizer=Adam(3e-3, l2=1e-3),
         jit_compile=False,
     )
     (x, y), _ = batches().element_spec

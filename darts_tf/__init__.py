@@ -31,6 +31,10 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
 # Short names of modules, in programs and in saved models, and where their contents are.
 _MODULES = {
     "cells": ("spaces.cells.cell", "ops.drop_path"),

@@ -47,7 +47,7 @@ def searched(strategy, unrolled, sync_batch_norm, twice):
         )
         search = DARTS(network, unrolled=unrolled)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(SGD(0.025, global_clipnorm=0.5), Adam(3e-3), loss, metrics=["accuracy"])
+        search.compile(SGD(0.025, global_clipnorm=0.5), loss, metrics=["accuracy"], arch_optimizer=Adam(3e-3))
     history = search.fit(batches(STEPS, (8, 8, 3), twice), verbose=0, shuffle=False).history
     return search, history
 
@@ -114,7 +114,7 @@ def overflow_case():
         network = SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "dil_conv_3x3"])
         search = Overflowing(network, unrolled=True)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(SGD(0.025, loss_scale=True), Adam(3e-3), loss)
+        search.compile(SGD(0.025, loss_scale=True), loss, arch_optimizer=Adam(3e-3))
     search.create_variables(*pair[0])
     calls.update({0: 0, 1: 0})
     state = [*network.variables, *search.optimizer.momentums, *search.arch_optimizer.variables[2:]]
@@ -150,7 +150,7 @@ def validation_case():
                     model.compile(SGD(), loss, metrics=["accuracy"], jit_compile=False)
                 else:
                     model = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "max_pool_3x3"]))
-                    model.compile(SGD(), Adam(), loss, metrics=["accuracy"])
+                    model.compile(SGD(), loss, metrics=["accuracy"])
                     model.create_variables(x, y)
                 models.append((strategy, model))
         for images in range(1, len(x) + 1) if kind == "training" else (1, 5):
@@ -190,7 +190,7 @@ def feed_case():
     fed = replicas.feed(single, batches(3, (8, 8, 3), False), ALONE)
     devices = {tensor.device for tensor in tf.nest.flatten(list(fed))}
     search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "sep_conv_3x3"]))
-    search.compile(SGD(), Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     loss = search.fit(fed, verbose=0, shuffle=False).history["loss"][0]
     return {"devices": sorted(devices), "loss": loss}
 
@@ -209,7 +209,7 @@ def averages_case():
 
     @tf.function
     def whole():
-        return architecture_gradient(loss, [w], [a], train, valid, ahead, 0.5)[0]
+        return architecture_gradient(loss, [w], [a], train, valid, ahead, 0.5)[0][0]
 
     def split(left_out):
         def step():
@@ -221,7 +221,7 @@ def averages_case():
 
             half = tf.distribute.get_replica_context().replica_id_in_sync_group
             parts = [tf.split(x, 2)[0] if half == 0 else tf.split(x, 2)[1] for x in (train, valid)]
-            dalpha = architecture_gradient(loss, [w], [a], *parts, ahead, 0.5, average)[0]
+            (dalpha,), _ = architecture_gradient(loss, [w], [a], *parts, ahead, 0.5, average)
             assert len(calls) == 3
             return dalpha
 

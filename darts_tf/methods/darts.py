@@ -4,12 +4,15 @@
 """
 
 import functools
+import inspect
 import math
 
 import keras
 import tensorflow as tf
 
+from darts_tf.data import pairs
 from darts_tf.devices import replicas
+from darts_tf.methods.optimizers import Adam
 from darts_tf.private.keras import ModelHooks
 
 
@@ -40,7 +43,8 @@ def architecture_gradient(
             `loss` if it is not given.
 
     Returns:
-        One tensor per alpha. Weights and alphas that a loss does not depend on have the gradient zero.
+        The gradient, one tensor per alpha, and the validation loss of this replica, a scalar. Weights and alphas that a
+        loss does not depend on have the gradient zero.
 
     Raises:
         ValueError: only one of `virtual_step` and `rate` is given.
@@ -49,14 +53,17 @@ def architecture_gradient(
         given, missing = ("rate", "virtual_step") if virtual_step is None else ("virtual_step", "rate")
         raise ValueError(f"{given} without {missing}: expected both for the second order, none for the first.")
     if virtual_step is None:
-        return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
+        dalpha, value = gradient(loss, weights, alphas, valid, of="alphas", scale=scale)
+        return average(dalpha), value
 
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
+    dweights, _ = gradient(loss, weights, alphas, train, of="weights", scale=scale)
+    ahead = virtual_step(average(dweights))
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
-    v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both", scale=scale))
+    both, value = gradient(loss, ahead, alphas, valid, of="both", scale=scale)
+    v, dalpha = average(both)
     hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, v))
-    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
+    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)], value
 
 
 def hessian_vector_product(loss, weights, alphas, batch, v):
@@ -67,20 +74,22 @@ def hessian_vector_product(loss, weights, alphas, batch, v):
     """
     epsilon = 0.01 / tf.linalg.global_norm(v)
     step = [epsilon * d for d in v]
-    plus = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    plus, _ = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
     # One pass after the other: their activations need not be in memory together.
     with tf.control_dependencies(plus):
         batch = tf.nest.map_structure(tf.identity, batch)
-    minus = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    minus, _ = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
     has_direction = tf.math.is_finite(epsilon) & (epsilon > 0)
     return [tf.where(has_direction, (p - m) / (2 * epsilon), 0) for p, m in zip(plus, minus, strict=True)]
 
 
 def gradient(loss, weights, alphas, batch, of, scale=None):
-    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors.
+    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", and the loss.
 
     With a `scale` the loss is multiplied by it and the gradient divided, so that float16 can hold what is between them.
-    What the loss does not depend on has the gradient zero.
+
+    Returns:
+        Lists of tensors, as `of` says, and a scalar. What the loss does not depend on has the gradient zero.
     """
     if of == "alphas":
         # Says that nobody wants gradients of the weights, which spares half of the backward pass.
@@ -89,10 +98,12 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(wanted)
         value = loss(weights, alphas, batch)
-        value = value if scale is None else value * scale
-    gradients = tape.gradient(value, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        scaled = value if scale is None else value * scale
+    gradients = tape.gradient(scaled, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradients = _shaped(gradients, wanted)
-    return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
+    if scale is not None:
+        gradients = tf.nest.map_structure(lambda g: g / scale, gradients)
+    return gradients, value
 
 
 def _shaped(gradients, wanted):
@@ -110,60 +121,178 @@ def _shaped(gradients, wanted):
 
 
 def _pair(data):
-    """A training batch or its specs, checked; `train_on_batch` adds a weight, which is None."""
+    """The two batches of a training batch, or their specs, checked; `train_on_batch` adds a weight, which is None."""
     parts = [part for part in data if part is not None] if isinstance(data, tuple | list) else []
-    if len(parts) != 2 or not all(isinstance(part, tuple | list) and len(part) == 2 for part in parts):
+    if len(parts) != 2 or not all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in parts):
         found = str(tf.nest.map_structure(lambda part: getattr(part, "shape", part), data))
-        raise ValueError(f"a training batch of {found}: expected ((x, y), (x_valid, y_valid)).")
-    return parts
+        raise ValueError(
+            f"a training batch of {found}: expected ((x, y), (x_valid, y_valid)), with sample weights or without, or "
+            "(x, y) and arch_data."
+        )
+    return [keras.utils.pack_x_y_sample_weight(*part) for part in parts]
+
+
+def _samples(batch):
+    """The number of samples in a batch, a scalar."""
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+def _check_loss(loss, from_logits):
+    """Raises ValueError if a loss takes logits for probabilities, or the other way round.
+
+    Args:
+        loss: as of `keras.Model.compile`.
+        from_logits: whether it gets logits, None if that is not known.
+    """
+    for one in keras.tree.flatten(loss):
+        if isinstance(one, keras.optimizers.Optimizer):
+            raise ValueError(f"loss={type(one).__name__}: expected a loss; alpha's optimizer goes by arch_optimizer=.")
+        known = keras.losses.get(_CROSSENTROPY.get(one, one)) if isinstance(one, str) else one
+        given = _from_logits(known)
+        if from_logits is None or given is None or given == from_logits:
+            continue
+        name = getattr(known, "__name__", type(known).__name__)
+        fitting = "".join(word[0].upper() + word[1:] for word in name.split("_"))
+        kinds = ("probabilities", "logits")
+        raise ValueError(
+            f"loss={one if isinstance(one, str) else name} takes {kinds[given]}, the network gives "
+            f"{kinds[from_logits]}: expected {fitting}(from_logits={from_logits})."
+        )
+
+
+# Names that Keras gives a meaning when it sees the labels; all of the meanings take probabilities.
+_CROSSENTROPY = dict.fromkeys(("crossentropy", "ce"), "sparse_categorical_crossentropy")
+
+
+def _from_logits(loss):
+    """Whether a loss, an object or a function, takes logits, None if it does not say."""
+    if isinstance(loss, keras.losses.Loss):
+        return getattr(loss, "from_logits", None)
+    try:
+        default = inspect.signature(loss).parameters["from_logits"].default
+    except (TypeError, ValueError, KeyError):  # it is no function, or one that nothing is known of
+        return None
+    return default if isinstance(default, bool) else None
+
+
+class _ArchLoss(keras.metrics.Mean):
+    """The mean of alpha's losses, which is no part of files: those of before it was logged can be loaded."""
+
+    def save_own_variables(self, store):
+        pass
+
+    def load_own_variables(self, store):
+        pass
 
 
 @keras.saving.register_keras_serializable("darts_tf")
 class DARTS(ModelHooks):
-    """Searches an architecture: trains the weights and the alphas of a supernet in turn.
+    """Searches an architecture: trains the weights and the alphas of a network in turn.
 
-    A training batch is a pair ((x, y), (x_valid, y_valid)): the weights descend the loss of the first, alpha that of
-    the second. Evaluation and prediction take batches as any Keras model.
+    The weights descend the loss of some samples, alpha that of others, see `fit`. All else is as of any Keras model:
+    callbacks, metrics, sample weights, evaluation, prediction, saving.
 
         search = DARTS(SearchNetwork(), unrolled=True)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(optimizer=SGD(), arch_optimizer=Adam(), loss=loss)
-        search.fit(tf.data.Dataset.zip(train, valid), epochs=50)
+        search.compile(SGD(), loss, metrics=["accuracy"], arch_optimizer=Adam())
+        search.fit(x, y, epochs=50, validation_data=(x_test, y_test))
         search.genotype()
+
+    A network of your own is a `keras.Model`, functional ones included, with these properties or attributes:
+
+        weight_variables  list of the trainable `keras.Variable`s other than alpha
+        arch_variables    list of those that are alpha, trainable ones
+
+    Nothing else is asked of it. What it may have, too:
+
+        genotype()    the result of the search, for `DARTS.genotype`
+        from_logits   whether it gives logits (True) or probabilities (False); losses are then checked against that
+        exact         an argument of `call`: with exact=True it computes in the type of its variables. Only where the
+                      dtype policy is of a low precision, whose finite differences (equation 8) are too coarse
+        inline        an attribute that `compile` sets to `jit_compile`, for networks that XLA wants otherwise
+
+    Variables that do not exist before the first call, or `build`, need not be in the lists before. For example:
+
+        class Choice(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.candidates = [keras.layers.Dense(3), keras.layers.Dense(3, "relu")]
+                self.alpha = self.add_weight(shape=(2,), initializer="zeros", name="alpha")
+
+            def call(self, x):
+                strengths = keras.ops.softmax(self.alpha)
+                return sum(strengths[i] * candidate(x) for i, candidate in enumerate(self.candidates))
+
+            weight_variables = property(lambda self: [v for layer in self.candidates for v in layer.variables])
+            arch_variables = property(lambda self: [self.alpha])
 
     Layers and variables of the network with `trainable = False`, alphas too, stay as they are; as with any Keras model
     that has to be said before `compile`. A weight that the loss does not depend on stays as it is, too.
 
     Args:
-        network: a Keras model with `weight_variables` and `arch_variables`; its `genotype()` is the result.
+        network: a Keras model as above, `SearchNetwork` for example.
         unrolled: second order: alpha's gradient is taken after a virtual step of the weights.
+
+    Raises:
+        ValueError: the network lacks something.
     """
 
     def __init__(self, network, unrolled=False, **kwargs):
         super().__init__(**kwargs)
+        for name in ("weight_variables", "arch_variables"):
+            if inspect.getattr_static(network, name, None) is None:  # a property may not have a value yet
+                raise ValueError(f"network={type(network).__name__} has no {name}: expected a list of its variables.")
         self.network = network
         self.unrolled = unrolled
+        self._arch_loss_tracker = _ArchLoss(name="arch_loss")
 
-    def compile(self, optimizer, arch_optimizer, loss, metrics=None, jit_compile=False, **kwargs):
+    def compile(
+        self,
+        optimizer,
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        *,
+        arch_optimizer=None,
+        jit_compile=False,
+        **kwargs,
+    ):
         """As `keras.Model.compile`.
 
         Args:
-            optimizer: trains the weights. With `darts_tf.optimizers.SGD` the virtual step follows its momentum and
-                weight decay; with any other it is plain gradient descent at its learning rate. In float16 it has to be
-                that SGD with `loss_scale`.
-            arch_optimizer: trains alpha.
-            loss: as in Keras.
-            metrics: as in Keras, computed on training batches.
+            optimizer: trains the weights: an object, a name or a configuration. With `darts_tf.optimizers.SGD` the
+                virtual step follows its momentum and weight decay; with any other it is plain gradient descent at its
+                learning rate. In float16 it has to be that SGD with `loss_scale`.
+            loss, loss_weights: as in Keras.
+            metrics, weighted_metrics: as in Keras, computed on training batches of the weights.
+            arch_optimizer: trains alpha; default: `darts_tf.optimizers.Adam()`, the paper's.
             jit_compile: whether to use XLA, which is slow on CPUs.
+            kwargs: `run_eagerly`, `steps_per_execution`.
 
         Raises:
-            ValueError: an optimizer does not fit.
+            ValueError: an optimizer does not fit, or the loss takes probabilities and the network gives logits.
         """
-        optimizer, arch_optimizer = keras.optimizers.get(optimizer), keras.optimizers.get(arch_optimizer)
+        _check_loss(loss, getattr(self.network, "from_logits", None))
+        self._compile(
+            optimizer,
+            arch_optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile,
+            **kwargs,
+        )
+
+    def _compile(self, optimizer, arch_optimizer, **kwargs):
+        optimizer = keras.optimizers.get(optimizer)
+        arch_optimizer = Adam() if arch_optimizer is None else keras.optimizers.get(arch_optimizer)
         self._check_optimizers(optimizer, arch_optimizer)
         kwargs["auto_scale_loss"] = False  # by an optimizer that looks for overflows on the first replica only
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
-        self.network.inline = self.jit_compile
+        super().compile(optimizer, **kwargs)
+        if hasattr(self.network, "inline"):
+            self.network.inline = self.jit_compile
         self.arch_optimizer = arch_optimizer
         self._has_all = False
 
@@ -175,8 +304,13 @@ class DARTS(ModelHooks):
                 raise ValueError(f"{name}=None: expected a Keras optimizer.")
             if isinstance(given, keras.optimizers.LossScaleOptimizer):
                 raise ValueError(f"{name}=LossScaleOptimizer: expected darts_tf.optimizers.SGD(..., loss_scale=True).")
-            if given.use_ema:  # Keras would assign the averages of some variables to others
-                raise ValueError(f"{name} with use_ema=True: expected False.")
+            devices = self.distribute_strategy.num_replicas_in_sync
+            if given.use_ema and given.ema_overwrite_frequency and devices > 1:  # which Keras cannot trace
+                frequency = given.ema_overwrite_frequency
+                raise ValueError(
+                    f"{name} with ema_overwrite_frequency={frequency} on {devices} devices: expected None, which puts "
+                    "the averages in place at the end of fit."
+                )
         if self.unrolled and optimizer.gradient_accumulation_steps:
             steps = optimizer.gradient_accumulation_steps
             raise ValueError(
@@ -187,38 +321,74 @@ class DARTS(ModelHooks):
             raise ValueError("optimizer and arch_optimizer are one object: expected two.")
 
     def get_compile_config(self):
+        if not self.compiled:
+            return {}
         return {
             **super().get_compile_config(),
             "arch_optimizer": keras.saving.serialize_keras_object(self.arch_optimizer),
         }
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        # Without a look at the loss: what was saved can be loaded.
+        self._compile(**keras.saving.deserialize_keras_object(config))
         if self.network.built:
             self._build_optimizers()
 
     def build(self, input_shape):
-        if not self.network.built:
+        # A network without a `build` of its own makes its variables when it is called.
+        if not self.network.built and type(self.network).build is not keras.Layer.build:
             self.network.build(input_shape)
         self.built = True
 
-    def create_variables(self, x, y):
-        """Creates the variables of the network, the metrics and the optimizers; `fit` does it for a `tf.data.Dataset`.
+    @property
+    def trainable_weights(self):
+        """The weights of the network, then its alphas.
+
+        At the end of `fit` an optimizer with `use_ema` puts its averages in place of the first of these.
+        """  # private: keras 3.15
+        if not self.network.built:
+            return super().trainable_weights
+        return [*self.network.weight_variables, *self.network.arch_variables]
+
+    @property
+    def trainable_variables(self):
+        return self.trainable_weights
+
+    def create_variables(self, x, y, sample_weight=None):
+        """Creates the variables of the network, the metrics and the optimizers.
+
+        `fit` does it, except for a `tf.distribute.DistributedDataset`.
 
         Args:
-            x, y: a batch, or its specs.
+            x, y, sample_weight: a batch, or its specs.
+
+        Raises:
+            ValueError: a variable of the network is a weight and alpha.
         """
         if self._has_all:  # a retrace within an epoch must not reset the metrics
             return
         with tf.init_scope(), self.distribute_strategy.scope():
-            self.build(x.shape)
+            x, y = tf.nest.map_structure(
+                lambda tensor: keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype), (x, y)
+            )
+            outputs = self.network(x, training=False)  # without numbers; it builds the network
+            self.build(tf.nest.map_structure(lambda tensor: tensor.shape, x))
+            self._check_variables()
             self._build_optimizers()
-            x, y = (tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for tensor in (x, y))
-            logits = tf.zeros(self.network.compute_output_shape(x.shape), self.variable_dtype)
-            self.compute_loss(x, y, logits)
-            self.compute_metrics(x, y, logits)
+            x, y, outputs = tf.nest.map_structure(
+                lambda tensor: tf.zeros([size or 1 for size in tensor.shape], tensor.dtype), (x, y, outputs)
+            )
+            if self.loss is not None:
+                self.compute_loss(x, y, outputs)
+            self.compute_metrics(x, y, outputs)
             self.reset_metrics()
         self._has_all = True
+
+    def _check_variables(self):
+        weights = {id(variable) for variable in self.network.weight_variables}
+        for variable in self.network.arch_variables:
+            if id(variable) in weights:
+                raise ValueError(f"{variable.path} is in weight_variables and arch_variables: expected in one of them.")
 
     def is_built_by_keras(self):
         # Keras would take a pair of batches for x and y, and averages batches over workers in vain.
@@ -228,20 +398,124 @@ class DARTS(ModelHooks):
         self.optimizer.build(self.network.weight_variables)
         self.arch_optimizer.build(self.network.arch_variables)
 
-    def fit(self, x, *args, **kwargs):
-        """As `keras.Model.fit`; x is a `tf.data.Dataset` of pairs of batches.
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
+        *,
+        arch_data=None,
+        arch_split=0.5,
+    ):
+        """As `keras.Model.fit`; what it is given is for the weights, `arch_data` or a part of it for alpha.
 
-        It may be a `tf.distribute.DistributedDataset`, too, after `create_variables`.
+            search.fit(x, y)                                        # half of it for alpha
+            search.fit(x, y, arch_data=(x_valid, y_valid))
+            search.fit(batches, arch_data=batches_of_alpha)         # tf.data.Datasets of (x, y)
+            search.fit(tf.data.Dataset.zip(batches, batches_of_alpha))
+
+        An epoch is a pass over the data of the weights. Those of alpha begin again as often as that needs. Arrays are
+        shuffled for each pass, and a last batch of the weights has what is left; batches of alpha are all whole.
+
+        Args:
+            x: one of
+
+                - arrays (NumPy's, tensors, pandas'), nested if the network has several inputs, with `y` and, if
+                  wanted, `sample_weight`;
+                - `tf.data.Dataset` of batches (x, y) or (x, y, sample_weight), with `arch_data`;
+                - `tf.data.Dataset` of pairs of such batches, ((x, y), (x_valid, y_valid)): alpha descends the loss of
+                  the second ones;
+                - `tf.distribute.DistributedDataset` of such pairs, after `create_variables`.
+
+            batch_size: int, samples in a batch of arrays. Default: 32, or what `steps_per_epoch` needs.
+            validation_split: float, a part of arrays to validate on: the last samples, before any shuffling.
+            class_weight, sample_weight: what samples count in the losses of the weights and of alpha, in what is
+                logged of them, and in `weighted_metrics`. `class_weight` is of both parts.
+            arch_data: what alpha is trained on: arrays (x, y) or (x, y, sample_weight), or a `tf.data.Dataset` of
+                batches of these.
+            arch_split: float, without `arch_data` the part of arrays that is for alpha: as with `validation_split`
+                the last samples (of those that are not for validation), before any shuffling, so shuffle them
+                before if they are in some order. The two parts have no sample in common, in any epoch.
+
+        Returns:
+            `keras.callbacks.History`; `arch_loss` in it is the mean loss of alpha's batches, each before alpha's step
+            (in second order after the virtual step of the weights).
 
         Raises:
-            ValueError: x holds something else.
+            ValueError: an argument is out of range, or of a kind that a search cannot take.
         """
-        if kwargs.get("class_weight") is not None:
-            raise ValueError("class_weight: expected None, a search counts all images alike.")
+        if isinstance(x, tf.distribute.DistributedDataset):
+            given = {"arch_data": arch_data, "class_weight": class_weight, "validation_split": validation_split or None}
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"{name} with a DistributedDataset: expected it in what is distributed.")
+        elif isinstance(x, tf.data.Dataset):
+            if validation_split and validation_data is None:
+                raise ValueError(f"validation_split={validation_split} of a tf.data.Dataset: expected arrays.")
+            if arch_data is not None:
+                x = pairs.pairs(x, pairs.checked("arch_data", arch_data), batch_size or 32, shuffle)
+        else:
+            data = pairs.checked("x and y", (x, y, sample_weight))
+            if validation_split and validation_data is None:
+                data, validation_data = pairs.split(data, validation_split, "validation_split")
+            if arch_data is None:
+                data, arch_data = pairs.split(data, arch_split, "arch_split")
+            else:
+                arch_data = pairs.checked("arch_data", arch_data)
+            batch_size = batch_size or (math.ceil(pairs.size(data) / steps_per_epoch) if steps_per_epoch else 32)
+            x, y, sample_weight = pairs.pairs(data, arch_data, batch_size, shuffle), None, None
+            shuffle = False  # Keras would warn that it does not do so
         if isinstance(x, tf.data.Dataset):
             train, _ = _pair(x.element_spec)
-            self.create_variables(*train)
-        return super().fit(x, *args, **kwargs)
+            if class_weight is not None:
+                x, class_weight = pairs.class_weighted(x, class_weight), None
+            if self.compiled:  # Keras says it otherwise
+                self.create_variables(*train)
+        if self.compiled and self.arch_optimizer.use_ema and epochs > 0:
+            # As Keras does with the weights, before what is called at the end of training.
+            averages = keras.callbacks.LambdaCallback(on_train_end=lambda logs: self._finalize_alphas())
+            callbacks = [averages, *keras.tree.flatten(callbacks or [])]
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            0.0,
+            validation_data,
+            shuffle,
+            class_weight,
+            sample_weight,
+            initial_epoch,
+            steps_per_epoch,
+            validation_steps,
+            validation_batch_size,
+            validation_freq,
+        )
+
+    def _finalize_alphas(self):
+        self.arch_optimizer.finalize_variable_values(self.network.arch_variables)
+
+    def get_metrics_result(self):
+        """As in Keras; `arch_loss` is there if alpha was trained since the metrics were reset."""
+        results = super().get_metrics_result()
+        if not tf.executing_eagerly() or not float(self._arch_loss_tracker.count):
+            del results["arch_loss"]
+        return results
 
     def call(self, x, training=False):
         return self.network(x, training=training)
@@ -257,21 +531,27 @@ class DARTS(ModelHooks):
         undone = [] if self._scale() is None else [*self.network.non_trainable_variables, *self._alpha_state()]
         before = [tf.identity(variable) for variable in undone]
 
-        dalpha, finite = self._alpha_gradient(train, valid, self.unrolled)
+        dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
+        self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
         # Keras adds gradients up over the replicas; this one is their mean already.
         self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
-            logs = self._weight_step(*train, finite)
+            logs = self._weight_step(train, finite)
         for variable, value in zip(undone, before, strict=True):
             variable.assign(tf.where(self.optimizer.skipped, value, variable))
-        return logs
+        return {**logs, "arch_loss": self._arch_loss_tracker.result()}
 
     def alpha_gradient(self, train, valid, unrolled=None):
-        """`architecture_gradient` of this model where it stands, for two batches (x, y)."""
+        """The gradient of `architecture_gradient` where this model stands, for two batches.
+
+        Args:
+            train, valid: batches (x, y) or (x, y, sample_weight).
+            unrolled: second order or not; default: as the search.
+        """
         return self._alpha_gradient(train, valid, self.unrolled if unrolled is None else unrolled)[0]
 
     def _alpha_gradient(self, train, valid, unrolled):
-        """Also tells whether all gradients on the way to it were finite, on all replicas: True or a scalar."""
+        """Also the validation loss, and whether all gradients on all replicas were finite: True or a scalar."""
         weights, alphas = self.values()
         scale, finite = self._scale(), []
 
@@ -284,8 +564,8 @@ class DARTS(ModelHooks):
         exact = functools.partial(self.loss_at, exact=True)
         average = replicas.average if scale is None else average
         options = {"average": average, "scale": scale, "exact_loss": exact}
-        dalpha = architecture_gradient(self.loss_at, weights, alphas, train, valid, *ahead, **options)
-        return dalpha, scale is None or tf.reduce_all(finite)
+        dalpha, value = architecture_gradient(self.loss_at, weights, alphas, train, valid, *ahead, **options)
+        return dalpha, value, scale is None or tf.reduce_all(finite)
 
     def _scale(self):
         """What the optimizer multiplies losses by, None if nothing."""
@@ -296,17 +576,23 @@ class DARTS(ModelHooks):
         return [*self.network.arch_variables, *self.arch_optimizer.variables]
 
     def loss_at(self, weights, alphas, batch, exact=False):
-        """Mean loss of this replica's batch (x, y), a scalar, with these tensors in place of the variables.
+        """Mean loss of this replica's batch, a scalar, with these tensors in place of the variables.
 
-        Changes nothing: what the pass would write (moving statistics) is forgotten. With `exact` the network computes
-        in the type of its variables.
+        Changes nothing: what the pass would write (moving statistics) is forgotten.
+
+        Args:
+            weights, alphas: tensors, as `values` gives them.
+            batch: (x, y) or (x, y, sample_weight).
+            exact: whether the network computes in the type of its variables, if it can.
         """
-        x, y = batch
-        variables = self.network.weight_variables + self.network.arch_variables
-        exact = {"exact": True} if exact and self.network.compute_dtype != self.network.variable_dtype else {}
-        with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True)):
-            logits = self.network(x, training=True, **exact)
-            return self.compute_loss(x, y, logits, training=True) * replicas.count()
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        options = {}
+        if exact and self.network.compute_dtype != self.network.variable_dtype:
+            options = {"exact": True} if "exact" in inspect.signature(self.network.call).parameters else {}
+        variables = [*self.network.weight_variables, *self.network.arch_variables]
+        with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True):
+            outputs = self.network(x, training=True, **options)
+            return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -321,20 +607,21 @@ class DARTS(ModelHooks):
         weights = [tf.convert_to_tensor(variable) for variable in self.network.weight_variables]
         return weights, [tf.convert_to_tensor(variable) for variable in self.network.arch_variables]
 
-    def _weight_step(self, x, y, finite):
+    def _weight_step(self, batch, finite):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         variables = self.network.weight_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
-            logits = self.network(x, training=True)
-            loss = self.compute_loss(x, y, logits, training=True)
+            outputs = self.network(x, training=True)
+            loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(loss * replicas.count(), sample_weight=tf.shape(x)[0])
+        tracker.update_state(loss * replicas.count(), sample_weight=_samples(batch))
         gradients = _shaped(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         if self._scale() is not None:  # an optimizer that scales leaves out steps whose gradients are not finite
             gradients = [g if g is None else tf.where(finite, g, math.nan) for g in gradients]
         self.optimizer.apply(gradients, variables)
-        return self.compute_metrics(x, y, logits)
+        return self.compute_metrics(x, y, outputs, sample_weight)
 
     def get_config(self):
         return {

@@ -167,6 +167,8 @@ class History(keras.callbacks.Callback):
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
+        # The columns of history.csv are the file's format, to which alpha's loss does not belong; TensorBoard has it.
+        logs = {name: value for name, value in logs.items() if name != "arch_loss"}
         if all(math.isfinite(value) for value in logs.values()):
             values = {name: float(f"{value:.8g}") for name, value in logs.items()}
             seconds = round(time.monotonic() - self._began, 3)

@@ -161,6 +161,8 @@ def _read(file, variables):
     with np.load(file) as arrays:  # which checks that they are whole
         values = [arrays[f"arr_{index}"] for index in range(len(arrays.files) - 1)]
         done = int(arrays["step"])
+    if len(values) < len(variables):  # files of before alpha's loss was logged lack it
+        values += [np.zeros(v.shape, v.dtype) for v in variables[len(values) :] if _of_arch_loss(v)]
     if [(v.shape, v.dtype) for v in values] != [(tuple(v.shape), v.dtype) for v in variables]:
         raise ValueError("it is of another model")
     return done, values
@@ -173,8 +175,12 @@ def _of_metrics(model, variables, values):
 
 
 def _variables(model):
-    """All that training changes, in an order that is the same in every process."""
+    """All that training changes, in an order that is the same in every process; the mean of alpha's loss is last."""
     optimizers = [model.optimizer, getattr(model, "arch_optimizer", None)]
     variables = [*model.variables, *model.metrics_variables]
     variables += [variable for optimizer in optimizers if optimizer for variable in optimizer.variables]
-    return list({id(variable): variable for variable in variables}.values())
+    return sorted({id(variable): variable for variable in variables}.values(), key=_of_arch_loss)
+
+
+def _of_arch_loss(variable):
+    return "arch_loss" in variable.path.split("/")

@@ -14,7 +14,7 @@ from tensorflow.python.framework import kernels as registry
 from tensorflow.python.framework import op_def_registry
 
 from darts_tf import DARTS, SearchNetwork
-from darts_tf.methods.optimizers import SGD, Adam
+from darts_tf.methods.optimizers import SGD
 from darts_tf.spaces.cells.genotypes import PUBLISHED
 from darts_tf.spaces.cells.networks import cifar_network
 
@@ -41,7 +41,7 @@ def search_step(policy, metrics=()):
     search = DARTS(SearchNetwork(4, 3, 3, nodes=2), unrolled=True)
     optimizer = SGD(global_clipnorm=5.0, loss_scale=policy == "mixed_float16")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    search.compile(optimizer, Adam(), loss, metrics=list(metrics))
+    search.compile(optimizer, loss, metrics=list(metrics))
     batch = tf.zeros([6, 8, 8, 3]), tf.zeros([6], tf.int32)
     search.create_variables(*batch)
     return tf.function(search.train_step).get_concrete_function((batch, batch)).graph.as_graph_def()

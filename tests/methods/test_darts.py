@@ -54,8 +54,8 @@ def test_second_order_differentiates_through_the_virtual_step(point):
             value = loss(weights, alphas, train)
         through = loss(ahead(inner.gradient(value, weights)), alphas, valid)
     exact = outer.gradient(through, alphas)[0]
-    ours = architecture_gradient(loss, weights, alphas, train, valid, ahead, rate)[0]
-    first = architecture_gradient(loss, weights, alphas, train, valid)[0]
+    ours = architecture_gradient(loss, weights, alphas, train, valid, ahead, rate)[0][0]
+    first = architecture_gradient(loss, weights, alphas, train, valid)[0][0]
     np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-6)
     assert np.abs(first - exact).max() > 100 * np.abs(ours - exact).max()
 
@@ -77,9 +77,9 @@ def test_what_the_loss_does_not_depend_on_has_the_gradient_zero(point):
     def ahead(gradients):
         return [w - 0.1 * g for w, g in zip([*weights, unused], gradients, strict=True)]
 
-    ours = architecture_gradient(of_some, [*weights, unused], [*alphas, unused], train, valid, ahead, 0.1)
+    ours, _ = architecture_gradient(of_some, [*weights, unused], [*alphas, unused], train, valid, ahead, 0.1)
     np.testing.assert_allclose(
-        ours[0], architecture_gradient(loss, weights, alphas, train, valid, ahead_of(weights), 0.1)[0]
+        ours[0], architecture_gradient(loss, weights, alphas, train, valid, ahead_of(weights), 0.1)[0][0]
     )
     np.testing.assert_array_equal(ours[1], [0, 0])
 
@@ -98,10 +98,11 @@ def test_a_virtual_step_and_its_rate_belong_together(point, given, missing):
 
 def test_gradient_of_both(point):
     weights, alphas, train, _ = point
-    dweights, dalphas = gradient(loss, weights, alphas, train, of="both")
-    for together, alone in zip(dweights, gradient(loss, weights, alphas, train, of="weights"), strict=True):
+    (dweights, dalphas), value = gradient(loss, weights, alphas, train, of="both")
+    for together, alone in zip(dweights, gradient(loss, weights, alphas, train, of="weights")[0], strict=True):
         np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(dalphas[0], gradient(loss, weights, alphas, train, of="alphas")[0])
+    np.testing.assert_array_equal(dalphas[0], gradient(loss, weights, alphas, train, of="alphas")[0][0])
+    assert value == loss(weights, alphas, train)
 
 
 def small_search(unrolled=False, optimizer=None, **network):
@@ -191,7 +192,7 @@ def test_xla_compiles_once_and_computes_the_same():
         keras.utils.set_random_seed(0)
         search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "sep_conv_3x3"]))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(SGD(global_clipnorm=0.5), Adam(), loss, jit_compile=jit_compile)
+        search.compile(SGD(global_clipnorm=0.5), loss, jit_compile=jit_compile)
         ends = [time.monotonic()]
         watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.monotonic()))  # noqa: B023
         search.fit(batches(steps=4), verbose=0, shuffle=False, callbacks=[watch])
@@ -236,7 +237,7 @@ def frozen(part, unrolled, unused=None):
         one.trainable = False
     search = DARTS(network, unrolled)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    search.compile(SGD(0.05), Adam(0.01), loss)
+    search.compile(SGD(0.05), loss, arch_optimizer=Adam(0.01))
     return search, [v for one in parts for v in getattr(one, "variables", [one])]
 
 
@@ -270,8 +271,6 @@ def test_frozen_parts_are_frozen_in_what_is_loaded(tmp_path):
     [
         ({"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "optimizer=LossScaleOptimizer"),
         ({"arch_optimizer": keras.optimizers.LossScaleOptimizer(Adam())}, "arch_optimizer=LossScaleOptimizer"),
-        ({"optimizer": SGD(use_ema=True)}, "optimizer with use_ema=True: expected False"),
-        ({"arch_optimizer": keras.optimizers.Adam(use_ema=True)}, "arch_optimizer with use_ema=True: expected False"),
         ({"optimizer": SGD(gradient_accumulation_steps=2)}, "gradient_accumulation_steps=2: expected None"),
         (dict.fromkeys(["optimizer", "arch_optimizer"], keras.optimizers.Adam()), "one object: expected two"),
     ],
@@ -288,7 +287,7 @@ def test_a_scale_of_alphas_loss_cancels():
         keras.utils.set_random_seed(0)
         search = DARTS(SearchNetwork(2, 3, 3, nodes=1, primitives=["skip_connect", "max_pool_3x3"]))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(SGD(0.05), optimizer, loss, run_eagerly=True)
+        search.compile(SGD(0.05), loss, arch_optimizer=optimizer, run_eagerly=True)
         search.fit(batches(steps=1), verbose=0, shuffle=False)
         found.append(search.network.alphas["normal"])
     for scaled in found[1:]:
@@ -299,9 +298,7 @@ def test_a_scale_of_alphas_loss_cancels():
     "train",
     [
         lambda search: search.fit(batches().map(lambda train, valid: train), verbose=0),
-        lambda search: search.fit(batches().map(lambda train, valid: ((*train, train[1]), valid)), verbose=0),
         lambda search: search.fit(batches().map(lambda train, valid: (train[0], valid[0])), verbose=0),
-        lambda search: search.fit(np.zeros([6, 9, 8, 1]), np.zeros(6), verbose=0),
         lambda search: search.train_on_batch(np.zeros([6, 9, 8, 1]), np.zeros(6)),
     ],
 )
@@ -331,7 +328,7 @@ def test_impossible_networks(arguments, message):
 def test_train_on_batch_takes_the_two_batches():
     search = DARTS(SearchNetwork(4, 3))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    search.compile(SGD(), Adam(), loss=loss, metrics=["accuracy"])
+    search.compile(SGD(), loss, metrics=["accuracy"])
     batch = tf.random.stateless_normal([4, 8, 8, 1], seed=[0, 1]), tf.zeros([4], tf.int32)
     losses = [search.train_on_batch(batch, batch)[0] for _ in range(3)]
     assert losses[-1] < losses[0]

@@ -33,7 +33,7 @@ def batch():
 def searched(unrolled, loss_scale, **options):
     keras.utils.set_random_seed(0)
     search = DARTS(SearchNetwork(4, 3, 3, nodes=2, **options), unrolled=unrolled)
-    search.compile(SGD(global_clipnorm=0.1, loss_scale=loss_scale), Adam(), LOSS)
+    search.compile(SGD(global_clipnorm=0.1, loss_scale=loss_scale), LOSS, arch_optimizer=Adam())
     search.create_variables(*(tf.constant(part) for part in batch()[0]))
     return search
 
@@ -93,7 +93,7 @@ def test_the_scale_grows_after_enough_good_steps(monkeypatch):
 def test_float16_wants_an_optimizer_that_scales_losses():
     search = DARTS(SearchNetwork(4, 3, 3, dtype="mixed_float16"))
     with pytest.raises(ValueError, match=r"float16: expected optimizer=darts_tf\.optimizers\.SGD"):
-        search.compile(SGD(), Adam(), LOSS)
+        search.compile(SGD(), LOSS)
 
 
 def test_an_operation_of_the_users_own(policy):
