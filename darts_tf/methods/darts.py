@@ -175,16 +175,6 @@ def _from_logits(loss):
     return default if isinstance(default, bool) else None
 
 
-class _ArchLoss(keras.metrics.Mean):
-    """The mean of alpha's losses, which is no part of files: those of before it was logged can be loaded."""
-
-    def save_own_variables(self, store):
-        pass
-
-    def load_own_variables(self, store):
-        pass
-
-
 @keras.saving.register_keras_serializable("darts_tf")
 class DARTS(ModelHooks):
     """Searches an architecture: trains the weights and the alphas of a network in turn.
@@ -244,7 +234,7 @@ class DARTS(ModelHooks):
                 raise ValueError(f"network={type(network).__name__} has no {name}: expected a list of its variables.")
         self.network = network
         self.unrolled = unrolled
-        self._arch_loss_tracker = _ArchLoss(name="arch_loss")
+        self._arch_loss_tracker = keras.metrics.Mean(name="arch_loss")
 
     def compile(
         self,
@@ -507,13 +497,27 @@ class DARTS(ModelHooks):
             validation_freq,
         )
 
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """As `keras.Model.train_on_batch`.
+
+        Args:
+            x, y: a batch for the weights and one for alpha, each (x, y) or (x, y, sample_weight).
+            sample_weight, class_weight: None, since samples' weights are in the batches.
+
+        Raises:
+            ValueError: an argument is something else.
+        """
+        if sample_weight is not None or class_weight is not None:
+            raise ValueError("sample_weight, class_weight: expected None, and batches (x, y, sample_weight).")
+        return super().train_on_batch(x, y, return_dict=return_dict)
+
     def _finalize_alphas(self):
         self.arch_optimizer.finalize_variable_values(self.network.arch_variables)
 
     def get_metrics_result(self):
         """As in Keras; `arch_loss` is there if alpha was trained since the metrics were reset."""
         results = super().get_metrics_result()
-        if not tf.executing_eagerly() or not float(self._arch_loss_tracker.count):
+        if not tf.executing_eagerly() or not keras.ops.convert_to_numpy(self._arch_loss_tracker.count):
             del results["arch_loss"]
         return results
 

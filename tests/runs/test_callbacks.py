@@ -1,0 +1,12 @@
+"""What happens between the epochs of a run."""
+
+import math
+
+from darts_tf.runs import callbacks
+
+
+def test_alphas_loss_is_no_column_of_the_history(tmp_path):
+    history = callbacks.History(tmp_path)
+    history.on_epoch_begin(0)
+    history.on_epoch_end(0, {"arch_loss": math.nan, "loss": 1.0})
+    assert (tmp_path / "history.csv").read_text().startswith("epoch,loss,seconds\n1,1.0,")
