@@ -1,9 +1,12 @@
-"""A tuning problem whose best answer is known: a table over a small space."""
+"""A tuning problem whose best answer is known, a table over a small space; and a search that has never been."""
 
 import itertools
+import json
 
 import keras_tuner
 import numpy as np
+
+from darts_tf.tuner.space import OPERATIONS
 
 CHOICES, VALUES = 6, 4
 
@@ -46,3 +49,14 @@ def run(oracle, scores, trials, folder, workers=1):
 
 def objective():
     return keras_tuner.Objective("score", "max")
+
+
+def search_run(folder, nodes=2, scale=2.0):
+    """The files of a search with random alphas; returns the last ones, (2, edges, operations), and the operations."""
+    names = ["none", *OPERATIONS]
+    alphas = scale * np.random.default_rng(0).normal(size=(2, 3, nodes * (nodes + 3) // 2, len(names)))
+    np.savez(folder / "alphas.npz", normal=alphas[0], reduce=alphas[1], primitives=np.array(names))
+    data = {"image_shape": [8, 8, 1], "class_names": ["a", "b"]}
+    config = {"command": "search", "versions": {}, "data": data, "nodes": nodes, "primitives": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    return alphas[:, -1], names

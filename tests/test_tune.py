@@ -14,8 +14,8 @@ import grpc
 import keras_tuner
 import numpy as np
 import pytest
+from planted import search_run
 from processes import Process
-from test_oracles import search_run
 from test_tuner_space import ORACLES
 
 from darts_tf import spaces

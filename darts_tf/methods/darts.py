@@ -43,8 +43,7 @@ def architecture_gradient(
             `loss` if it is not given.
 
     Returns:
-        The gradient, one tensor per alpha, and the validation loss of this replica, a scalar. Weights and alphas that a
-        loss does not depend on have the gradient zero.
+        One tensor per alpha. Weights and alphas that a loss does not depend on have the gradient zero.
 
     Raises:
         ValueError: only one of `virtual_step` and `rate` is given.
@@ -53,17 +52,14 @@ def architecture_gradient(
         given, missing = ("rate", "virtual_step") if virtual_step is None else ("virtual_step", "rate")
         raise ValueError(f"{given} without {missing}: expected both for the second order, none for the first.")
     if virtual_step is None:
-        dalpha, value = gradient(loss, weights, alphas, valid, of="alphas", scale=scale)
-        return average(dalpha), value
+        return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
 
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    dweights, _ = gradient(loss, weights, alphas, train, of="weights", scale=scale)
-    ahead = virtual_step(average(dweights))
+    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
-    both, value = gradient(loss, ahead, alphas, valid, of="both", scale=scale)
-    v, dalpha = average(both)
+    v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both", scale=scale))
     hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, v))
-    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)], value
+    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
 
 
 def hessian_vector_product(loss, weights, alphas, batch, v):
@@ -74,22 +70,20 @@ def hessian_vector_product(loss, weights, alphas, batch, v):
     """
     epsilon = 0.01 / tf.linalg.global_norm(v)
     step = [epsilon * d for d in v]
-    plus, _ = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    plus = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
     # One pass after the other: their activations need not be in memory together.
     with tf.control_dependencies(plus):
         batch = tf.nest.map_structure(tf.identity, batch)
-    minus, _ = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    minus = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
     has_direction = tf.math.is_finite(epsilon) & (epsilon > 0)
     return [tf.where(has_direction, (p - m) / (2 * epsilon), 0) for p, m in zip(plus, minus, strict=True)]
 
 
 def gradient(loss, weights, alphas, batch, of, scale=None):
-    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", and the loss.
+    """Gradient of the loss at (weights, alphas) with respect to "weights", "alphas" or "both", as lists of tensors.
 
     With a `scale` the loss is multiplied by it and the gradient divided, so that float16 can hold what is between them.
-
-    Returns:
-        Lists of tensors, as `of` says, and a scalar. What the loss does not depend on has the gradient zero.
+    What the loss does not depend on has the gradient zero.
     """
     if of == "alphas":
         # Says that nobody wants gradients of the weights, which spares half of the backward pass.
@@ -98,12 +92,10 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(wanted)
         value = loss(weights, alphas, batch)
-        scaled = value if scale is None else value * scale
-    gradients = tape.gradient(scaled, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        value = value if scale is None else value * scale
+    gradients = tape.gradient(value, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradients = _shaped(gradients, wanted)
-    if scale is not None:
-        gradients = tf.nest.map_structure(lambda g: g / scale, gradients)
-    return gradients, value
+    return gradients if scale is None else tf.nest.map_structure(lambda g: g / scale, gradients)
 
 
 def _shaped(gradients, wanted):
@@ -537,6 +529,8 @@ class DARTS(ModelHooks):
 
         dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
         self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
+        if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
+            dalpha = [tf.where(finite, d, 0) for d in dalpha]
         # Keras adds gradients up over the replicas; this one is their mean already.
         self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
@@ -557,7 +551,12 @@ class DARTS(ModelHooks):
     def _alpha_gradient(self, train, valid, unrolled):
         """Also the validation loss, and whether all gradients on all replicas were finite: True or a scalar."""
         weights, alphas = self.values()
-        scale, finite = self._scale(), []
+        scale, finite, losses = self._scale(), [], []
+
+        def loss(weights, alphas, batch):
+            value = self.loss_at(weights, alphas, batch)
+            losses.extend([value] if batch is valid else [])
+            return value
 
         def average(gradients):
             gradients = replicas.average(gradients)
@@ -568,8 +567,8 @@ class DARTS(ModelHooks):
         exact = functools.partial(self.loss_at, exact=True)
         average = replicas.average if scale is None else average
         options = {"average": average, "scale": scale, "exact_loss": exact}
-        dalpha, value = architecture_gradient(self.loss_at, weights, alphas, train, valid, *ahead, **options)
-        return dalpha, value, scale is None or tf.reduce_all(finite)
+        dalpha = architecture_gradient(loss, weights, alphas, train, valid, *ahead, **options)
+        return dalpha, losses[0], scale is None or tf.reduce_all(finite)
 
     def _scale(self):
         """What the optimizer multiplies losses by, None if nothing."""

@@ -118,8 +118,8 @@ def test_workers_that_are_killed_and_come_back(images, tmp_path):
 
 
 def test_workers_of_tf_config(monkeypatch):
-    def told(cluster, kind, index):
-        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+    def told(addresses, kind, index):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}))
         return cluster.from_environment()
 
     monkeypatch.setattr(cluster, "check_port", lambda host, port: None)

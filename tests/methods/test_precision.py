@@ -73,6 +73,21 @@ def test_the_scale_cancels(unrolled):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_an_overflow_does_not_reach_the_loss_that_is_told(unrolled):
+    """It leaves its step out with a lower scale; a loss that is NaN would end the run."""
+    (x, y), _ = batch()
+    search = searched(unrolled, True, primitives=["skip_connect", "max_pool_3x3"], dtype="mixed_float16")
+    loss = LOSS(y, search.network(x, training=True))
+    before = [np.array(variable) for variable in search.network.variables]
+    search.optimizer._scale.assign(2.0**40)
+    logs = tf.function(search.train_step)(batch())
+    assert search.optimizer.skipped and float(search.optimizer.scale_loss(1.0)) == 2.0**39
+    np.testing.assert_allclose(logs["loss"], loss, atol=0.01)
+    for now, old in zip(search.network.variables, before, strict=True):
+        np.testing.assert_array_equal(now, old)
+
+
 def test_the_scale_grows_after_enough_good_steps(monkeypatch):
     monkeypatch.setattr("darts_tf.methods.optimizers.GOOD_STEPS", 2)
     variable = keras.Variable(np.zeros(2, np.float32))

@@ -186,16 +186,6 @@ def test_the_controller_makes_good_decisions_likelier():
     assert probability(good) < peaked
 
 
-def search_run(folder, nodes=2, scale=2.0):
-    names = ["none", *OPERATIONS]
-    alphas = scale * np.random.default_rng(0).normal(size=(2, 3, nodes * (nodes + 3) // 2, len(names)))
-    np.savez(folder / "alphas.npz", normal=alphas[0], reduce=alphas[1], primitives=np.array(names))
-    data = {"image_shape": [8, 8, 1], "class_names": ["a", "b"]}
-    config = {"command": "search", "versions": {}, "data": data, "nodes": nodes, "primitives": names}
-    (folder / "config.json").write_text(json.dumps(config))
-    return alphas[:, -1], names
-
-
 def drawn(folder, trials, nodes=2, **more):
     hp = keras_tuner.HyperParameters()
     CellSpace(nodes).declare(hp)
@@ -217,7 +207,7 @@ def in_order(pairs):
 
 
 def test_samples_of_a_search(tmp_path):
-    alphas, names = search_run(tmp_path)
+    alphas, names = planted.search_run(tmp_path)
     weights = [SOFTMAX.strengths(alpha) for alpha in alphas]
     best = CellSpace(2, names).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
     found = drawn(tmp_path, 300)
@@ -239,7 +229,7 @@ def test_samples_of_a_search(tmp_path):
 
 
 def test_samples_go_on_where_they_were(tmp_path):
-    search_run(tmp_path)
+    planted.search_run(tmp_path)
     hp = keras_tuner.HyperParameters()
     CellSpace(2).declare(hp)
 
@@ -258,7 +248,7 @@ def test_samples_go_on_where_they_were(tmp_path):
 
 def test_samples_are_better_than_random_ones(tmp_path):
     """The planted objective is what the alphas say, but for noise of the same size."""
-    alphas, names = search_run(tmp_path)
+    alphas, names = planted.search_run(tmp_path)
     found = {"darts": [], "random": []}
     for seed in SEEDS:
         truth = alphas + 2 * np.random.default_rng(seed).normal(size=alphas.shape)
@@ -285,7 +275,7 @@ def test_samples_are_better_than_random_ones(tmp_path):
 def test_searches_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match="expected the run directory of a search, with alphas"):
         DARTSOracle("val_accuracy", run=tmp_path)
-    search_run(tmp_path, nodes=3)
+    planted.search_run(tmp_path, nodes=3)
     with pytest.raises(ValueError, match="the space has not: expected one of as many nodes"):
         drawn(tmp_path, 1, nodes=2)
     with pytest.raises(ValueError, match="temperature=0: expected a number above 0"):
