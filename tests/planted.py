@@ -6,9 +6,22 @@ import json
 import keras_tuner
 import numpy as np
 
+from darts_tf.tuner import GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
 from darts_tf.tuner.space import OPERATIONS
 
 CHOICES, VALUES = 6, 4
+
+# Of keras-tuner and of this package.
+ORACLES = {
+    "random": keras_tuner.oracles.RandomSearchOracle,
+    "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    "hyperband": lambda objective, trials, **more: keras_tuner.oracles.HyperbandOracle(objective, max_epochs=9, **more),
+    "grid": keras_tuner.oracles.GridSearchOracle,
+    "evolution": lambda *more, **named: RegularizedEvolutionOracle(*more, population_size=5, crossover=0.5, **named),
+    "reinforce": ReinforceOracle,
+    "swarm": ParticleSwarmOracle,
+    "our grid": GridOracle,
+}
 
 
 def table(seed):

@@ -14,9 +14,8 @@ import grpc
 import keras_tuner
 import numpy as np
 import pytest
-from planted import search_run
+from planted import ORACLES, search_run
 from processes import Process
-from test_tuner_space import ORACLES
 
 from darts_tf import spaces
 from darts_tf.devices.cluster import LostError

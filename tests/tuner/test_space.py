@@ -1,6 +1,7 @@
 import keras
 import keras_tuner
 import numpy as np
+import planted
 import pytest
 
 from darts_tf.data import datasets
@@ -9,10 +10,6 @@ from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 from darts_tf.tuner import (
     GenotypeHyperModel,
-    GridOracle,
-    ParticleSwarmOracle,
-    RegularizedEvolutionOracle,
-    ReinforceOracle,
     genotype_of,
     hyperparameters_of,
 )
@@ -64,27 +61,15 @@ def test_what_is_not_in_the_space(genotype, message):
         hyperparameters_of(genotype, primitives)
 
 
-ORACLES = {
-    "random": keras_tuner.oracles.RandomSearchOracle,
-    "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-    "hyperband": lambda objective, trials, **more: keras_tuner.oracles.HyperbandOracle(objective, max_epochs=9, **more),
-    "grid": keras_tuner.oracles.GridSearchOracle,
-    "evolution": lambda *more, **named: RegularizedEvolutionOracle(*more, population_size=5, crossover=0.5, **named),
-    "reinforce": ReinforceOracle,
-    "swarm": ParticleSwarmOracle,
-    "our grid": GridOracle,
-}
-
-
 def space(nodes):
     hp = keras_tuner.HyperParameters()
     CellSpace(nodes).declare(hp)
     return hp
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", planted.ORACLES)
 def test_all_that_an_oracle_draws_is_a_genotype(name, tmp_path):
-    oracle = ORACLES[name](keras_tuner.Objective("score", "max"), 25, seed=1, hyperparameters=space(3))
+    oracle = planted.ORACLES[name](keras_tuner.Objective("score", "max"), 25, seed=1, hyperparameters=space(3))
     oracle._set_project_dir(tmp_path, "trials")
     oracle.verbose = 0
     seen = set()
@@ -136,7 +121,7 @@ def test_tuners_of_keras_tuner_run_on_the_space(name, tmp_path):
     if name == "hyperband":
         tuner = keras_tuner.Hyperband(model, objective, max_epochs=2, seed=1, **places)
     else:
-        tuner = keras_tuner.Tuner(ORACLES[name](objective, 3, seed=1), model, **places)
+        tuner = keras_tuner.Tuner(planted.ORACLES[name](objective, 3, seed=1), model, **places)
     x, y = data.x_train.astype("float32"), data.y_train
     tuner.search(x[:800], y[:800], validation_data=(x[800:], y[800:]), epochs=2, batch_size=32, verbose=0)
     best = tuner.oracle.get_best_trials()[0]
