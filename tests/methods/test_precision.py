@@ -141,8 +141,8 @@ def test_a_trained_network_is_exact(policy, tmp_path):
 def test_a_search_on_the_digits_in_each_precision(tmp_path):
     found = {}
     for precision in ("float32", "bfloat16", "float16"):
-        flags = [f"--precision={precision}", "--layers=3", "--init_channels=4", "--nodes=1", "--epochs=8"]
-        flags.append("--primitives=none,skip_connect,max_pool_3x3,sep_conv_3x3")
+        flags = [f"--precision={precision}", "--layers=3", "--init_channels=4", "--nodes=1", "--epochs=5"]
+        flags.append("--primitives=skip_connect,max_pool_3x3")
         done = processes.run("darts_tf.search", *flags, f"--output={tmp_path}/{precision}")
         assert done.returncode == 0, done.stderr
         with (tmp_path / precision / "history.csv").open() as table:

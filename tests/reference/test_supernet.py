@@ -167,7 +167,7 @@ def test_low_precision(supernet_file, policy, distances):
     assert found[0] < distances[0] and found[1] < distances[1], found
     if policy == "mixed_bfloat16":  # the differences have to be exact: otherwise they are noise
         loss_at, search.loss_at = search.loss_at, lambda *arguments, exact=False: loss_at(*arguments)
-        assert distance(tf.function(search.alpha_gradient)(case.train, case.valid), "second") > 0.8
+        assert distance(tf.function(search.alpha_gradient)(case.train, case.valid), "second") > 0.75
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The oracles on problems with a known answer."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, Regular
 from darts_tf.tuner.reinforce import Controller
 from darts_tf.tuner.space import OPERATIONS, genotype_of, hyperparameters_of
 
+HERE = pathlib.Path(__file__).parent
 TRIALS, SEEDS = 80, range(1, 21)
 SOFTMAX = Softmax()
 
@@ -68,7 +70,7 @@ def test_several_trials_in_flight_and_an_objective_to_minimise(name, tmp_path):
 CONTINUED = """
 import json, sys
 sys.path[:0] = {path!r}
-from darts_tf import runtime
+from darts_tf.devices import runtime
 runtime.configure()
 import planted, test_oracles
 oracle = test_oracles.OURS[{name!r}](max_trials=60, seed=3, hyperparameters=planted.hyperparameters())
@@ -85,7 +87,7 @@ def test_it_goes_on_in_another_process(name, tmp_path):
     whole, part = (OURS[name](max_trials=60, seed=3, hyperparameters=planted.hyperparameters()) for _ in range(2))
     planted.run(whole, planted.table(3), 40, tmp_path / "whole")
     planted.run(part, planted.table(3), 20, tmp_path / "part")
-    program = CONTINUED.format(path=sys.path, name=name, folder=str(tmp_path / "part"))
+    program = CONTINUED.format(path=[str(HERE), *sys.path], name=name, folder=str(tmp_path / "part"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = [whole.trials[trial].hyperparameters.values for trial in whole.start_order]
