@@ -1,16 +1,18 @@
 """The whole export, from Python and by the command, of models that this package did not make."""
 
+import errno
 import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from darts_tf.cli import messages
+from darts_tf.cli import files, messages
 from darts_tf.data import datasets, streams
 from export import ExportConfig, classifier, comparison, representative, run_export
 from export.__main__ import main
@@ -128,6 +130,18 @@ def test_what_cannot_be_converted(folder, tmp_path, capsys):
         "Writing the SavedModel ...",
         "Converting to TFLite, float32 ...",
     ]
+
+
+def test_where_nothing_can_be_written(folder, tmp_path, monkeypatch):
+    (tmp_path / "tflite").write_text("mine")
+    config = ExportConfig(model=folder / "images.keras", output=tmp_path, saved_model=False, quantize=["none"])
+    with pytest.raises(messages.UsageError, match=rf"--output={tmp_path}: .*; expected a place to write to"):
+        run_export(config, verbose=0)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(files, "write", mock.Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_export(config, verbose=0)
+    assert caught.value is full
 
 
 def test_the_result_as_text_and_as_json(folder, tmp_path, capsys):
