@@ -119,7 +119,8 @@ def run_export(config, verbose=1):
         done = export.run_export(export.ExportConfig(model="runs/a/model.keras", output="serving"))
         done.saved_model, done.tflite["int8"]  # serving/model/1, serving/tflite/model-int8.tflite
 
-    The dtype policy and the threads of TensorFlow stay as they are, if it has begun already.
+    If TensorFlow has begun already, its threads stay as they are. The dtype policy and the graph optimiser are
+    afterwards what they were.
 
     Args:
         config: `ExportConfig` with `model` and `output`.
@@ -134,6 +135,7 @@ def run_export(config, verbose=1):
     """
     with messages.spoken(verbose):
         config.check()
+        check_packages()
         messages.say("Starting TensorFlow ...")
         from darts_tf.devices import runtime
 
@@ -142,7 +144,6 @@ def run_export(config, verbose=1):
 
 
 def _export(config):
-    check_packages()
     from export import comparison, representative, savedmodel, tflite
 
     classifier = load_classifier(config)
