@@ -137,7 +137,13 @@ def prepare(config, data, strategy, worker):
     augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
     try:
         batches, steps, valid = datasets.search_batches(
-            data, config.batch_size, config.train_portion, augmentation, config.seed, worker
+            data,
+            config.batch_size,
+            config.train_portion,
+            augmentation,
+            config.seed,
+            worker,
+            strategy.num_replicas_in_sync,
         )
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None

@@ -189,7 +189,9 @@ def make_batches(data, config, strategy, worker):
 
     augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
     try:
-        batches, steps, valid = data.batches(config.batch_size, augmentation, config.seed, config.train_portion, worker)
+        batches, steps, valid = data.batches(
+            config.batch_size, augmentation, config.seed, config.train_portion, worker, strategy.num_replicas_in_sync
+        )
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
 

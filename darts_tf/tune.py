@@ -378,7 +378,9 @@ def make_batches(data, config, strategy):
     starting.check_batch_size(config.batch_size, strategy)
     augmentation = datasets.Augmentation(config.crop_padding, config.flip)
     try:
-        batches, steps, valid = data.batches(config.batch_size, augmentation, config.seed, portion)
+        batches, steps, valid = data.batches(
+            config.batch_size, augmentation, config.seed, portion, devices=strategy.num_replicas_in_sync
+        )
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
     return batches, steps, valid

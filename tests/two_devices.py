@@ -153,11 +153,13 @@ def validation_case():
                     model.compile(SGD(), loss, metrics=["accuracy"])
                     model.create_variables(x, y)
                 models.append((strategy, model))
-        for images in range(1, len(x) + 1) if kind == "training" else (1, 5):
+        for images in range(2, len(x) + 1) if kind == "training" else (2, 5):
             one, two = (
                 model.evaluate(
                     replicas.feed(
-                        strategy, datasets.evaluation_batches(x[:images].numpy(), y[:images].numpy(), 4), ALONE
+                        strategy,
+                        datasets.evaluation_batches(x[:images].numpy(), y[:images].numpy(), 4, devices=2),
+                        ALONE,
                     ),
                     verbose=0,
                 )

@@ -107,12 +107,13 @@ class Dataset:
         mean, std = self._statistics
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
 
-    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE):
+    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE, devices=1):
         """Batches to train on, not normalised.
 
         Args:
             batch_size, augmentation, seed, worker: as in `training_batches`.
             portion: part of the images to train on, up to 1; the rest is for validation.
+            devices: as in `evaluation_batches`.
 
         Returns:
             The batches as a function, see `training_batches`, the number of steps in an epoch, and a `tf.data.Dataset`
@@ -131,7 +132,9 @@ class Dataset:
         train = training_batches(
             x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False
         )
-        valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker) if len(rest) else None
+        valid = None
+        if len(rest):
+            valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker, devices=devices)
         return train, len(chosen) // batch_size, valid
 
     def test_batches(self, batch_size=128):
@@ -433,14 +436,27 @@ def from_step(epoch, start, steps):
     return epoch(tf.constant(first, tf.int64), done).concatenate(rest)
 
 
-def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker=ALONE):
+def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker=ALONE, devices=1):
     """All images once, float32, normalised if statistics are given; else as `training_batches`.
 
     There are as few batches of at most `batch_size` images as possible, all of about the same size, so that each
-    device of each worker gets its share of each.
+    device of each worker gets its share of each. Where some would get none, batches are larger: convolutions of oneDNN
+    (TensorFlow 2.21, x86) fail on no images.
+
+    Args:
+        devices: how many devices of all workers share the batches.
+
+    Raises:
+        DataError: there are fewer images than devices.
     """
     mean, std = statistics
+    least = devices // worker.count  # images in a batch of this worker
+    share = len(labels) // worker.count
+    if share < least:
+        raise DataError(f"{len(labels)} images to validate on are fewer than {devices} devices: expected one for each.")
     steps = -(-len(labels) // batch_size)
+    if share // steps < least:
+        steps = share // least
     read = worker.share(sources.of(images)).reader()
     with tf.device("CPU"):
         labels = tf.constant(worker.share(labels))
@@ -452,7 +468,7 @@ def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker
     return tf.data.Dataset.range(steps).map(fetch).prefetch(tf.data.AUTOTUNE)
 
 
-def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0, worker=ALONE):
+def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0, worker=ALONE, devices=1):
     """Splits the training images between weights and alphas (section 3.1 of the paper).
 
     Args:
@@ -462,6 +478,7 @@ def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTA
         augmentation: `Augmentation`, for both.
         seed: int.
         worker: as in `training_batches`.
+        devices: as in `evaluation_batches`.
 
     Returns:
         The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of steps in
@@ -484,7 +501,7 @@ def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTA
         training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
         for i, split in enumerate(splits)
     )
-    valid = evaluation_batches(*splits[1], batch_size, statistics, worker)
+    valid = evaluation_batches(*splits[1], batch_size, statistics, worker, devices)
 
     def batches(start=0):
         return tf.data.Dataset.zip(weights(start), alphas(start))

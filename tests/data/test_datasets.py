@@ -472,3 +472,14 @@ def test_names_of_classes_do_not_depend_on_the_locale(tmp_path):
     environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environ, capture_output=True, text=True)
     assert done.stdout.strip() == ascii(["größe", "日本"]), done.stderr
+
+
+@pytest.mark.parametrize("devices", [2, 3, 8])
+def test_every_device_gets_an_image_of_every_batch(devices):
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    for count in range(devices, 41):
+        batches = datasets.evaluation_batches(images[:count], np.arange(count), 8, devices=devices)
+        labels = [y.numpy() for _, y in batches]
+        assert min(map(len, labels)) >= devices and np.concatenate(labels).tolist() == list(range(count))
+    with pytest.raises(datasets.DataError, match=f"1 images to validate on are fewer than {devices} devices"):
+        datasets.evaluation_batches(images[:1], np.zeros(1), 8, devices=devices)
