@@ -24,7 +24,7 @@ def main(config):
 
     texts, files = [comparison.table(done.rows), ""], {}
     if done.saved_model:
-        texts.append(f"Saved {done.saved_model}/ (docker run ... tensorflow/serving: README.md)")
+        texts.append(f"Saved {done.saved_model}/ (docker run ... tensorflow/serving: docs/serve.md)")
         files["saved_model"] = done.saved_model
     if done.tflite:
         folder = next(iter(done.tflite.values())).parent

@@ -159,7 +159,7 @@ def test_the_result_as_text_and_as_json(folder, tmp_path, capsys):
     ] and not err
     assert lines[4:7] == [
         "",
-        f"Saved {tmp_path}/out/dilated/1/ (docker run ... tensorflow/serving: README.md)",
+        f"Saved {tmp_path}/out/dilated/1/ (docker run ... tensorflow/serving: docs/serve.md)",
         f"Saved {tmp_path}/out/tflite/dilated-*.tflite",
     ]
     assert lines[7] == "" and lines[8].startswith(f"{tmp_path}/out/dilated/1 takes a test image of class ")
@@ -184,7 +184,7 @@ def test_the_command(folder, tmp_path):
     assert [line.split("  ")[0] for line in lines[:4]] == ["format", "Keras", "SavedModel", "TFLite float32"]
     assert lines[4:] == [
         "",
-        f"Saved {tmp_path}/mine/1/ (docker run ... tensorflow/serving: README.md)",
+        f"Saved {tmp_path}/mine/1/ (docker run ... tensorflow/serving: docs/serve.md)",
         f"Saved {tmp_path}/tflite/mine-*.tflite",
     ]
     said = done.stderr.splitlines()

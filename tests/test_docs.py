@@ -1,0 +1,329 @@
+"""README.md, BUILD.md and docs/: links, commands and names are right; the commands of each page run in short form."""
+
+import contextlib
+import importlib
+import itertools
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import darts_tf
+import darts_tf.tuner
+import export
+from darts_tf import convert, plot, run_search, run_training, tune
+from darts_tf.cli import configuration, messages
+from darts_tf.ops import operations
+from darts_tf.runs.configurations import SearchConfig, TrainConfig
+from export import ExportConfig, client, run_export
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {
+    "darts_tf.search": SearchConfig,
+    "darts_tf.train": TrainConfig,
+    "darts_tf.tune": tune.TuneConfig,
+    "darts_tf.plot": plot.PlotConfig,
+    "darts_tf.convert": convert.ConvertConfig,
+    "export": ExportConfig,
+    "export.client": client.ClientConfig,
+}
+HELP = [ROOT / pathlib.Path(*name.split(".")).with_suffix(".py") for name in COMMANDS if name != "export"]
+HELP.append(ROOT / "export" / "__main__.py")
+# What one process cannot do, and where it is tested.
+NOT_RUN = {
+    "--strategy=multi_worker": "several processes: tests/test_search.py",
+    "--cpu_devices=2": "TensorFlow has begun with one device: tests/devices/test_replicas.py",
+    "--output=/shared/": "a chief and its workers: tests/test_tune.py",
+    "--repeat_search": "starts processes: tests/test_tune.py",
+    "export.client": "a server: tests/export/test_client.py",
+}
+# The short form: these instead of what a command says, or does without saying.
+TINY = {"epochs": 1, "batch_size": 64, "init_channels": 2, "layers": 1}
+SPACE = {"nodes": 1, "primitives": ["skip_connect", "max_pool_3x3"]}
+SHORT = {
+    "darts_tf.search": {**TINY, **SPACE, "layers": 3},
+    "darts_tf.train": {**TINY, "auxiliary": False},
+    "darts_tf.tune": {**TINY, **SPACE, "max_trials": 2},
+    "export": {"quantize": ["none"]},
+}
+MODELS = ("arch", "init_from", "evaluate", "model", "search_run")  # flags that name what another command has left
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page, *languages):
+    """The code blocks of a page, of some languages."""
+    return re.findall(rf"^```(?:{'|'.join(languages)})\n(.*?)^```", text_of(page), re.S | re.M)
+
+
+def prose(page):
+    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.S | re.M)
+
+
+def code(page):
+    """All code of a page, its blocks and what is within a line."""
+    return [*blocks(page, "sh", "yaml"), *re.findall(r"`([^`\n]+)`", prose(page))]
+
+
+def commands(text):
+    """(module, arguments) of the commands of this project in a text."""
+    for module, rest in re.findall(r"python -m ((?:darts_tf|export|benchmarks)[\w.]*)((?:\\\n|[^\\\n|])*)", text):
+        yield module, shlex.split(rest.replace("\\\n", " "), comments=True)
+
+
+def parsed(module, arguments):
+    """The configuration and the arguments that are no flags."""
+    own = [argument for argument in arguments if not re.match(r"--(json|verbose=[012])$", argument)]
+    flags = [argument for argument in own if argument.startswith("--")]
+    return configuration.parse(COMMANDS[module], flags), [argument for argument in own if argument not in flags]
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def test_readme_is_short():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 150
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?:", link):
+            continue
+        place, _, heading = link.partition("#")
+        target = page.parent / place if place else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", prose(target), re.M)
+            assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+@every_page
+def test_files_and_names_exist(page):
+    for path in re.findall(r"`((?:darts_tf|export|tests|benchmarks|docs)/[\w./-]*)`", prose(page)):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"`(darts_tf(?:\.\w+)+)`", prose(page)):
+        found, parts = darts_tf, name.split(".")[1:]
+        for place, part in enumerate(parts, 2):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(name.split(".")[:place]))
+            found = getattr(found, part)
+
+
+def test_every_room_is_in_the_map():
+    rooms = {path.parent.name for path in (ROOT / "darts_tf").glob("*/__init__.py")}
+    listed = re.findall(r"^\| `([\w/]+)/` \|", text_of(ROOT / "README.md").partition("## Map")[2], re.M)
+    assert rooms == {path.partition("/")[2] for path in listed if path.startswith("darts_tf/")}
+
+
+@every_page
+def test_make_targets_exist(page):
+    targets = re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.M)
+    for block in code(page):
+        assert set(re.findall(r"\bmake ([\w-]+)(?![\w=-])", block)) <= set(targets), block
+
+
+@pytest.mark.parametrize("source", [*PAGES, *HELP], ids=name_of)
+def test_commands_have_flags_that_there_are(source, monkeypatch):
+    texts = code(source) if source.suffix == ".md" else [text_of(source).split('"""')[1]]
+    for module, arguments in itertools.chain.from_iterable(map(commands, texts)):
+        if module.startswith("benchmarks."):
+            place = ROOT / module.replace(".", "/")
+            assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
+            continue
+        if arguments == ["--help"] or not arguments:
+            assert module in COMMANDS
+            continue
+        config, rest = parsed(module, arguments)
+        expected = {"darts_tf.plot": 1, "darts_tf.convert": 1, "export.client": max(len(rest), 1)}
+        assert len(rest) == expected.get(module, 0), arguments
+        if hasattr(config, "check"):
+            config.check()
+
+
+def test_what_is_not_run_is_there():
+    lines = [shlex.join([module, *rest]) for page in PAGES for module, rest in commands("\n".join(blocks(page, "sh")))]
+    for pattern in NOT_RUN:
+        assert any(pattern in line for line in lines), pattern
+
+
+class Short:
+    """Runs commands in short form, each form once: what differs in nothing but names gets a copy of what that left.
+
+    Args:
+        folder: has images, a model, and run directories, which commands get when they name some that are not there.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.left = {}
+
+    def run(self, module, arguments):
+        config, rest = self.shortened(module, arguments)
+        values = {name: getattr(config, name) for name in sorted(config.given - {"output", "name"})}
+        values.update({name: pathlib.Path(values[name]).name for name in MODELS if name in values})
+        form = repr((module, values, rest))
+        if form not in self.left:
+            self.left[form] = RUN[module](config, *rest).absolute()
+        elif config.output:
+            shutil.copytree(self.left[form], config.output)
+
+    def shortened(self, module, arguments):
+        config, rest = parsed(module, arguments)
+        values = {name: getattr(config, name) for name in config.given}
+        short = dict(SHORT.get(module, {}))
+        if "primitives" in values:
+            del short["primitives"]
+        if "init_from" in values or "evaluate" in values:  # which have an architecture
+            for name in ("init_channels", "layers", "auxiliary"):
+                del short[name]
+        if "image_size" in values or "recipe" in values:
+            short["image_size"] = 8
+        if "dataset" in values:
+            short["dataset"] = values["dataset"].replace("cifar10", "photos").rstrip("/")
+        rest = [name.replace(".pt", ".npz") for name in rest]
+        for path in (*(values[name] for name in MODELS if name in values), *rest):
+            self._bring(pathlib.Path(path))
+        return type(config)(**(values | short)), rest
+
+    def _bring(self, path):
+        if not path.exists() and (self.folder / path).exists():
+            run = path if (self.folder / path).is_dir() else path.parent
+            if run == pathlib.Path():
+                shutil.copy(self.folder / path, path)
+            else:
+                shutil.copytree(self.folder / run, run)
+
+
+def search_in_short(config):
+    search = run_search(config, verbose=0)
+    assert (search.directory / "genotype.json").exists() and len(search.history) == 1
+    return search.directory
+
+
+def training_in_short(config):
+    training = run_training(config, verbose=0)
+    assert 0 <= training.results["top1"] <= 1
+    assert config.evaluate or (training.directory / "model.keras").exists()
+    return training.directory or pathlib.Path()
+
+
+def trials_in_short(config):
+    before = signal.getsignal(signal.SIGTERM)
+    with messages.spoken(0):
+        tune.main(config)
+    signal.signal(signal.SIGTERM, before)
+    output = pathlib.Path(config.output or max(pathlib.Path("runs").glob("tune-*")))
+    assert len((output / "trials.csv").read_text().splitlines()) == 3 and (output / "genotype.json").exists()
+    return output
+
+
+def export_in_short(config):
+    exported = run_export(config, verbose=0)
+    assert exported.saved_model.is_dir() and list(exported.tflite) == ["none"] and not exported.failed
+    return pathlib.Path(config.output)
+
+
+def file_in_short(command):
+    def run(config, given):
+        command.main(config, given)
+        assert pathlib.Path(config.output).stat().st_size > 1000
+        return pathlib.Path(config.output)
+
+    return run
+
+
+RUN = {
+    "darts_tf.search": search_in_short,
+    "darts_tf.train": training_in_short,
+    "darts_tf.tune": trials_in_short,
+    "darts_tf.plot": file_in_short(plot),
+    "darts_tf.convert": file_in_short(convert),
+    "export": export_in_short,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, request):
+    """`Short`, and all that the pages take for granted: images, and what commands of other pages leave."""
+    folder = tmp_path_factory.mktemp("docs")
+    random = np.random.default_rng(0)
+    for name, brightness in (("cats", 0), ("dogs", 100)):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(100):
+            pixels = brightness + random.integers(0, 100, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
+    (folder / "imagenet").mkdir()
+    for link in ("flowers", "imagenet/train", "imagenet/val"):
+        (folder / link).symlink_to(folder / "photos")
+    (folder / "flowers.txt").write_text("rose\ntulip\n")
+    state = request.config.getoption("reference") / "cifar_DARTS_V2_auxiliary.npz"
+    if state.exists():
+        with np.load(state) as arrays:
+            tensors = {name: arrays[name] for name in arrays if name.startswith("state/")}
+        np.savez(folder / "cifar10_model.npz", **{name.removeprefix("state/"): tensors[name] for name in tensors})
+    short = Short(folder)
+    with contextlib.chdir(folder):
+        short.run("darts_tf.search", ["--dataset=photos", "--image_size=32", "--output=runs/cifar10"])
+        short.run(
+            "darts_tf.train", ["--arch=runs/cifar10/genotype.json", "--dataset=photos", "--output=runs/cifar10-trained"]
+        )
+    shutil.copy(folder / "runs" / "cifar10-trained" / "model.keras", folder / "flowers.keras")
+    return short
+
+
+@pytest.fixture
+def short(made, tmp_path, monkeypatch):
+    """`Short` in a folder of the page's own, which has the images."""
+    for name in ("photos", "flowers", "imagenet", "flowers.txt"):
+        (tmp_path / name).symlink_to(made.folder / name)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("extend.md", "measured.md")], ids=name_of)
+def test_commands_of_the_page(page, short):
+    for module, arguments in commands("\n".join(blocks(page, "sh"))):
+        line = shlex.join([module, *arguments])
+        if module in COMMANDS and not any(pattern in line for pattern in NOT_RUN):
+            short.run(module, arguments)
+
+
+def replaced(function, usual=(), **short):
+    """A function that takes the same arguments, with others for some of them, and with others if there are none."""
+    return lambda *args, **kwargs: function(*args, **(dict(usual) | kwargs | short))
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "python.md", ROOT / "docs" / "train.md"], ids=name_of)
+def test_python_of_the_page(page, short, monkeypatch):
+    monkeypatch.setattr(operations, "_REGISTRY", dict(operations._REGISTRY))
+    for place, name, usual, less in (
+        (darts_tf, "SearchConfig", {}, SHORT["darts_tf.search"]),
+        (darts_tf, "TrainConfig", {}, SHORT["darts_tf.train"]),
+        (export, "ExportConfig", {}, {"quantize": ["int8"], "samples": 10}),
+        (darts_tf, "SearchNetwork", SPACE, {"channels": 2, "layers": 3}),
+        (darts_tf, "cifar_network", {}, {"channels": 2, "layers": 1}),
+        (darts_tf.tuner, "GenotypeHyperModel", SPACE, {"image_shape": (8, 8, 3), "channels": [2, 4], "layers": 1}),
+        (darts_tf.tuner, "RegularizedEvolutionOracle", {}, {"max_trials": 2}),
+    ):
+        monkeypatch.setattr(place, name, replaced(getattr(place, name), usual, **less), raising=False)
+    for name in ("search", "get_best_models"):  # of trials that are processes
+        monkeypatch.setattr(darts_tf.tuner.DARTSTuner, name, lambda self: None)
+    shutil.copytree(short.folder / "runs", "runs")
+    x, y = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32"), np.arange(64) % 10
+    names = {"keras": keras, "images": x, "x": x, "y": y, "x_test": x, "y_test": y, "x_alpha": x, "y_alpha": y}
+    for block in blocks(page, "python"):
+        exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
