@@ -241,7 +241,7 @@ def prepare(pretrained, architecture, data, config):
 
 
 def create_variables(network):
-    """Creates those of the optimizer and the metrics; a step that does so is traced twice."""
+    """Creates the variables of the optimizer and the metrics; a step that had to create them would be traced twice."""
     import tensorflow as tf
 
     network.optimizer.build(network.trainable_variables)

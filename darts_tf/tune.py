@@ -360,7 +360,7 @@ def completed(config, data):
 
 
 def objective(headline):
-    """What the oracles make as large, or as small, as they can."""
+    """keras-tuner's objective: the headline metric on validation data."""
     import keras_tuner
 
     return keras_tuner.Objective(f"val_{headline.name}", headline.direction)
@@ -467,7 +467,7 @@ def repeated_searches(output, strategy, config, space, record, data):
 
 
 def flags_in(config, name):
-    """{flag: value} of the command line that a flag has as its value; None for flags without one."""
+    """The flags that are the value of --search_flags, for example, as {flag: value}; None for flags without a value."""
     found = {}
     try:
         words = shlex.split(getattr(config, name))

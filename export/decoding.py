@@ -64,7 +64,7 @@ def _pixels(encoded, depth):
 
 
 def _with_colours_of_bmp(encoded, image):
-    """A BMP as it is decoded, which is places in its table of colours if it has one channel, in those colours."""
+    """A decoded BMP in its colours: if it has one channel, that holds indices into the table of colours in the file."""
     head = _bytes(encoded, 1 << 12)  # in which every table ends
     begin, end = 14 + _number(head[14:18]), _number(head[10:14])
     table = tf.concat([head[begin:end], tf.zeros([1024], tf.uint8)], axis=0)[:1024]

@@ -1,4 +1,4 @@
-"""The names of the classes: one per line in files of UTF-8, from the user's to those that go with an exported model.
+"""The names of the classes, one per line in UTF-8 files: those of a user and those in an exported model.
 
 A label may hold anything but a line break. It is not empty, since that is the class of an image that cannot be decoded.
 """
@@ -11,7 +11,7 @@ LARGEST = 1 << 26  # bytes of a file of labels
 
 
 class LabelError(ValueError):
-    """A label that cannot be told from others, or from none, in a file; the message says which one."""
+    """A label that a file of labels cannot hold; the message says which one."""
 
 
 def read(path):

@@ -18,7 +18,7 @@ def locked(folder, wait=True):
         wait: whether to wait for another process that holds it.
 
     Yields:
-        Whether it is held: not without `wait` if another process holds it, nor where there are no such locks.
+        Whether it is held: False if another process holds it and `wait` is False, or where there are no such locks.
     """
     if fcntl is None:
         yield False

@@ -24,7 +24,7 @@ class ConfigurationError(ValueError):
 
 
 def write_configuration(folder, mounted="/models"):
-    """Sees to it that models.config, for --model_config_file, has the models, and that there is a batching.config.
+    """Adds the models to models.config (for --model_config_file), and writes batching.config if there is none.
 
     Both may be edited: what stands in them stays, and models.config is only added to.
 

@@ -1,4 +1,4 @@
-"""The door of every command: its flags become a configuration, its mistakes one line and an exit code, its help."""
+"""How every command begins and ends: flags become a configuration, a user's mistake one line and an exit code; help."""
 
 import contextlib
 import io
@@ -22,8 +22,8 @@ def run(main, config, arguments=()):
     Args:
         main: function of the configuration, and of as many texts as there are arguments.
         config: class of the configuration, see `darts_tf.cli.configuration`; its fields become flags.
-        arguments: what the arguments that are no flags are called; as many are expected, or more if the last one is
-            "...", and are given to `main` as a list then.
+        arguments: names of the positional arguments, for messages. As many are expected; if the last name is "...", one
+            or more are, which `main` gets as a list.
     """
     define()
     configuration.define(config)
@@ -88,7 +88,7 @@ def _exit(error):
 
 
 class Lasting:
-    """A text stream that goes on when what it leads to is gone or full."""
+    """A text stream to which writing never fails, even if the terminal is gone or the disk is full."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -107,7 +107,7 @@ class Lasting:
 
 
 def _open_streams():
-    """Opens standard streams that are closed, since files would take their places; no message ends a command."""
+    """Opens standard streams that are closed, whose numbers files would take; writing to stderr never fails."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -26,11 +26,11 @@ def option(default, text, *, topic, least=None, most=None, values=None):
     """A field of a configuration.
 
     Args:
-        default: its value if none is given; of a list None.
-        text: what --help says of it. None as a default is explained there ("Default: ...").
-        topic: below which it stands in the help.
-        least, most: of a number, inclusive.
-        values: of a text, those that there are.
+        default: its value if none is given; of a list always None.
+        text: for --help; if the default is None it says what that means ("Default: ...").
+        topic: heading in --help.
+        least, most: bounds of a number, inclusive.
+        values: the texts that are allowed.
     """
     return dataclasses.field(
         default=default, metadata={"text": text, "topic": topic, "least": least, "most": most, "values": values}
@@ -75,11 +75,11 @@ class Configuration:
         return made
 
     def completed(self, defaults):
-        """The same configuration where what is None has a value of `defaults`, a dict of fields."""
+        """The same configuration, with values of `defaults`, a dict, for fields that are None."""
         return self.replace(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def taken_over(self, values):
-        """The same configuration where what was not given has a value of a dict; what is no field is left out."""
+        """The same configuration, with values of a dict for what was not given; names of no field are ignored."""
         fields = {field.name for field in dataclasses.fields(self)} - self.given
         return self.replace(**{name: value for name, value in values.items() if name in fields})
 
@@ -97,7 +97,7 @@ def kind(field):
 
 
 def complaint(field, value):
-    """What a field expects that a value is not, as text; None if the value is well.
+    """What a field expects instead of a value, as text; None if the value is valid.
 
     Args:
         field: of a configuration, see `dataclasses.fields`.
@@ -156,7 +156,7 @@ def parse(config, arguments):
         arguments: list of texts, such as "--epochs=3".
 
     Raises:
-        UsageError: there is no such flag, or it cannot have its value, or there is something else.
+        UsageError: a flag does not exist or cannot have its value, or an argument is no flag.
     """
     own = flags.FlagValues()
     define(config, own)

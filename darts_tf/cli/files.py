@@ -10,9 +10,9 @@ UNPACKED = 1 << 30  # bytes that an archive may unpack to, however small it is
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a place beside a file to write to; what is there at the end becomes the file, if all went well.
+    """Yields the path of a temporary file, which replaces a file at the end of the block, unless that raises.
 
-    The file's folder is made if it is not there, or not any more.
+    The file's folder is made if it does not exist.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def _to_disk(path):
 
 
 def write(path, content):
-    """Writes bytes, or text as UTF-8; what that cannot hold, as some file names, becomes an escape sequence."""
+    """Writes bytes, or text as UTF-8; characters that it lacks (names of files have such) become escape sequences."""
     with replacing(path) as beside:
         beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 

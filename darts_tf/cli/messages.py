@@ -25,7 +25,7 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def spoken(verbose=1, as_json=False):
-    """How much is said inside.
+    """Sets how much is printed inside the block.
 
     Args:
         verbose: as in Keras: 0 nothing but warnings and errors; 1 a bar for the epoch, on a terminal; 2 a line per
@@ -41,7 +41,7 @@ def spoken(verbose=1, as_json=False):
 
 
 def verbosity():
-    """The `verbose` of the `spoken` that is around."""
+    """The `verbose` that `spoken` has set."""
     return _verbose.get()
 
 
@@ -57,7 +57,7 @@ def progress(parts, total, what):
     Args:
         parts: iterable of what has a length.
         total: the sum of the lengths.
-        what: is done, such as "Reading images".
+        what: what is done, such as "Reading images".
 
     Yields:
         The parts.
@@ -96,7 +96,7 @@ def result(text, **values):
 
 
 def show(text):
-    """Prints a text to stdout, whatever has become of that."""
+    """Prints a text to stdout. If its reader is gone that has no effect; if the disk is full it raises OSError."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
     try:

@@ -25,7 +25,7 @@ class Registry:
         """Class decorator that adds a class, and sets its attribute `name`.
 
         Raises:
-            ValueError: the name is not of letters, digits, _ and -, or what is decorated is no such subclass.
+            ValueError: the name has other than letters, digits, _ and -, or the class is no subclass of `base`.
         """
         if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w-]*", name):
             raise ValueError(f"{self.flag} {name!r}: expected a name of letters, digits, _ and -.")
@@ -55,7 +55,7 @@ class Registry:
         return self.members[name]
 
     def get(self, named):
-        """An object by the name of its class; an object is given back.
+        """An object by the name of its class; an object is returned as it is.
 
         Raises:
             ValueError: there is none of this name.

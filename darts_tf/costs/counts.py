@@ -21,8 +21,8 @@ def parameters(model):
 def multiply_adds(model):
     """Multiplications of one image in convolutions and products of matrices, as the paper counts them.
 
-    They are counted in the graph that TensorFlow makes of the model, layers that are used twice twice. Where an image
-    is padded, a kernel counts as a whole.
+    They are counted in the graph that TensorFlow makes of the model: a layer that is used twice counts twice. Products
+    with padding count, too.
 
     Args:
         model: a Keras model with inputs.
@@ -51,7 +51,7 @@ def _size(tensor):
 
 
 def _convolution(op, kernel_axes):
-    """Each number in the result is made of a kernel, of that many axes."""
+    """Each number in the result takes a multiplication per weight of a kernel, its first `kernel_axes` axes."""
     result = op.outputs[0]
     for after in ("Squeeze", "BatchToSpaceND"):  # a dilated convolution drops what it has padded
         kept = [consumer for consumer in result.consumers() if consumer.type == after]

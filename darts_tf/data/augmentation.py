@@ -28,7 +28,7 @@ class Augmentation:
             x: images (batch, height, width, depth) of any type, not normalised.
             seed: (2,) integers; the same seed does the same.
             mean: (depth,), what fills a hole.
-            worker: whose share of a batch x is. To an image the same happens whoever has it.
+            worker: `Worker` that has x, its share of a batch. An image is augmented the same whichever worker has it.
 
         Returns:
             float32 images like x.

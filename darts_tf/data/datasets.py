@@ -34,7 +34,7 @@ class Dataset:
     y_train, y_test: (n,) int32, indices into `class_names`.
 
     Raises:
-        DataError: they are otherwise, no finite numbers, smaller than 8x8, or of fewer than 2 classes.
+        DataError: shapes or types are others, there are NaNs, images smaller than 8x8, or fewer than 2 classes.
     """
 
     x_train: np.ndarray

@@ -52,7 +52,7 @@ def image_files(folder):
         `Listing`. Without a folder for testing every fifth image of a class is for that.
 
     Raises:
-        DataError: the folder is otherwise, looks like a split and is none, or holds what cannot be read.
+        DataError: the folder has another structure, or only one part of a split, or files that cannot be read.
     """
     names = _entries(folder)[0]
     train, held_out, left_out = _splits(folder, names)
@@ -81,7 +81,7 @@ def image_files(folder):
 
 
 def every_fifth(labels):
-    """Which images are for testing where nobody says so: of each label, in order, every fifth; (n,) bool."""
+    """(n,) bool: the images to test on if there is no test split, of each label every fifth in order."""
     order = np.argsort(labels, kind="stable")
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     place = np.empty(len(labels), int)
@@ -90,7 +90,7 @@ def every_fifth(labels):
 
 
 def check_class_names(names):
-    """Raises DataError if names cannot be what labels stand for: lines of a file, each another."""
+    """Raises DataError unless there are two class names or more, each of one line and different from the others."""
     if len(names) < 2:
         raise DataError(f"only the class {', '.join(names)}: expected at least 2 classes.")
     for name in names:
@@ -157,7 +157,7 @@ def _class_files(folder, skipped):
 
 
 def _images(folder, skipped):
-    """The images in a folder and the folders in it, each of which is looked at once, whatever links there are."""
+    """The images in a folder and its subfolders; each folder is listed once, even if links lead to it again."""
     files, seen, left = [], set(), [str(folder)]
     while left:
         place = left.pop()

@@ -51,7 +51,7 @@ class Images:
     def reader(self):
         """Function of places, an integer tensor (batch,) -> the images there, for graphs and outside of them.
 
-        What it is given by a graph that fails, because a file cannot be read, is the error of which `lost_file` tells.
+        If a file cannot be read the graph fails with an error from which `lost_file` tells the file.
         """
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class Images:
             raise DataError(f"{file} {UNREADABLE}: expected {READABLE}.") from None
 
     def array(self, progress=lambda chunks: chunks):
-        """All of them as an array; `progress` is a function of their chunks -> the same, as they are wanted."""
+        """All of them as an array; `progress` is given the chunks and yields them, see `messages.progress`."""
         check_memory(int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize, "--stream, a smaller --image_size")
         result, done = np.empty(self.shape, self.dtype), 0
         for chunk in progress(self.chunks()):
@@ -77,7 +77,7 @@ class Images:
 
 
 class InMemory(Images):
-    """Those of an array (n, height, width, depth), which must not change any more."""
+    """Images of an array (n, height, width, depth), which must not change any more."""
 
     def __init__(self, array):
         super().__init__(array.shape, array.dtype)
@@ -91,7 +91,7 @@ class InMemory(Images):
 
 
 class OnDisk(Images):
-    """Those in files, uint8.
+    """Images in files, uint8.
 
     Transparency is dropped, grey images among colour ones become colour, of moving ones the first picture counts.
 
@@ -124,7 +124,7 @@ class OnDisk(Images):
             self._files = tf.constant([os.fsencode(file) for file in files])
 
     def fitted(self, image_shape):
-        """The same in another size and depth, one of which they have or grey ones can have."""
+        """The same images in another size and depth; only grey images can change their depth."""
         other = copy.copy(self)
         other.shape = (len(self), *image_shape)
         other._resized = self._resized or self.shape[1:3] != other.shape[1:3]
@@ -181,7 +181,7 @@ def moments(chunks):
 
 
 def each(function, names, elements, result):
-    """Applies a function that may fail to each of a batch, and says by name of which of them it did.
+    """Applies a function to each element of a batch; if it fails, the error names the element.
 
     Args:
         function: of single elements -> a tensor, which decodes, resizes and the like.
@@ -213,7 +213,7 @@ def each(function, names, elements, result):
 
 
 def lost_file(error):
-    """The name of what `each` could not read, by the TensorFlow error that it made; None for other errors."""
+    """The name of the element that made `each` fail, from TensorFlow's error; None for other errors."""
     found = re.search(rf"assertion failed: \[(.*) {UNREADABLE}\]", str(error), re.DOTALL)
     return found and found[1]
 

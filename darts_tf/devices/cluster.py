@@ -51,7 +51,7 @@ class Wait:
         what: what is waited for, as text that follows "Waiting for", or a function that returns it.
         timeout: seconds until `LostError`.
         tell: called with a line every `EVERY` seconds.
-        expected: how it could go better, the end of the message of `LostError`.
+        expected: what would help, the end of the message of `LostError`.
     """
 
     def __init__(self, what, timeout, tell, expected):
@@ -60,7 +60,7 @@ class Wait:
         self._began, self._told = time.monotonic(), 0
 
     def again(self, moment):
-        """Begins anew at a moment, of `time.monotonic`, at which something was heard."""
+        """Restarts the wait at a moment (of `time.monotonic`) when something was heard."""
         if moment > self._began:
             self._began, self._told = moment, 0
 
@@ -81,10 +81,10 @@ class Wait:
 
 @contextlib.contextmanager
 def ended_by_wait(addresses, timeout):
-    """Where the block waits for other workers, that is told every 30 seconds, and ends this process with exit code 1.
+    """Ends this process with exit code 1 if the block waits too long for other workers; says so every 30 seconds.
 
-    TensorFlow waits without an end, and while it does so Python stands still, its threads and signals too. So another
-    process tells of it, and what ends this one is no Python, either.
+    TensorFlow waits without end, and meanwhile no Python runs in this process, not even threads and signal handlers. So
+    another process prints the messages, and a timer in C ends this one.
 
     Args:
         addresses: of the workers that are waited for.
@@ -106,7 +106,7 @@ def ended_by_wait(addresses, timeout):
 
 
 def _tell_of_wait(timeout, *addresses):
-    """Says who does not answer, until the process at the other end of stdin ends or closes it."""
+    """Prints which workers do not answer, until stdin is closed."""
     closed = threading.Event()
     threading.Thread(target=lambda: (os.read(0, 1), closed.set()), daemon=True).start()
 
@@ -136,7 +136,7 @@ def _answers(address):
 
 
 def check_port(host, port):
-    """Raises ValueError if this process cannot be asked at a port of this machine.
+    """Raises ValueError if this process cannot listen at a port of this machine.
 
     Args:
         host: its address or name; "" for all that the machine has.

@@ -87,8 +87,7 @@ def split(batches, parts):
 def executions(model, count):
     """A `train_function` for a compiled Keras model that runs several steps at once.
 
-    Keras's own runs as many as `steps_per_execution` says each time, beyond the end of an epoch of batches that do not
-    end.
+    Keras's own always runs `steps_per_execution` steps: with endless batches, beyond the end of an epoch.
 
     Args:
         model: a Keras model of some strategy.

@@ -1,4 +1,4 @@
-"""What every relaxation has to keep, as a check that tells what one does not."""
+"""The contract of relaxations, as a check that says what is wrong with one."""
 
 import numpy as np
 

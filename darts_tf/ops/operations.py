@@ -53,7 +53,7 @@ def register_operation(name):
 
 @contextlib.contextmanager
 def registering():
-    """Gives a list that in the end has the names of the operations that were registered inside."""
+    """Yields a list, which at the end of the block has the names of the operations that it has registered."""
     before, added = dict(_REGISTRY), []
     yield added
     added += [name for name, function in _REGISTRY.items() if before.get(name) is not function]

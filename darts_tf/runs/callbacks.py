@@ -47,7 +47,7 @@ class DropPathSchedule(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops the run when its loss is no number any more; `epoch` is then the one (from 1) in which that happened."""
+    """Stops the run when its loss is NaN or infinite; `epoch` is then the epoch, from 1, in which that happened."""
 
     epoch = None
 

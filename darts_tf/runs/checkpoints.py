@@ -34,7 +34,7 @@ class Checkpoints(keras.callbacks.Callback):
     Attributes:
         done: steps that the run has made.
         before_save: function that is called before something is written to the run directory.
-        stop: number of a signal to end by, after the step, as the shell says it: `SystemExit(128 + stop)`.
+        stop: number of a signal; the run then ends after the current step, by `SystemExit(128 + stop)` as in a shell.
     """
 
     def __init__(self, directory, steps, every=0, worker=ALONE):
@@ -144,9 +144,12 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def step_after(begin, batch, steps):
-    """The step of a run that Keras calls the end of `batch`, where an epoch of so many steps went on after `begin`.
+    """How many steps a run has made at the end of Keras's `batch`.
 
-    Where Keras runs several steps at once it counts on beyond the end of the epoch.
+    Args:
+        begin: how many it had made when Keras began to count batches.
+        batch: Keras's count, from 0; where it runs several steps at once it counts beyond the end of the epoch.
+        steps: steps in an epoch.
     """
     return min(begin + batch + 1, (begin // steps + 1) * steps)
 

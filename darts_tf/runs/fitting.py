@@ -14,14 +14,14 @@ from darts_tf.runs import rundirectory
 
 
 def restore(model, output, config, steps, present, worker=ALONE):
-    """Puts a model where the run in a directory is.
+    """Restores a model from the newest checkpoint in a run directory, if there is one.
 
     Args:
         model: a compiled Keras model, all variables of which exist.
         output: the run directory, started.
         config: the run's `FitConfig`.
         steps: steps in an epoch.
-        present: function that brings the directory back, see `starting.started`.
+        present: function that makes the directory again if it is gone, see `starting.started`.
         worker: `Worker`.
 
     Returns:
@@ -71,13 +71,13 @@ def check_files_agree(model, output, done, steps, epochs):
 
 
 def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, note=lambda: ""):
-    """Trains a model from where its checkpoints say that it is.
+    """Trains a model from the step that its checkpoints have reached to the end.
 
     Args:
         model: a compiled Keras model, all variables of which exist.
         batches: function of the steps that are done -> what Keras is to be given.
         steps: steps in an epoch.
-        config: the run's `FitConfig`; its epochs are those that are done included.
+        config: the run's `FitConfig`; its epochs include those that are done.
         valid: batches to validate on after each epoch, or None.
         callbacks: list of Keras callbacks.
         checkpoints: `checkpoints.Checkpoints`, restored.
@@ -128,7 +128,7 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
 
 @contextlib.contextmanager
 def ending_on_lost_files():
-    """Raises RunError if a file of images that are read meanwhile is gone or damaged."""
+    """Raises RunError if the block reads an image file that is gone or damaged."""
     import tensorflow as tf
 
     from darts_tf.data import images
@@ -166,7 +166,7 @@ def stopping_on_signals(checkpoints):
 
 @contextlib.contextmanager
 def interruptible():
-    """A run that SIGINT has ended, with a checkpoint, ends as Python expects it of that signal."""
+    """Raises KeyboardInterrupt, as Python does for SIGINT, if that signal has ended the run, with a checkpoint."""
     try:
         yield
     except SystemExit as error:
@@ -176,7 +176,7 @@ def interruptible():
 
 
 def rejoining(main):
-    """A command's `main` that begins again, from the last checkpoint, when another worker is lost."""
+    """Wraps a command's `main`: when another worker is lost it begins again, from the last checkpoint."""
 
     def guarded(config):
         try:

@@ -41,7 +41,7 @@ _BESIDE = re.compile(
 
 
 class DamageError(ValueError):
-    """A file of a run is not as a run has written it; the message is the rest of a sentence about the directory."""
+    """A file in a run directory is damaged; the message continues a sentence about the directory: "its NAME is ..."."""
 
 
 def _read(folder, name, parse):
@@ -100,7 +100,7 @@ def _is_list(value, kind):
 
 
 def _check_architecture(text):
-    """Raises ValueError for what is no architecture's text; of a space that is not registered yet it is not read."""
+    """Raises ValueError if a text is of no architecture; those of spaces that are not registered yet are not read."""
     name, bracket, _ = text.partition("(")
     known = ("Genotype", *spaces.names())
     if name in known or not bracket or not name.replace("-", "_").isidentifier():
@@ -358,9 +358,9 @@ class Lock:
             self._handle = None
 
     def presence(self):
-        """Function without arguments that brings the started run's directory back, if it was moved or removed since.
+        """A function that makes the run's directory again, with its config.json, if it was moved, removed or damaged.
 
-        Its config.json comes back, too, if it is no longer that of a run; all else a run writes again and again.
+        The run itself writes the other files again after each epoch.
         """
         folder = self.folder
         content = (folder / "config.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Which flags say how large a space's models are: those that its methods name as arguments."""
+"""The flags that say how large a space's models are: those that its methods take as arguments."""
 
 import dataclasses
 import inspect
@@ -10,7 +10,7 @@ SIZES = ("init_channels", "layers", "nodes", "primitives", "network", "auxiliary
 
 
 def of(method, values):
-    """Those values of a dict that a method of a space takes as keyword arguments, a dict; None stays out."""
+    """The values of a dict, other than None, that a method of a space takes as keyword arguments, a dict."""
     taken = [parameter.name for parameter in inspect.signature(method).parameters.values() if _has_default(parameter)]
     return {name: values[name] for name in taken if values.get(name) is not None and name != "relaxation"}
 

@@ -42,7 +42,7 @@ def directory(config, command, inputs=(), worker=ALONE):
     Args:
         config: a configuration.
         command: part of the directory's default name.
-        inputs: names of fields whose files it must not hold, and whose folders it must not be.
+        inputs: names of fields that name files or folders to read; these must not be in the run directory, or be it.
         worker: `Worker`; only the chief looks.
 
     Returns:
@@ -78,7 +78,7 @@ def _taken_over(config, saved):
 
 @contextlib.contextmanager
 def writing_to(output):
-    """Turns what the file system has against a directory into a UsageError; a full disk is another matter."""
+    """Turns errors of the file system into UsageError, but for a full disk."""
     try:
         yield
     except OSError as error:
@@ -93,7 +93,7 @@ def writing_to(output):
 
 
 def check_place(output, command, config):
-    """Looks whether a run can begin or go on in a directory.
+    """Checks that a run can begin or go on in a directory.
 
     Args:
         output: the directory.
@@ -154,7 +154,7 @@ def check_evaluation(config):
 
 
 def look(output):
-    """Whether there is a folder of this name; raises UsageError or OSError where none can be or be written to."""
+    """Whether a folder exists; raises UsageError or OSError if it cannot be made, or written to."""
     try:
         os.lstat(output)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def look(output):
 
 
 def check_writable(folder):
-    """Raises OSError for a folder in which nothing can be made."""
+    """Raises OSError if nothing can be made in a folder."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, f"{folder} cannot be written to")
 
@@ -193,8 +193,7 @@ def compare(run, ours, saved, config):
     Args:
         run: described by some words.
         ours, saved: config.json as this run would write it and as it is there, dicts.
-        config: the configuration. What a run's file lacks, since it was written before there was such a field, has the
-            field's default.
+        config: the configuration. A field that the file of an older run lacks has its default.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for name, value in ours.items():
@@ -203,15 +202,15 @@ def compare(run, ours, saved, config):
 
 
 def is_free(output):
-    """Whether there is nothing in a folder but what a run that was killed at its very beginning leaves."""
+    """Whether a folder is empty, but for temporary files of a run that was killed when it began."""
     return set(output.iterdir()) <= set(rundirectory.left_over(output))
 
 
 @contextlib.contextmanager
 def started(output, command, config, data, strategy, worker=ALONE, **more):
-    """Makes the run directory or goes on in it; of a run to be overwritten what runs write is removed first.
+    """Makes the run directory, or takes the one that is there, for the block; no other run can be in it meanwhile.
 
-    While the block runs, no other run can be in the directory.
+    With --overwrite, the files of the run that is there are removed first.
 
     Args:
         output: the directory; only the chief writes there.
@@ -224,7 +223,7 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
         **more: what else config.json says.
 
     Yields:
-        Function without arguments that brings the directory back, see `rundirectory.Lock.presence`.
+        Function that makes the directory again if it is gone, see `rundirectory.Lock.presence`.
     """
     import keras
     import tensorflow as tf
@@ -319,7 +318,7 @@ def import_operations(config):
 
 
 def search_space(config):
-    """The space that a configuration names, and the configuration with its values where it had none.
+    """The space that a configuration names, and the configuration, with the values of the space where it had None.
 
     Raises:
         UsageError: there is no such space, or it cannot have these values.
@@ -342,7 +341,7 @@ def search_space(config):
 
 
 def check_primitives(names, known):
-    """Raises UsageError unless the names of --primitives are different ones of those that are known."""
+    """Raises UsageError if a name of --primitives is not known, or is there twice."""
     for name in names:
         if name not in known:
             raise UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")

@@ -27,7 +27,7 @@ class Choices(NamedTuple):
         title: what the table is of, "Normal cell".
         rows: texts, what the rows are called, "c(k-2) → 0".
         candidates: texts, the names of the columns.
-        groups: ((row, ...), keep) pairs, a row in one of them: rows that compete, and how many of them stay.
+        groups: ((row, ...), keep) pairs: rows that compete, and how many of them stay. Each row is in one group.
         never: names of candidates that no architecture has, such as "none".
     """
 
@@ -45,7 +45,7 @@ def every_row(title, rows, candidates):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Architecture:
-    """What a search finds in a space that has no form of its own for it. Those of the same text are equal.
+    """What a search finds in a space, unless that has a class of its own for it. Those of the same text are equal.
 
     Attributes:
         space: `SearchSpace`.
@@ -235,8 +235,8 @@ class SearchSpace:
     def declare(self, hp):
         """Declares the space for keras-tuner; returns the architecture of the values that `hp` has.
 
-        On a group of rows that all stay each row is a choice of a candidate; else the rows that stay are a choice, and
-        then a candidate on each.
+        If all rows of a group stay, each of them is a choice of a candidate. Else the rows that stay are a choice, and
+        then the candidate on each of these.
 
         Args:
             hp: `keras_tuner.HyperParameters`, or anything with such a `Choice`.
@@ -302,7 +302,7 @@ def of(values):
 def read(text):
     """An architecture from what a user may name: a published one, a JSON file, or the text of an architecture.
 
-    JSON names its space; what does not is of the paper's cells.
+    JSON names its space; without a name it is of the paper's.
 
     Raises:
         ValueError: it is none of them, or not in its space.

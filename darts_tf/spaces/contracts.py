@@ -1,4 +1,4 @@
-"""What every space has to keep, as a check that tells what one does not."""
+"""The contract of spaces, as a check that says what is wrong with one."""
 
 import dataclasses
 import inspect

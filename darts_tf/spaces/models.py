@@ -63,7 +63,7 @@ class Supernet(keras.Model):
         }
 
     def mixture(self):
-        """{table: tensor (rows, candidates)}: the weights of the candidates, of the alphas where they stand."""
+        """{table: tensor (rows, candidates)}: the weights of the candidates, at the current alphas."""
         return {name: self.relaxation(tf.convert_to_tensor(alpha)) for name, alpha in self.alphas.items()}
 
     def strengths(self):

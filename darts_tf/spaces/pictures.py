@@ -45,7 +45,7 @@ def kind_of(operation):
 class Picture:
     """The picture of one table of choices: its rows below each other, on each the candidate that was chosen.
 
-    A space with another idea of its pictures makes objects that offer the same.
+    A space that wants other pictures returns objects with the same attributes and methods.
 
     Args:
         space: `darts_tf.spaces.base.SearchSpace`.

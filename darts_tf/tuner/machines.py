@@ -197,10 +197,10 @@ class _Patient:
 
 
 class Reporting(TunerHooks):
-    """For tuners, before `keras_tuner.Tuner`: what becomes of trials is said, and told to the chief.
+    """A base of tuners, before `keras_tuner.Tuner`: the end of each trial is printed, and reported to the chief.
 
     A trial that raises has failed; errors of the file system, and lost processes, end the search. A worker tells the
-    chief that it is alive while it runs a trial. What there is to go on with is in oracle.json alone.
+    chief that it is alive while it runs a trial. Only oracle.json is needed to go on.
     """
 
     timeout = TIMEOUT

@@ -70,10 +70,10 @@ class ChoiceOracle(keras_tuner.Oracle):
 
 
 def durable(oracle, restored=lambda trial_id: None, tell=lambda line: None):
-    """Makes any oracle's files appear whole, where keras-tuner writes them in place, and looks at them when it reads.
+    """Makes an oracle write its files whole, where keras-tuner writes in place, and check them when it reads them.
 
-    A trial whose file is damaged or gone counts as failed, unless `restored` knows it. One whose score is infinite has
-    failed, as keras-tuner has it for NaN.
+    A trial whose file is damaged or gone counts as failed, unless `restored` knows it. So does one
+    whose score is infinite, as in keras-tuner one whose score is NaN.
 
     Args:
         oracle: any `keras_tuner.Oracle`.
@@ -154,7 +154,7 @@ def _read_trial(folder, trial_id):
 
 
 def values_of(hp):
-    """The values of a hyperparameter, as a list; of an interval without steps ten."""
+    """The values of a hyperparameter, as a list; ten of an interval without steps."""
     values = list(hp.values)
     return sorted(values) if isinstance(hp, keras_tuner.engine.hyperparameters.Float) else values
 

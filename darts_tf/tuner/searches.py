@@ -39,10 +39,10 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
     example; the metrics also are "search_val_accuracy" of the supernet, "parameters" and "multiply_adds".
 
     Args:
-        oracle: with hyperparameters that have names of flags of darts_tf.search. No number of failed trials ends it.
+        oracle: with hyperparameters that have names of flags of darts_tf.search. Failed trials never end the tuner.
         search: `SearchConfig`, or {flag: value}, more flags of darts_tf.search; a value of None for flags that are
             written without one.
-        train: the same of darts_tf.train. Those of the data are those of the search by default,
+        train: the same of darts_tf.train. By default the flags of the data are those of the search, and
             "train_portion" is 0.8.
         tell: called with every line that the commands print to stderr.
         **kwargs: of `keras_tuner.Tuner`.

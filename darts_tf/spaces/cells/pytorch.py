@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
 
 
 def layer_and_weight(tensor):
-    """The layer and the part of it that a tensor of the original is.
+    """Which layer, and which weight of it, a tensor of the original becomes.
 
     Args:
         tensor: name in the original's state dict, such as "cells.0.preprocess0.op.1.weight".
