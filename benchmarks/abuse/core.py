@@ -49,8 +49,8 @@ def searched(network=None, optimizer=None, arch_optimizer=None, unrolled=True, l
     search = DARTS(network or SearchNetwork(**options), unrolled=unrolled)
     search.compile(
         optimizer or SGD(0.05),
-        arch_optimizer or Adam(0.01),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        arch_optimizer=arch_optimizer or Adam(0.01),
         **{"metrics": ["accuracy"], **(compiled or {})},
     )
     return search
@@ -60,7 +60,7 @@ def fitted(search, data=None, **options):
     """What is wrong with a search that fits."""
     import numpy as np
 
-    history = search.fit(data or batches(), verbose=0, shuffle=False, **options).history
+    history = search.fit(batches() if data is None else data, verbose=0, shuffle=False, **options).history
     values = [value for name, column in history.items() for value in column]
     state = numbers(search.network.variables)
     if not np.isfinite(values).all() or not all(np.isfinite(value).all() for value in state):
@@ -387,9 +387,18 @@ def compiled():
 
     yield refused("a search with LossScaleOptimizer", attempt({"optimizer": scaling}), "LossScaleOptimizer", "expected")
     yield refused("alpha with LossScaleOptimizer", attempt({"arch_optimizer": scaling}), "LossScale", "expected")
-    for role in ("optimizer", "arch_optimizer"):
-        ema = {role: lambda keras: keras.optimizers.Adam(use_ema=True)}
-        yield refused(f"a search whose {role} averages", attempt(ema), "use_ema", "expected")
+    for role, averaged in (("optimizer", "weight_variables"), ("arch_optimizer", "arch_variables")):
+
+        def averages(folder, role=role, averaged=averaged):
+            keras = start()
+            search = searched(**{role: keras.optimizers.Adam(use_ema=True)})
+            wrong = fitted(search, epochs=2)
+            variables = numbers(getattr(search.network, averaged))
+            means = numbers(getattr(search, role)._model_variables_moving_average)
+            same = all((a == b).all() for a, b in zip(variables, means, strict=True))
+            return wrong or (None if same else f"{averaged} are not the averages")
+
+        yield python(f"a search whose {role} averages", averages)
     steps = {"optimizer": lambda keras: keras.optimizers.SGD(gradient_accumulation_steps=2)}
     yield refused("gradients accumulated in second order", attempt(steps), "gradient_accumulation_steps", "expected")
 
@@ -923,8 +932,51 @@ def keras_users():
         search = searched()
         wrong = fitted(search)
         again = searched()
-        search.compile(again.optimizer, again.arch_optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+        search.compile(again.optimizer, again.loss, arch_optimizer=again.arch_optimizer, jit_compile=False)
         return wrong or fitted(search)
+
+    @user("arrays")
+    def _(folder):
+        start()
+        return fitted(searched(), pair()[0][0], y=pair()[0][1], batch_size=2, epochs=2, validation_split=0.2)
+
+    @user("arrays of NumPy's type, alpha's beside them")
+    def _(folder):
+        start()
+        (x, y), (arch_x, arch_y) = pair()
+        data = {"y": y.astype("int64"), "arch_data": (arch_x.astype("float64"), arch_y[:, None])}
+        return fitted(searched(), x.astype("float64"), **data)
+
+    @user("datasets beside each other, alpha's the shorter one")
+    def _(folder):
+        start()
+        return fitted(searched(), batches(3).map(lambda t, v: t), arch_data=batches(1).map(lambda t, v: v))
+
+    def weighted(**options):
+        def call(folder):
+            keras = start()
+            import numpy as np
+
+            (x, y), _ = pair()
+            found = []
+            for one in (options, {"sample_weight": np.where(y == 0, 2.0, 1.0)}):
+                keras.utils.set_random_seed(1)
+                search = searched()
+                wrong = fitted(search, x, y=y, batch_size=2, **one)
+                if wrong:
+                    return wrong
+                found.append(numbers(search.network.variables))
+            pairs = zip(*found, strict=True)
+            return None if all((a == b).all() for a, b in pairs) else "other weights of samples, another search"
+
+        return call
+
+    made.append(python("a user of Keras: class weights are sample weights", weighted(class_weight={0: 2.0})))
+
+    @user("sample weights of batches")
+    def _(folder):
+        start()
+        return fitted(searched(), batches().map(lambda t, v: ((*t, t[1]), v)))
 
     def wrongly(name, fit, *words):
         def call(folder):
@@ -934,16 +986,25 @@ def keras_users():
         made.append(refused(f"a user of Keras: {name}", call, *words))
 
     wrongly(
-        "batches that are no pairs", lambda search: search.fit(batches().map(lambda t, v: t), verbose=0), "expected"
+        "batches that are no pairs", lambda search: search.fit(batches().map(lambda t, v: t), verbose=0), "arch_data"
     )
-    wrongly("arrays", lambda search: search.fit(*pair()[0], verbose=0), "expected")
+    wrongly("arrays without labels", lambda search: search.fit(pair()[0][0], verbose=0), "x and y", "expected")
+    wrongly("a generator", lambda search: search.fit(iter(batches()), verbose=0), "Iterator", "expected")
+    wrongly("one image", lambda search: search.fit(*(a[:1] for a in pair()[0]), verbose=0), "arch_split", "expected")
+    wrongly("a loss of probabilities", lambda search: search.compile("sgd", "ce"), "logits", "from_logits=True")
+    wrongly(
+        "the order of arguments that was",
+        lambda search: search.compile(search.optimizer, search.arch_optimizer, search.loss),
+        "arch_optimizer",
+        "expected",
+    )
     wrongly("images without labels", lambda search: search.fit(batches().map(lambda t, v: (t[0], v[0]))), "expected")
     wrongly("train_on_batch with a batch", lambda search: search.train_on_batch(*pair()[0]), "expected")
     wrongly("validation_split", lambda search: search.fit(batches(), validation_split=0.5), "validation_split")
     wrongly(
-        "sample weights",
-        lambda search: search.fit(batches().map(lambda t, v: ((*t, t[1] * 0), v)), verbose=0),
+        "class weights and sample weights",
+        lambda search: search.fit(batches().map(lambda t, v: ((*t, t[1]), v)), class_weight={0: 2.0}, verbose=0),
+        "class_weight",
         "expected",
     )
-    wrongly("class weights", lambda search: search.fit(batches(), class_weight={0: 2.0}, verbose=0), "class_weight")
     yield from made

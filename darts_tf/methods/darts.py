@@ -509,9 +509,14 @@ class DARTS(ModelHooks):
     def get_metrics_result(self):
         """As in Keras; `arch_loss` is there if alpha was trained since the metrics were reset."""
         results = super().get_metrics_result()
-        if not tf.executing_eagerly() or not keras.ops.convert_to_numpy(self._arch_loss_tracker.count):
+        if tf.executing_eagerly() and not keras.ops.convert_to_numpy(self._arch_loss_tracker.count):
             del results["arch_loss"]
         return results
+
+    def test_step(self, data):
+        logs = super().test_step(data)
+        logs.pop("arch_loss", None)
+        return logs
 
     def call(self, x, training=False):
         return self.network(x, training=training)
@@ -537,7 +542,7 @@ class DARTS(ModelHooks):
             logs = self._weight_step(train, finite)
         for variable, value in zip(undone, before, strict=True):
             variable.assign(tf.where(self.optimizer.skipped, value, variable))
-        return {**logs, "arch_loss": self._arch_loss_tracker.result()}
+        return logs
 
     def alpha_gradient(self, train, valid, unrolled=None):
         """The gradient of `architecture_gradient` where this model stands, for two batches.
