@@ -67,7 +67,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command, kills", [(SEARCH, 5), (TRAIN, 8)], ids=["search", "train"])
+@pytest.mark.parametrize("command, kills", [(SEARCH, 3), (TRAIN, 5)], ids=["search", "train"])
 def test_a_run_killed_again_and_again_ends_where_it_would_have(command, kills, tmp_path, request):
     draw, killed = random.Random(0), tmp_path / "killed"
     for _ in range(kills):
