@@ -31,7 +31,8 @@ def check(command, values, taken=()):
     taken = {*OWN, *taken, *(("arch", "init_from", "evaluate") if command == "train" else ())}
     others = {name: value for name, value in values.items() if name not in ("verbose", "json", "nojson")}
     config = configuration.parse(CONFIGURATIONS[command], arguments(others))
-    for name in sorted(taken & {*config.given, *(set(values) - set(others))}):
+    messages = {name.removeprefix("no") for name in set(values) - set(others)}
+    for name in sorted(taken & {*config.given, *messages}):
         raise ValueError(f"--{name}: each of them gets its own; expected other flags.")
     if command == "train":
         config = config.replace(arch="DARTS_V2")

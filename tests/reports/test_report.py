@@ -186,7 +186,7 @@ def test_the_slider_replays_a_search(browser, nodes, width, theme, tmp_path):
     for epoch in (EPOCHS, 0, 2):
         move_slider(browser, epoch)
         weights = [SOFTMAX.strengths(alpha[epoch]) for alpha in alphas]
-        genotype = CellSpace(3).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
+        genotype = CellSpace(nodes).decide(dict(zip(("normal", "reduce"), weights, strict=True)))
         drawn = texts(browser, ".edges text")
         assert sorted(drawn) == sorted(name for name, _ in (*genotype.normal, *genotype.reduce))
         seen.add("".join(texts(browser, ".edges title")))
@@ -195,7 +195,7 @@ def test_the_slider_replays_a_search(browser, nodes, width, theme, tmp_path):
         np.testing.assert_allclose(shown, np.concatenate(weights).flatten(), atol=0.0056)
         assert len(texts(browser, ".heat td.kept")) == 4 * nodes
         skips = [name for name, _ in genotype.normal].count("skip_connect")
-        assert f"normal {skips}" in texts(browser, ".legend span")
+        assert f"normal cell {skips}" in texts(browser, ".legend span")
     assert len(seen) == 3
 
 
