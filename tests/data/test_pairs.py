@@ -62,10 +62,11 @@ def test_nested_arrays_and_lists():
 
 @pytest.mark.parametrize("y", [Y % 3, (Y % 3)[:, None], keras.utils.to_categorical(Y % 3), (Y % 3).astype("float32")])
 def test_class_weights_are_sample_weights(y):
-    batches = pairs.class_weighted(pairs.pairs((X, y), (X, y), 10, shuffle=False), {0: 2, 1: 0.5})
-    for _, same, sample_weight in next(iter(batches)):
-        np.testing.assert_array_equal(same, y)
-        np.testing.assert_array_equal(sample_weight, np.array([2, 0.5, 1])[Y % 3])
+    for class_weight in ({0: 2, 1: 0.5}, {0: 0.5}):
+        batches = pairs.class_weighted(pairs.pairs((X, y), (X, y), 10, shuffle=False), class_weight)
+        for _, same, sample_weight in next(iter(batches)):
+            np.testing.assert_array_equal(same, y)
+            np.testing.assert_array_equal(sample_weight, [class_weight.get(label, 1) for label in Y % 3])
 
 
 @pytest.mark.parametrize(
