@@ -60,7 +60,9 @@ def canary(*tested):
                     names, package, version = checked(use)
                     now = importlib.import_module(package.lower().replace("-", "_")).__version__
                     file = f"{use.__module__.replace('.', '/')}.py"
-                    lines.append(f"{file}, {use.__name__}: {names} of {package} {version} is another in {now}.")
+                    lines.append(
+                        f"{file}, {use.__name__}: {names}, checked with {package} {version}, differs in {now}."
+                    )
                 pytest.fail("\n".join([*lines, f"{type(error).__name__}: {error}"]))
 
         saying.tested = tested
@@ -85,7 +87,9 @@ def test_no_version_beyond_the_one_that_was_checked_is_installed(use):
 def test_a_canary_says_what_broke(monkeypatch):
     monkeypatch.delattr(keras.layers.Layer, "_flatten_layers")
     version = checked(of_keras.layers_within)[2]
-    said = rf"darts_tf/private/keras.py, layers_within: `Layer._flatten_layers` of Keras {version} is another in "
+    said = (
+        rf"darts_tf/private/keras.py, layers_within: `Layer._flatten_layers`, checked with Keras {version}, differs in "
+    )
     with pytest.raises(pytest.fail.Exception, match=said):
         test_layers_within()
 
