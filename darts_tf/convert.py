@@ -15,7 +15,7 @@ import pathlib
 from darts_tf import spaces
 from darts_tf.cli import commands, files, messages
 from darts_tf.cli.configuration import Configuration, option
-from darts_tf.cli.messages import NO_SPACE, UsageError
+from darts_tf.cli.messages import UsageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,8 @@ def main(config, checkpoint):
         raise UsageError(f"--arch={config.arch}: {error}") from None
     except ImportError:
         raise UsageError(f"{checkpoint}: reading it takes torch: pip install 'darts-tf[torch]'") from None
-    try:
+    with files.writing_to(output):
         files.save_model(network, output)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        raise UsageError(f"--output={output}: {error.strerror or error}; expected a place to write to.") from None
     from darts_tf.costs import counts
 
     shape = "x".join(str(size) for size in network.input_shape[1:])

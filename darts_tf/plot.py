@@ -13,8 +13,8 @@ import pathlib
 from darts_tf import spaces
 from darts_tf.cli import commands, messages
 from darts_tf.cli.configuration import Configuration, option
-from darts_tf.cli.files import write
-from darts_tf.cli.messages import NO_SPACE, UsageError
+from darts_tf.cli.files import write, writing_to
+from darts_tf.cli.messages import UsageError
 from darts_tf.reports import drawing
 
 FORMATS = {".svg": drawing.svg, ".png": drawing.png}
@@ -37,19 +37,17 @@ def main(config, genotype):
         value = f"={config.output}" if config.output else ""
         raise UsageError(f"--output{value}: expected a file in an existing folder, ending in .svg or .png.")
     if config.operations:
+        from darts_tf.devices import runtime
         from darts_tf.runs import starting
 
+        runtime.configure(training=False)  # which imports TensorFlow quietly; the file may need it
         starting.import_operations(config)
     try:
         content = FORMATS[output.suffix.lower()](spaces.read(genotype))
     except (OSError, ValueError) as error:
         raise UsageError(f"{genotype}: {error}") from None
-    try:
+    with writing_to(output):
         write(output, content)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        raise UsageError(f"--output={output}: {error.strerror}; expected a place to write to.") from None
     messages.result(f"Saved {output}", output=output)
 
 

@@ -140,7 +140,7 @@ def _evaluate(config):
             results, _ = data.task.measure(model, data)
     output = starting.check_evaluation(config)  # again, since something may be there now
     if output:
-        with starting.writing_to(output):
+        with files.writing_to(output, starting.FOLDER):
             output.mkdir(parents=True, exist_ok=True)
             files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     return Training(output, results, [], config, model, data.task)

@@ -1,6 +1,5 @@
 """The whole export: from the `.keras` file to what a server and devices take, and what that is worth."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -9,7 +8,7 @@ import re
 
 from darts_tf.cli import files, messages
 from darts_tf.cli.configuration import Configuration, option
-from darts_tf.cli.messages import NO_SPACE, UsageError
+from darts_tf.cli.messages import UsageError
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
@@ -156,7 +155,7 @@ def _export(config):
         rows.append(comparison.row(name, size, run, images, expected))
 
     compare("Keras", pathlib.Path(config.model).stat().st_size, classifier.probabilities)
-    with writing_to(config.output):
+    with files.writing_to(pathlib.Path(config.output)):
         if config.saved_model:
             version = write_saved_model(classifier, config, failed)
             size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
@@ -184,19 +183,6 @@ def check_packages():
     for package in ("ai_edge_litert", "tensorflow_serving"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed: pip install 'darts-tf[export]'")
-
-
-@contextlib.contextmanager
-def writing_to(output):
-    """Turns what the file system has against a folder into a UsageError; a full disk is another matter."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        reason = f"{where}{error.strerror or error}"
-        raise UsageError(f"--output={pathlib.Path(output)}: {reason}; expected a place to write to.") from None
 
 
 def write_saved_model(classifier, config, failed):

@@ -5,6 +5,8 @@ import os
 import pathlib
 import zipfile
 
+from darts_tf.cli.messages import NO_SPACE, UsageError
+
 UNPACKED = 1 << 30  # bytes that an archive may unpack to, however small it is
 
 
@@ -36,6 +38,28 @@ def _to_disk(path):
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def writing_to(output, expected="a place to write to"):
+    """Turns errors of the file system into UsageError, but for a full disk.
+
+    Args:
+        output: what --output says, a path.
+        expected: the end of the message.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename and str(error.filename) != str(output) else ""
+        reason = f"{where}{error.strerror or error}"
+        raise UsageError(f"--output={output}: {reason}; expected {expected}.") from None
+    except ValueError as error:  # a name that no file can have
+        raise UsageError(f"--output={str(output)!a}: {error}; expected {expected}.") from None
 
 
 def write(path, content):

@@ -179,11 +179,6 @@ class History(keras.callbacks.Callback):
             table.writerows(self._rows)
             write(self.directory / "history.csv", text.getvalue())
 
-    def last(self):
-        """Numbers of the last epoch: a dict, empty before the first; None is what is not known."""
-        row = (self._rows or [{}])[-1]
-        return {name: value for name, value in row.items() if name != "genotype"}
-
     def more(self, epoch):
         """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
         return {}

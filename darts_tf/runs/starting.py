@@ -12,11 +12,13 @@ import sys
 
 from darts_tf import __version__, spaces
 from darts_tf.cli import messages
-from darts_tf.cli.files import write
+from darts_tf.cli.files import write, writing_to
 from darts_tf.cli.messages import NO_SPACE, UsageError
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory
+
+FOLDER = "a folder to write to"  # what is expected of --output
 
 
 def this_worker(config):
@@ -56,7 +58,7 @@ def directory(config, command, inputs=(), worker=ALONE):
     output = pathlib.Path(config.output or f"runs/{command}-{name}-{time}")
     if not worker.is_chief:
         return output, _taken_over(config, saved_configuration(output) or {})
-    with writing_to(output):
+    with writing_to(output, FOLDER):
         for name in inputs:
             path = getattr(config, name) or ""
             place = pathlib.Path(path).resolve() if path and os.path.exists(path) else None
@@ -74,22 +76,6 @@ def directory(config, command, inputs=(), worker=ALONE):
 def _taken_over(config, saved):
     """A configuration with what a run's config.json says, but for where it is and whether it goes on."""
     return config.taken_over({n: v for n, v in saved.items() if n not in ("output", "resume", "overwrite")})
-
-
-@contextlib.contextmanager
-def writing_to(output):
-    """Turns errors of the file system into UsageError, but for a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        reason = error.strerror or str(error)
-        raise UsageError(f"--output={output}: {reason}; expected a folder to write to.") from None
-    except UsageError:
-        raise
-    except ValueError as error:  # a name that no file can have
-        raise UsageError(f"--output={str(output)!a}: {error}; expected a folder to write to.") from None
 
 
 def check_place(output, command, config):
@@ -142,7 +128,7 @@ def check_evaluation(config):
         return None
     output = pathlib.Path(config.output)
     wrong = f"--output={output}: it already holds files; expected a new name for the results of --evaluate."
-    with writing_to(output):
+    with writing_to(output, FOLDER):
         look(output)
         there = {path.name for path in output.iterdir()} if output.exists() else set()
         try:
@@ -245,11 +231,11 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
     if not worker.is_chief:
         yield lambda: None
         return
-    with writing_to(output):
+    with writing_to(output, FOLDER):
         output.mkdir(parents=True, exist_ok=True)
         lock = rundirectory.Lock(output)
     try:
-        with writing_to(output):
+        with writing_to(output, FOLDER):
             saved = check_place(output, command, config)  # again, since it may have changed before it was locked
             for left in rundirectory.left_over(output):
                 left.unlink()

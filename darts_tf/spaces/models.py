@@ -43,7 +43,10 @@ class Supernet(keras.Model):
 
     Attributes:
         alphas: {table: variable (rows, candidates)}, of the space's choices, once the model is built.
+        from_logits: True, so that `DARTS.compile` refuses losses that take probabilities.
     """
+
+    from_logits = True
 
     def __init__(self, space, outputs, relaxation="softmax", **kwargs):
         super().__init__(**kwargs)

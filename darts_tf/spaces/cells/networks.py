@@ -54,7 +54,6 @@ class SearchNetwork(Supernet):
     Attributes:
         inline: whether the graph has the operations of each node written out. XLA needs that: where nodes share a
             function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
-        from_logits: True, so that `DARTS.compile` refuses losses that take probabilities.
 
     With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
     the statistics of batch norms are not.
@@ -62,8 +61,6 @@ class SearchNetwork(Supernet):
     Raises:
         ValueError: an argument is out of range, or an operation is not registered.
     """
-
-    from_logits = True
 
     def __init__(
         self,
