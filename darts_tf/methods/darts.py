@@ -8,10 +8,12 @@ import inspect
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from darts_tf.data import pairs
 from darts_tf.devices import replicas
+from darts_tf.methods import penalties, perturbations
 from darts_tf.methods.optimizers import Adam
 from darts_tf.private.keras import ModelHooks
 
@@ -191,6 +193,9 @@ class DARTS(ModelHooks):
         from_logits   whether it gives logits (True) or probabilities (False); losses are then checked against that
         exact         an argument of `call`: with exact=True it computes in the type of its variables. Only where the
                       dtype policy is of a low precision, whose finite differences (equation 8) are too coarse
+        mixture       a method, and an argument of `call` that takes what it gives: the weights of the candidates.
+                      `mixture(draw)` draws them where `is_sampled` is True; draw is a seed, int32 (2,)
+        has_noise     whether `call` takes such a seed as `draw`, for other noise, such as dropout
         inline        an attribute that `compile` sets to `jit_compile`, for networks that XLA wants otherwise
 
     Variables that do not exist before the first call, or `build`, need not be in the lists before. For example:
@@ -214,19 +219,55 @@ class DARTS(ModelHooks):
     Args:
         network: a Keras model as above, `SearchNetwork` for example.
         unrolled: second order: alpha's gradient is taken after a virtual step of the weights.
+        penalty: what is added to alpha's loss, a name or an object, see `darts_tf.methods.penalties`.
+        perturbation: what the weights' step does to the mixture, a name or an object, see
+            `darts_tf.methods.perturbations`.
+        seed: of what is drawn in the steps, an int. Every step draws anew, a run that goes on as it would have.
+
+    Attributes:
+        penalty_weight, perturbation_size: variables, of a penalty and a perturbation; else None.
+        alpha_moves: whether steps train alpha; a change takes effect with the next `make_train_function`.
 
     Raises:
-        ValueError: the network lacks something.
+        ValueError: the network lacks something, or parts do not go together.
     """
 
-    def __init__(self, network, unrolled=False, **kwargs):
+    def __init__(self, network, unrolled=False, penalty=None, perturbation=None, seed=0, **kwargs):
         super().__init__(**kwargs)
         for name in ("weight_variables", "arch_variables"):
             if inspect.getattr_static(network, name, None) is None:  # a property may not have a value yet
                 raise ValueError(f"network={type(network).__name__} has no {name}: expected a list of its variables.")
         self.network = network
         self.unrolled = unrolled
+        self.penalty = None if penalty is None else penalties.get(penalty)
+        self.perturbation = None if perturbation is None else perturbations.get(perturbation)
+        self.seed, self.alpha_moves = seed, True
+        self._check_parts()
+        fixed = {"shape": (), "trainable": False, "autocast": False}
+        self.penalty_weight = self.penalty and self.add_weight(
+            initializer=keras.initializers.Constant(self.penalty.weight), name="penalty_weight", **fixed
+        )
+        self.perturbation_size = self.perturbation and self.add_weight(
+            initializer=keras.initializers.Constant(self.perturbation.size), name="perturbation_size", **fixed
+        )
         self._arch_loss_tracker = keras.metrics.Mean(name="arch_loss")
+
+    def _check_parts(self):
+        relaxation = getattr(self.network, "relaxation", None)
+        if self.unrolled and not getattr(relaxation, "second_order", True):
+            raise ValueError(
+                f"unrolled=True with relaxation={relaxation.name}: expected unrolled=False; what is drawn does not "
+                "change with the weights, so that there is no second order."
+            )
+        takes = inspect.signature(self.network.call).parameters
+        for needed, what in (
+            (getattr(self.network, "is_sampled", False), f"relaxation={getattr(relaxation, 'name', None)}"),
+            (self.perturbation, "a perturbation"),
+        ):
+            if needed and "mixture" not in takes:
+                raise ValueError(
+                    f"{what}: expected a network whose call takes mixture, {type(self.network).__name__} does not."
+                )
 
     def compile(
         self,
@@ -532,17 +573,45 @@ class DARTS(ModelHooks):
         undone = [] if self._scale() is None else [*self.network.non_trainable_variables, *self._alpha_state()]
         before = [tf.identity(variable) for variable in undone]
 
-        dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
-        self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
-        if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
-            dalpha = [tf.where(finite, d, 0) for d in dalpha]
-        # Keras adds gradients up over the replicas; this one is their mean already.
-        self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
+        finite = True
+        if self.alpha_moves:
+            dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
+            self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
+            if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
+                dalpha = [tf.where(finite, d, 0) for d in dalpha]
+            # Keras adds gradients up over the replicas; this one is their mean already.
+            self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
             logs = self._weight_step(train, finite)
         for variable, value in zip(undone, before, strict=True):
             variable.assign(tf.where(self.optimizer.skipped, value, variable))
         return logs
+
+    def _draw(self, purpose):
+        """The seed of what a pass of this step draws, int32 (2,); None if the network draws nothing.
+
+        Args:
+            purpose: the loss of which batch it is: "weights" that of the step of the weights, "alpha" the validation
+                loss, "ahead" the training loss of equations 6 and 8, which have to draw the same.
+        """
+        draws = getattr(self.network, "is_sampled", False) or getattr(self.network, "has_noise", False)
+        return self._seed(purpose) if draws else None
+
+    def _seed(self, purpose):
+        """A seed for one purpose in this step, the same on all replicas."""
+        purposes = ("weights", "alpha", "ahead", "perturbation")
+        step = len(purposes) * tf.cast(self.optimizer.iterations, tf.int32) + purposes.index(purpose)
+        return tf.stack([tf.constant(np.uint32(self.seed % 2**32).astype(np.int32)), step])
+
+    def _options(self, draw, exact=False):
+        """What the network is called with beside its input."""
+        takes = inspect.signature(self.network.call).parameters
+        options = {"draw": draw} if getattr(self.network, "has_noise", False) else {}
+        if draw is not None and getattr(self.network, "is_sampled", False):
+            options["mixture"] = self.network.mixture(draw)
+        if exact and "exact" in takes and self.network.compute_dtype != self.network.variable_dtype:
+            options["exact"] = True
+        return options
 
     def alpha_gradient(self, train, valid, unrolled=None):
         """The gradient of `architecture_gradient` where this model stands, for two batches.
@@ -557,9 +626,10 @@ class DARTS(ModelHooks):
         """Also the validation loss, and whether all gradients on all replicas were finite: True or a scalar."""
         weights, alphas = self.values()
         scale, finite, losses = self._scale(), [], []
+        draws = self._draw("alpha"), self._draw("ahead")
 
-        def loss(weights, alphas, batch):
-            value = self.loss_at(weights, alphas, batch)
+        def loss(weights, alphas, batch, exact=False):
+            value = self.loss_at(weights, alphas, batch, exact, draws[0] if batch is valid else draws[1])
             losses.extend([value] if batch is valid else [])
             return value
 
@@ -569,11 +639,22 @@ class DARTS(ModelHooks):
             return gradients
 
         ahead = (self.virtual_step, tf.convert_to_tensor(self.optimizer.learning_rate)) if unrolled else ()
-        exact = functools.partial(self.loss_at, exact=True)
+        exact = functools.partial(loss, exact=True)
         average = replicas.average if scale is None else average
         options = {"average": average, "scale": scale, "exact_loss": exact}
         dalpha = architecture_gradient(loss, weights, alphas, train, valid, *ahead, **options)
+        if self.penalty:
+            dalpha = [d + p for d, p in zip(dalpha, self._penalty_gradient(alphas), strict=True)]
         return dalpha, losses[0], scale is None or tf.reduce_all(finite)
+
+    def _penalty_gradient(self, alphas):
+        """The gradient of the weighted penalty with respect to tensors in place of the architecture's variables."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(alphas)
+            with keras.StatelessScope(zip(self.network.arch_variables, alphas, strict=True)):
+                tables = {name: tf.convert_to_tensor(alpha) for name, alpha in self.network.alphas.items()}
+            value = tf.cast(self.penalty_weight, alphas[0].dtype) * self.penalty(tables, self.network.candidates)
+        return tape.gradient(value, alphas, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def _scale(self):
         """What the optimizer multiplies losses by, None if nothing."""
@@ -583,7 +664,7 @@ class DARTS(ModelHooks):
     def _alpha_state(self):
         return [*self.network.arch_variables, *self.arch_optimizer.variables]
 
-    def loss_at(self, weights, alphas, batch, exact=False):
+    def loss_at(self, weights, alphas, batch, exact=False, draw=None):
         """Mean loss of this replica's batch, a scalar, with these tensors in place of the variables.
 
         Changes nothing: what the pass would write (moving statistics) is forgotten.
@@ -592,14 +673,12 @@ class DARTS(ModelHooks):
             weights, alphas: tensors, as `values` gives them.
             batch: (x, y) or (x, y, sample_weight).
             exact: whether the network computes in the type of its variables, if it can.
+            draw: the seed of what the network draws, int32 (2,), or None.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        options = {}
-        if exact and self.network.compute_dtype != self.network.variable_dtype:
-            options = {"exact": True} if "exact" in inspect.signature(self.network.call).parameters else {}
         variables = [*self.network.weight_variables, *self.network.arch_variables]
         with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True):
-            outputs = self.network(x, training=True, **options)
+            outputs = self.network(x, training=True, **self._options(draw, exact))
             return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
 
     def virtual_step(self, gradients):
@@ -618,9 +697,12 @@ class DARTS(ModelHooks):
     def _weight_step(self, batch, finite):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         variables = self.network.weight_variables
+        options = self._options(self._draw("weights"))
+        if self.perturbation:
+            options["mixture"] = self._perturbed(batch, options)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
-            outputs = self.network(x, training=True)
+            outputs = self.network(x, training=True, **options)
             loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
@@ -631,11 +713,30 @@ class DARTS(ModelHooks):
         self.optimizer.apply(gradients, variables)
         return self.compute_metrics(x, y, outputs, sample_weight)
 
+    def _perturbed(self, batch, options):
+        """The mixture that the weights' step sees, see `darts_tf.methods.perturbations`."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        weights, alphas = self.values()
+        variables = [*self.network.weight_variables, *self.network.arch_variables]
+
+        def loss(mixture):
+            values = [tf.stop_gradient(value) for value in (*weights, *alphas)]
+            with keras.StatelessScope(zip(variables, values, strict=True), collect_losses=True):
+                outputs = self.network(x, training=False, **{**options, "mixture": mixture})
+                return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
+
+        mixture = tf.nest.map_structure(tf.stop_gradient, options.get("mixture") or self.network.mixture())
+        seed = self._seed("perturbation")
+        return self.perturbation(mixture, self.network.candidates, loss, self.perturbation_size, seed)
+
     def get_config(self):
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "unrolled": self.unrolled,
+            "penalty": self.penalty and self.penalty.name,
+            "perturbation": self.perturbation and self.perturbation.name,
+            "seed": self.seed,
         }
 
     @classmethod

@@ -5,12 +5,12 @@ Each is an object; `--relaxation` and `SearchNetwork(relaxation=...)` name it. O
     import tensorflow as tf
     from darts_tf.methods.relaxations import Relaxation, register_relaxation
 
-    @register_relaxation("sigmoid")
-    class Sigmoid(Relaxation):
-        formula = "sigmoid(alpha)"
+    @register_relaxation("cubed")
+    class Cubed(Relaxation):
+        formula = "softmax(alpha ** 3)"
 
         def __call__(self, alpha):
-            return tf.sigmoid(alpha)
+            return tf.nn.softmax(alpha**3)
 
 This file needs TensorFlow when a relaxation is computed on tensors, not before.
 """
@@ -18,6 +18,8 @@ This file needs TensorFlow when a relaxation is computed on tensors, not before.
 import numpy as np
 
 from darts_tf.cli.registry import Registry
+
+NEVER = -1e9  # alpha of a candidate that a row does not have: its weight is zero
 
 
 class Relaxation:
@@ -29,16 +31,22 @@ class Relaxation:
     Attributes:
         name: what `register_relaxation` calls it.
         formula: text for the report, "softmax(alpha)".
+        hard: whether one candidate of a row has the weight one and the others zero, so that only that one need be
+            computed.
+        second_order: whether equations 6 to 8 make sense: whether the weights' gradient is that of the weights.
     """
 
     name = None
     formula = "weights"
+    hard = False
+    second_order = True
 
     def __call__(self, alpha):
         """The weights of the candidates.
 
         Args:
-            alpha: tensor (rows, candidates), floating. Each row chooses for itself.
+            alpha: tensor (rows, candidates), floating. Each row chooses for itself. `NEVER` is that of a candidate
+                that the row does not have.
 
         Returns:
             Tensor like alpha, not negative, that can be differentiated with respect to alpha.
@@ -57,6 +65,40 @@ class Relaxation:
         import tensorflow as tf
 
         return self(tf.constant(np.asarray(alpha, np.float64))).numpy()
+
+
+class Sampled(Relaxation):
+    """A relaxation that draws: weights are a function of alpha and of noise.
+
+    Without noise they are what decides, as in validation.
+
+    Attributes:
+        temperature: (first, last) of the default schedule; None if there is no temperature.
+    """
+
+    temperature = None
+
+    def noise(self, alpha, seed):
+        """What is drawn for alpha.
+
+        Args:
+            alpha: tensor (rows, candidates).
+            seed: int32 tensor (2,); the same seed gives the same noise on every device.
+
+        Returns:
+            Tensor like alpha, without a gradient.
+        """
+        raise NotImplementedError
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        """As of any relaxation.
+
+        Args:
+            alpha: tensor (rows, candidates).
+            noise: of `noise`, or None.
+            temperature: scalar above 0.
+        """
+        raise NotImplementedError
 
 
 _relaxations = Registry("relaxation", Relaxation)
@@ -79,3 +121,161 @@ class Softmax(Relaxation):
         exponentials = np.exp(alpha - alpha.max(axis=-1, keepdims=True))
         # Summed one by one and inverted, as the original does: rounding decides between edges that tie.
         return exponentials * (1 / np.cumsum(exponentials, axis=-1)[..., -1:])
+
+
+@register_relaxation("sigmoid")
+class Sigmoid(Relaxation):
+    """Candidates do not compete: the weight of each is the sigmoid of its alpha (equation 5 of FairDARTS)."""
+
+    formula = "sigmoid(alpha)"
+
+    def __call__(self, alpha):
+        import tensorflow as tf
+
+        return tf.sigmoid(alpha)
+
+
+def gumbel(shape, seed, dtype):
+    """Noise of the standard Gumbel distribution, -log(-log(u))."""
+    import tensorflow as tf
+
+    uniform = tf.random.stateless_uniform(shape, seed, np.finfo(dtype.as_numpy_dtype).tiny, 1, dtype)
+    return -tf.math.log(-tf.math.log(uniform))
+
+
+@register_relaxation("gumbel_soft")
+class GumbelSoft(Sampled):
+    """Softmax of alphas with Gumbel noise, over a temperature: a concrete distribution (equation 4 of SNAS)."""
+
+    formula = "softmax((alpha + Gumbel noise) / temperature)"
+    temperature = (1.0, 0.03)
+    strengths = Softmax.strengths
+
+    def noise(self, alpha, seed):
+        return gumbel(alpha.shape, seed, alpha.dtype)
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        import tensorflow as tf
+
+        return tf.nn.softmax(alpha if noise is None else (alpha + noise) / tf.cast(temperature, alpha.dtype))
+
+
+@register_relaxation("gumbel_hard_v1")
+class GumbelHardV1(Sampled):
+    """One candidate per row, drawn by Gumbel noise, with the gradient of the soft weights (equations 5 and 6 of GDAS).
+
+    Only the candidate that is drawn is computed; it alone has a gradient.
+    """
+
+    formula = "one hot of softmax((log softmax(alpha) + Gumbel noise) / temperature)"
+    temperature = (10.0, 0.1)
+    hard = True
+    second_order = False
+    others = False  # whether candidates that are not drawn have a gradient
+    noise, strengths = GumbelSoft.noise, Softmax.strengths
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        import tensorflow as tf
+
+        logits = tf.nn.log_softmax(alpha)
+        soft = tf.nn.softmax(logits if noise is None else (logits + noise) / tf.cast(temperature, alpha.dtype))
+        drawn = tf.one_hot(tf.argmax(soft, -1), alpha.shape[-1], dtype=alpha.dtype)
+        return tf.stop_gradient(drawn - soft) + soft  # straight through: the value of one, the gradient of the other
+
+
+@register_relaxation("gumbel_hard")
+class GumbelHard(GumbelHardV1):
+    """As `gumbel_hard_v1`, and as GDAS was published: weights of candidates that are not drawn are added as numbers.
+
+    They are zero, but have a gradient: the sum of the gradient of all that the edge gives.
+    """
+
+    others = True
+
+
+@register_relaxation("dirichlet")
+class Dirichlet(Sampled):
+    """The weights of a row are drawn from a Dirichlet distribution of concentration elu(alpha) + 1 (DrNAS).
+
+    The gradient is pathwise, through the gamma variables whose shares the weights are, with implicit derivatives
+    (Figurnov et al. 2018). Without noise they are the distribution's mean.
+    """
+
+    formula = "Dirichlet(elu(alpha) + 1)"
+
+    def concentration(self, alpha):
+        """elu(alpha) + 1, a tensor; never quite zero."""
+        import tensorflow as tf
+
+        return tf.nn.elu(alpha) + 1
+
+    def noise(self, alpha, seed):
+        import tensorflow as tf
+
+        return tf.stop_gradient(gamma(self.concentration(alpha), seed))
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        import tensorflow as tf
+
+        wanted = self.concentration(alpha)
+        drawn = wanted if noise is None else tf.where(wanted > 0, _through(wanted, noise), 0)
+        return drawn / tf.reduce_sum(drawn, -1, keepdims=True)
+
+    def strengths(self, alpha):
+        wanted = np.where(np.asarray(alpha, np.float64) > 0, alpha + 1.0, np.exp(np.minimum(alpha, 0.0)))
+        return wanted / wanted.sum(-1, keepdims=True)
+
+
+PROPOSALS = 32  # each is accepted with a probability above 0.95
+
+
+def gamma(concentration, seed):
+    """Draws from gamma distributions (Marsaglia & Tsang, 2000); TensorFlow's own op is for CPUs only.
+
+    Args:
+        concentration: tensor, not negative; 0 gives 0.
+        seed: int32 tensor (2,).
+
+    Returns:
+        Tensor like concentration, at least the smallest normal number where the concentration is above 0.
+    """
+    import tensorflow as tf
+
+    dtype, shape = concentration.dtype, concentration.shape
+    smallest = np.finfo(dtype.as_numpy_dtype).tiny
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    uniform, boost = (
+        tf.random.stateless_uniform(size, one, smallest, 1, dtype)
+        for size, one in (([PROPOSALS, *shape], seeds[0]), (shape, seeds[1]))
+    )
+    normal = tf.random.stateless_normal([PROPOSALS, *shape], seeds[2], dtype=dtype)
+    small = concentration < 1  # drawn with one more, and multiplied by a power of another uniform variable
+    d = concentration + tf.where(small, tf.ones([], dtype), 0) - 1 / 3
+    root = 1 + normal / tf.sqrt(9 * d)
+    v = tf.maximum(root, smallest) ** 3
+    accepted = (root > 0) & (tf.math.log(uniform) < normal**2 / 2 + d * (1 - v + tf.math.log(tf.maximum(v, smallest))))
+    first = tf.one_hot(tf.argmax(accepted, 0), PROPOSALS, axis=0, dtype=dtype)
+    drawn = d * tf.reduce_sum(first * v, 0)
+    drawn *= tf.where(small, boost ** (1 / tf.maximum(concentration, smallest)), 1)
+    return tf.where(concentration > 0, tf.maximum(drawn, smallest), 0)
+
+
+def _through(concentration, drawn):
+    """`drawn`, with the derivative of gamma variables with respect to their concentration.
+
+    That of the cumulative distribution at what was drawn is zero, so d drawn / d concentration is the ratio of its two
+    partial derivatives.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def through(concentration, drawn):
+        def gradient(upstream):
+            density = tf.exp((concentration - 1) * tf.math.log(drawn) - drawn - tf.math.lgamma(concentration))
+            derivative = -tf.raw_ops.IgammaGradA(a=concentration, x=drawn) / density
+            return upstream * derivative, None
+
+        return tf.identity(drawn), gradient
+
+    some = concentration > 0
+    return through(tf.where(some, concentration, 1), tf.where(some, drawn, 1))

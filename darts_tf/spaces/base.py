@@ -12,8 +12,10 @@ import json
 import os
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from darts_tf.cli.registry import Registry
-from darts_tf.methods import selections
+from darts_tf.methods import relaxations, selections
 from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
@@ -29,6 +31,7 @@ class Choices(NamedTuple):
         candidates: texts, the names of the columns.
         groups: ((row, ...), keep) pairs: rows that compete, and how many of them stay. Each row is in one group.
         never: names of candidates that no architecture has, such as "none".
+        allowed: for each row a tuple of bools, which candidates it has; None if each row has all.
     """
 
     title: str
@@ -36,6 +39,21 @@ class Choices(NamedTuple):
     candidates: tuple
     groups: tuple
     never: frozenset = frozenset()
+    allowed: tuple | None = None
+
+    @property
+    def mask(self):
+        """`allowed` as a bool array (rows, candidates)."""
+        shape = len(self.rows), len(self.candidates)
+        return np.ones(shape, bool) if self.allowed is None else np.array(self.allowed, bool).reshape(shape)
+
+    def names(self, row):
+        """The candidates that a row of an architecture may have, a list of texts."""
+        return [
+            name
+            for name, there in zip(self.candidates, self.mask[row], strict=True)
+            if there and name not in self.never
+        ]
 
 
 def every_row(title, rows, candidates):
@@ -170,8 +188,8 @@ class SearchSpace:
             if chosen is None or len(chosen) != len(table.rows):
                 there = "none" if chosen is None else len(chosen)
                 raise ValueError(f"{name} has {there} rows: expected {len(table.rows)}.")
-            for row, candidate in zip(table.rows, chosen, strict=True):
-                known = [other for other in table.candidates if other not in table.never]
+            for place, (row, candidate) in enumerate(zip(table.rows, chosen, strict=True)):
+                known = table.names(place)
                 if candidate is not None and candidate not in known:
                     raise ValueError(f"{name} has {candidate!r} on {row}: expected one of {', '.join(known)}.")
             for rows, keep in table.groups:
@@ -278,6 +296,71 @@ class SearchSpace:
     def architecture_of(self, hp):
         """The architecture of hyperparameters that `declare` has declared."""
         return self.declare(hp)
+
+
+def checked_candidates(space, candidates=None):
+    """Which rows have which candidates, {table: bool array (rows, candidates)}.
+
+    Args:
+        space: `SearchSpace`.
+        candidates: the same, for some of the tables; the others have what the space says.
+
+    Raises:
+        ValueError: a row would have none that an architecture can have, or more than the space has.
+    """
+    checked = {}
+    for name, table in space.choices.items():
+        there = table.mask
+        kept = np.asarray((candidates or {}).get(name, there), bool)
+        if kept.shape != there.shape or (kept & ~there).any():
+            raise ValueError(f"candidates of {name}: expected a part of those of the space, {there.shape}.")
+        can_be = kept[:, [other not in table.never for other in table.candidates]].any(axis=1)
+        if not can_be.all():
+            row = table.rows[int(np.argmin(can_be))]
+            raise ValueError(f"candidates of {name}: {row} has none; expected at least one on each row.")
+        checked[name] = kept
+    return checked
+
+
+def edge_shares(table, beta):
+    """The softmax of betas over the rows that compete (equation 3 of PC-DARTS).
+
+    Args:
+        table: `Choices`.
+        beta: array (..., rows).
+
+    Returns:
+        float64 array like beta.
+    """
+    shares = np.empty(np.shape(beta), np.float64)
+    for rows, _ in table.groups:
+        own = np.asarray(beta, np.float64)[..., list(rows)]
+        own = np.exp(own - own.max(-1, keepdims=True))
+        shares[..., list(rows)] = own / own.sum(-1, keepdims=True)
+    return shares
+
+
+def strengths_of(space, relaxation, alphas, betas=None, candidates=None):
+    """What decides: the strengths of the relaxation, those of candidates that a row lacks zero, times its beta's share.
+
+    Args:
+        space: `SearchSpace`.
+        relaxation: of `darts_tf.methods.relaxations`.
+        alphas: {table: array (..., rows, candidates)}.
+        betas: {table: array (..., rows)}; empty without edge normalisation.
+        candidates: {table: bool array}, see `checked_candidates`; by default those of the space.
+
+    Returns:
+        {table: float64 array like alphas}.
+    """
+    strengths = {}
+    for name, table in space.choices.items():
+        mask = table.mask if candidates is None else candidates[name]
+        alpha = alphas[name] if np.all(mask) else np.where(mask, alphas[name], relaxations.NEVER)
+        strengths[name] = relaxation.strengths(alpha)
+        if betas:
+            strengths[name] = strengths[name] * edge_shares(table, betas[name])[..., None]
+    return strengths
 
 
 _spaces = Registry("space", SearchSpace)

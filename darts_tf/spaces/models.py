@@ -1,12 +1,14 @@
 """What the models of all spaces have in common: their inputs, and what a supernet is."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from darts_tf.methods import relaxations
 from darts_tf.ops import kernels
 from darts_tf.ops.drop_path import DropPath
 from darts_tf.private.keras import layers_within
+from darts_tf.spaces.base import checked_candidates, strengths_of
 
 
 def inputs(shape, normalization=None):
@@ -32,48 +34,96 @@ def normalizing(mean, std):
 class Supernet(keras.Model):
     """A model that holds all candidates, and the alphas that choose among them.
 
-    A subclass calls `add_alphas` in `build`, and `mixture` in `call` for the weights of the candidates. Its outputs are
-    logits.
+    A subclass calls `add_alphas` in `build`, and has `call(x, training=False, mixture=None)`, whose `mixture` is what
+    `self.mixture()` gives if it is None. Its outputs are logits.
 
     Args:
         space: `darts_tf.spaces.base.SearchSpace`.
         outputs: how many logits there are for one input.
         relaxation: name or object, see `darts_tf.methods.relaxations`.
+        candidates: {table: bool array (rows, candidates)}, which rows have which; by default what the space says.
+        edge_normalization: whether each row has a beta, too: the softmax of those that compete multiplies the weights
+            of their candidates (equation 3 of PC-DARTS).
         **kwargs: of `keras.Model`.
 
     Attributes:
         alphas: {table: variable (rows, candidates)}, of the space's choices, once the model is built.
+        betas: {table: variable (rows,)}; empty without `edge_normalization`.
+        temperature: variable, of a relaxation that has one; else None.
         from_logits: True, so that `DARTS.compile` refuses losses that take probabilities.
     """
 
     from_logits = True
 
-    def __init__(self, space, outputs, relaxation="softmax", **kwargs):
+    def __init__(self, space, outputs, relaxation="softmax", candidates=None, edge_normalization=False, **kwargs):
         super().__init__(**kwargs)
         self.space, self.outputs_per_input = space, outputs
         self.relaxation = relaxations.get(relaxation)
+        self.candidates = checked_candidates(space, candidates)
+        self.edge_normalization = edge_normalization
+        self.betas, self.temperature = {}, None
+
+    @property
+    def is_sampled(self):
+        """Whether `mixture` draws."""
+        return isinstance(self.relaxation, relaxations.Sampled)
 
     def add_alphas(self):
         """Makes the architecture parameters, drawn from a normal distribution of deviation 0.001 as the original's."""
+        start = {"initializer": keras.initializers.RandomNormal(stddev=1e-3), "autocast": False}
+        choices = self.space.choices
         self.alphas = {
-            name: self.add_weight(
-                shape=(len(table.rows), len(table.candidates)),
-                initializer=keras.initializers.RandomNormal(stddev=1e-3),
-                autocast=False,
-                name=f"alphas_{name}",
-            )
-            for name, table in self.space.choices.items()
+            name: self.add_weight(shape=(len(table.rows), len(table.candidates)), name=f"alphas_{name}", **start)
+            for name, table in choices.items()
         }
+        if self.edge_normalization:
+            self.betas = {
+                name: self.add_weight(shape=(len(table.rows),), name=f"betas_{name}", **start)
+                for name, table in choices.items()
+            }
+        first = getattr(self.relaxation, "temperature", None)
+        if first:
+            start = {"initializer": keras.initializers.Constant(first[0]), "autocast": False, "trainable": False}
+            self.temperature = self.add_weight(shape=(), name="temperature", **start)
 
-    def mixture(self):
-        """{table: tensor (rows, candidates)}: the weights of the candidates, at the current alphas."""
-        return {name: self.relaxation(tf.convert_to_tensor(alpha)) for name, alpha in self.alphas.items()}
+    def mixture(self, draw=None):
+        """{table: tensor (rows, candidates)}: the weights of the candidates, at the current alphas.
+
+        Args:
+            draw: int32 tensor (2,), a seed for relaxations that draw; without it they give what decides.
+        """
+        weights = {}
+        for place, (name, alpha) in enumerate(self.alphas.items()):
+            alpha = tf.convert_to_tensor(alpha)
+            if not self.candidates[name].all():
+                alpha = tf.where(self.candidates[name], alpha, tf.constant(relaxations.NEVER, alpha.dtype))
+            options = {}
+            if draw is not None and self.is_sampled:
+                seed = tf.random.experimental.stateless_fold_in(draw, place)
+                options["noise"] = self.relaxation.noise(alpha, seed)
+                options |= {} if self.temperature is None else {"temperature": self.temperature}
+            weights[name] = self.relaxation(alpha, **options)
+        return weights
+
+    def edge_weights(self):
+        """{table: tensor (rows,)}: the softmax of the betas of rows that compete; None without `edge_normalization`."""
+        if not self.edge_normalization:
+            return None
+        weights = {}
+        for name, table in self.space.choices.items():
+            beta = tf.convert_to_tensor(self.betas[name])
+            order = [row for rows, _ in table.groups for row in rows]
+            shares = tf.concat([tf.nn.softmax(tf.gather(beta, rows)) for rows, _ in table.groups], 0)
+            weights[name] = tf.gather(shares, np.argsort(order))
+        return weights
 
     def strengths(self):
-        """{table: float64 array (rows, candidates)}: what decides, see `Relaxation.strengths`."""
-        return {
-            name: self.relaxation.strengths(keras.ops.convert_to_numpy(alpha)) for name, alpha in self.alphas.items()
-        }
+        """{table: float64 array (rows, candidates)}: what decides, see `strengths_of`."""
+        alphas, betas = (
+            {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+            for variables in (self.alphas, self.betas)
+        )
+        return strengths_of(self.space, self.relaxation, alphas, betas, self.candidates)
 
     def genotype(self, selection="strongest"):
         """The architecture of the current alphas.
@@ -88,13 +138,14 @@ class Supernet(keras.Model):
 
     @property
     def arch_variables(self):
-        """The architecture parameters alpha that are trainable."""
-        return [alpha for alpha in self.alphas.values() if self.trainable and alpha.trainable]
+        """The architecture parameters that are trainable: alphas, then betas."""
+        variables = [*self.alphas.values(), *self.betas.values()]
+        return [variable for variable in variables if self.trainable and variable.trainable]
 
     @property
     def weight_variables(self):
-        """The trainable variables other than alpha."""
-        alphas = {id(alpha) for alpha in self.alphas.values()}
+        """The trainable variables other than alpha and beta."""
+        alphas = {id(variable) for variable in (*self.alphas.values(), *self.betas.values())}
         return [variable for variable in self.trainable_variables if id(variable) not in alphas]
 
     def get_build_config(self):

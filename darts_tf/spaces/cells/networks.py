@@ -47,6 +47,7 @@ class SearchNetwork(Supernet):
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
         exact: whether to compute in the type of the variables, whatever the dtype policy is.
+        mixture: weights of the operations, {kind: (edges, operations)}, in place of those that alphas give.
 
     Returns:
         Logits (batch, num_classes), of the type of the variables.
@@ -72,9 +73,13 @@ class SearchNetwork(Supernet):
         stem_multiplier=3,
         sync_batch_norm=False,
         relaxation="softmax",
+        space=None,
+        candidates=None,
+        edge_normalization=False,
         **kwargs,
     ):
-        super().__init__(CellSpace(nodes, primitives), num_classes, relaxation, autocast=False, **kwargs)
+        space = space or CellSpace(nodes, primitives)
+        super().__init__(space, num_classes, relaxation, candidates, edge_normalization, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
             ("layers", layers, 3, "cells, two of which are reduction cells"),
@@ -112,9 +117,10 @@ class SearchNetwork(Supernet):
         self.classifier.build((None, last))
         self.built = True
 
-    def call(self, x, training=False, exact=False):
+    def call(self, x, training=False, exact=False, mixture=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
-        weights = {kind: rows_by_source(mixture, self.nodes) for kind, mixture in self.mixture().items()}
+        mixture = self.mixture() if mixture is None else mixture
+        weights = {kind: rows_by_source(rows, self.nodes) for kind, rows in mixture.items()}
         inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
