@@ -70,21 +70,21 @@ class Supernet(keras.Model):
 
     def add_alphas(self):
         """Makes the architecture parameters, drawn from a normal distribution of deviation 0.001 as the original's."""
-        start = {"initializer": keras.initializers.RandomNormal(stddev=1e-3), "autocast": False}
         choices = self.space.choices
         self.alphas = {
-            name: self.add_weight(shape=(len(table.rows), len(table.candidates)), name=f"alphas_{name}", **start)
+            name: self._random((len(table.rows), len(table.candidates)), f"alphas_{name}")
             for name, table in choices.items()
         }
         if self.edge_normalization:
-            self.betas = {
-                name: self.add_weight(shape=(len(table.rows),), name=f"betas_{name}", **start)
-                for name, table in choices.items()
-            }
+            self.betas = {name: self._random((len(table.rows),), f"betas_{name}") for name, table in choices.items()}
         first = getattr(self.relaxation, "temperature", None)
         if first:
             start = {"initializer": keras.initializers.Constant(first[0]), "autocast": False, "trainable": False}
             self.temperature = self.add_weight(shape=(), name="temperature", **start)
+
+    def _random(self, shape, name):
+        start = keras.initializers.RandomNormal(stddev=1e-3)  # which would give the same twice
+        return self.add_weight(shape=shape, initializer=start, autocast=False, name=name)
 
     def mixture(self, draw=None):
         """{table: tensor (rows, candidates)}: the weights of the candidates, at the current alphas.
