@@ -93,7 +93,7 @@ class ZeroOneL1(Penalty):
 
 @register_penalty("anchor")
 class Anchor(Penalty):
-    """The divergence of each row's Dirichlet distribution from the uniform one, summed over rows (section 3.1 of DrNAS).
+    """How far the Dirichlet distribution of each row is from the uniform one, summed over rows (section 3.1 of DrNAS).
 
     KL(Dir(c) || Dir(1)) of the concentration c = elu(alpha) + 1, as of `relaxations.Dirichlet`.
     """
