@@ -1,5 +1,6 @@
 """Classes that a flag can name: relaxations, selections, spaces, tasks."""
 
+import inspect
 import re
 
 
@@ -54,10 +55,21 @@ class Registry:
             raise ValueError(f"{self.flag}={name}: expected one of {', '.join(self.members)}.")
         return self.members[name]
 
-    def get(self, named):
+    def get(self, named, **parameters):
         """An object by the name of its class; an object is returned as it is.
 
+        Args:
+            named: name or object.
+            parameters: of the class, beside its name.
+
         Raises:
-            ValueError: there is none of this name.
+            ValueError: there is none of this name, or it has no such parameter.
         """
-        return named if isinstance(named, self.base) else self.kind(named)()
+        if isinstance(named, self.base):
+            return named
+        kind = self.kind(named)
+        known = inspect.signature(kind).parameters
+        for name in parameters:
+            if name not in known:
+                raise ValueError(f"{name} with {self.flag}={named}: expected one of {list(known)}.")
+        return kind(**parameters)

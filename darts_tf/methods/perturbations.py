@@ -3,6 +3,8 @@
 Each is an object; `--perturbation` and `DARTS(perturbation=...)` name it.
 """
 
+import numpy as np
+
 from darts_tf.cli.registry import Registry
 
 
@@ -37,3 +39,106 @@ class Perturbation:
 
 _perturbations = Registry("perturbation", Perturbation)
 register_perturbation, names, get = _perturbations.register, _perturbations.names, _perturbations.get
+
+
+def _draw(mixture, candidates, size, seed):
+    """{table: tensor like its weights}: noise between -size and size, zero where a row lacks the candidate."""
+    import tensorflow as tf
+
+    noise = {}
+    for place, (name, weights) in enumerate(mixture.items()):
+        own = tf.random.experimental.stateless_fold_in(seed, place)
+        drawn = tf.random.stateless_uniform(weights.shape, own, -1, 1, weights.dtype) * tf.cast(size, weights.dtype)
+        noise[name] = tf.where(candidates[name], drawn, 0)
+    return noise
+
+
+def projected(mixture, candidates):
+    """Weights between 0 and 1 whose rows sum to 1: clipped, then divided by their sum.
+
+    A row without any has its largest, before, alone.
+    """
+    import tensorflow as tf
+
+    result = {}
+    for name, weights in mixture.items():
+        there = tf.where(candidates[name], weights, tf.constant(-np.inf, weights.dtype))
+        clipped = tf.clip_by_value(there, 0, 1)
+        total = tf.reduce_sum(clipped, -1, keepdims=True)
+        largest = tf.one_hot(tf.argmax(there, -1), weights.shape[-1], dtype=weights.dtype)
+        result[name] = tf.where(total > 0, clipped / tf.where(total > 0, total, 1), largest)
+    return result
+
+
+@register_perturbation("random")
+class Random(Perturbation):
+    """Adds uniform noise to the weights of the candidates (SDARTS-RS; equation 6 of SmoothDARTS).
+
+    Rows sum to one after it as before.
+    """
+
+    def __call__(self, mixture, candidates, loss, size, seed):
+        noise = _draw(mixture, candidates, size, seed)
+        return projected({name: weights + noise[name] for name, weights in mixture.items()}, candidates)
+
+
+def ascent(mixture, candidates, loss, size, steps, noise=None):
+    """Steps along the sign of the loss's gradient, in a box around a mixture (projected gradient ascent).
+
+    Args:
+        mixture, candidates, loss, size: as of a perturbation.
+        steps: how many; each is of 2 * size / steps.
+        noise: {table: tensor}, added to the mixture before the first step; None adds nothing.
+
+    Returns:
+        list of mixtures: the first, and that after each step. Each is within the box and then `projected`, which may
+        leave the box again.
+    """
+    import tensorflow as tf
+
+    from darts_tf.devices import replicas
+
+    mixtures = [mixture]
+    if noise is not None:
+        mixtures = [projected({name: weights + noise[name] for name, weights in mixture.items()}, candidates)]
+    for _ in range(steps):
+        current = mixtures[-1]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(current)
+            value = loss(current)
+        gradients = tape.gradient(value, current, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = replicas.average(tf.nest.map_structure(tf.convert_to_tensor, gradients))
+        moved = {}
+        for name, weights in current.items():
+            box = tf.cast(size, weights.dtype)
+            step = weights + 2 * box / steps * tf.sign(gradients[name])
+            moved[name] = mixture[name] + tf.clip_by_value(step - mixture[name], -box, box)
+        mixtures.append(projected(moved, candidates))
+    return mixtures
+
+
+@register_perturbation("adversarial")
+class Adversarial(Perturbation):
+    """The weights of the candidates near the mixture that raise the loss most (SDARTS-ADV; equation 7 of SmoothDARTS).
+
+    Found by `ascent` from a random start; the mixture itself if that has the higher loss. Costs nine more passes.
+
+    Attributes:
+        steps: of the ascent.
+    """
+
+    steps = 7
+
+    def __call__(self, mixture, candidates, loss, size, seed):
+        noise = _draw(mixture, candidates, size, seed)
+        return self.attacked(mixture, candidates, loss, size, noise)
+
+    def attacked(self, mixture, candidates, loss, size, noise):
+        """The same for a given noise, or None."""
+        import tensorflow as tf
+
+        from darts_tf.devices import replicas
+
+        found = ascent(mixture, candidates, loss, size, self.steps, noise)[-1]
+        before, after = replicas.average([loss(mixture), loss(found)])
+        return {name: tf.where(before > after, mixture[name], found[name]) for name in mixture}

@@ -1,4 +1,7 @@
-"""Selections: how a search decides in the end, from strengths to one candidate on each row that stays."""
+"""Selections: how a search decides in the end, from strengths to one candidate on each row that stays.
+
+Each is an object; `--selection` names it: `get("max_skips", max_skips=3)`.
+"""
 
 import numpy as np
 
@@ -15,7 +18,7 @@ class Selection:
     name = None
 
     def __call__(self, strengths, choices):
-        """Decides.
+        """Decides in one table.
 
         Args:
             strengths: array (rows, candidates), of `Relaxation.strengths`.
@@ -26,23 +29,134 @@ class Selection:
         """
         raise NotImplementedError
 
+    def decide(self, strengths, choices):
+        """Decides in all tables of a space, by default in each for itself.
+
+        Args:
+            strengths: {table: array (rows, candidates)}.
+            choices: {table: `Choices`}.
+
+        Returns:
+            {table: list of (row, candidate)}.
+        """
+        return {name: self(strengths[name], table) for name, table in choices.items()}
+
 
 _selections = Registry("selection", Selection)
 register_selection, names, get = _selections.register, _selections.names, _selections.get
+
+
+def _of_candidates(strengths, choices):
+    """The strengths of candidates that can win; those of others are -inf."""
+    can_win = choices.mask & [name not in choices.never for name in choices.candidates]
+    return np.where(can_win, strengths, -np.inf)
 
 
 @register_selection("strongest")
 class Strongest(Selection):
     """Keeps the strongest candidate on the strongest rows of every group (section 2.4 of DARTS).
 
-    The strength of a row is that of its strongest candidate.
+    The strength of a row is that of its strongest candidate. Of equals the first wins.
     """
 
     def __call__(self, strengths, choices):
-        allowed = [place for place, name in enumerate(choices.candidates) if name not in choices.never]
-        strengths, kept = np.asarray(strengths)[:, allowed], []
+        strengths, kept = _of_candidates(strengths, choices), []
         for rows, keep in choices.groups:
             own = strengths[list(rows)]
             for place in np.argsort(-own.max(axis=1), kind="stable")[:keep]:
-                kept.append((int(rows[place]), allowed[int(own[place].argmax())]))
+                kept.append((int(rows[place]), int(own[place].argmax())))
+        return kept
+
+
+@register_selection("threshold")
+class Threshold(Strongest):
+    """As `strongest`, without rows that are weaker than a threshold (section 3.2 of FairDARTS).
+
+    Args:
+        threshold: the least strength.
+    """
+
+    def __init__(self, threshold=0.85):
+        self.threshold = threshold
+
+    def __call__(self, strengths, choices):
+        return [pick for pick in super().__call__(strengths, choices) if np.asarray(strengths)[pick] >= self.threshold]
+
+
+def above(strengths, choices, threshold=0.85, most=2):
+    """The candidates that reach a threshold, at most so many on each row: what may stay together, not an architecture.
+
+    Of FairDARTS, whose rows do not compete (its `threshold_edge`).
+
+    Returns:
+        list of (row, candidate), row by row, the strongest of a row last.
+    """
+    strengths = _of_candidates(strengths, choices)
+    return [
+        (row, int(candidate))
+        for row, own in enumerate(strengths)
+        for candidate in np.argsort(own, kind="stable")[-most:]
+        if own[candidate] >= threshold
+    ]
+
+
+@register_selection("strongest_pairs")
+class StrongestPairs(Selection):
+    """Keeps the strongest candidates of every group, two of which may be on one row (GDAS, in the space of NASNet).
+
+    Of equals the first wins: by rows, then by candidates.
+    """
+
+    def __call__(self, strengths, choices):
+        strengths, kept = _of_candidates(strengths, choices), []
+        for rows, keep in choices.groups:
+            own = strengths[list(rows)]
+            for place in np.argsort(-own, axis=None, kind="stable")[:keep]:
+                row, candidate = divmod(int(place), own.shape[1])
+                kept.append((int(rows[row]), candidate))
+        return kept
+
+
+@register_selection("max_skips")
+class MaxSkips(Selection):
+    """Keeps at most so many skip connections in the normal cell (section 3.3 of P-DARTS), the first table of a space.
+
+    While there are more, the weakest of them is left out of the competition and all rows are chosen anew. Of equals the
+    last wins, and rows are in their order. Where a row has nothing but skip connections one of them may have to stay.
+
+    Args:
+        max_skips: how many may stay, None for any number.
+        skip: the name of the candidate.
+    """
+
+    def __init__(self, max_skips=2, skip="skip_connect"):
+        self.max_skips, self.skip = max_skips, skip
+
+    def decide(self, strengths, choices):
+        limited, *_ = choices
+        return {
+            name: self(strengths[name], table) if name == limited else self._strongest(strengths[name], table)
+            for name, table in choices.items()
+        }
+
+    def __call__(self, strengths, choices):
+        strengths = np.array(strengths, np.float64)
+        skip = choices.candidates.index(self.skip) if self.skip in choices.candidates else None
+        while True:
+            kept = self._strongest(strengths, choices)
+            skips = [row for row, candidate in kept if candidate == skip]
+            left = [row for row in skips if strengths[row, skip] > 0]
+            if self.max_skips is None or len(skips) <= self.max_skips or not left:
+                return kept
+            strengths[min(left, key=lambda row: (strengths[row, skip], row)), skip] = 0
+
+    @staticmethod
+    def _strongest(strengths, choices):
+        strengths, kept = _of_candidates(strengths, choices), []
+        last = strengths.shape[1] - 1
+        for rows, keep in choices.groups:
+            own = strengths[list(rows)].max(axis=1)
+            for place in sorted(np.argsort(own, kind="stable")[-keep:]):
+                row = int(rows[place])
+                kept.append((row, last - int(strengths[row, ::-1].argmax())))
         return kept

@@ -153,8 +153,7 @@ class SearchSpace:
             strengths: {table: array (rows, candidates)}, see `Relaxation.strengths`.
             selection: name or object, see `darts_tf.methods.selections`.
         """
-        select = selections.get(selection)
-        return self.decode({name: select(strengths[name], table) for name, table in self.choices.items()})
+        return self.decode(selections.get(selection).decide(strengths, self.choices))
 
     def decode(self, picks):
         """The architecture of picks, {table: list of (row, candidate)}, one pair for each row that stays."""

@@ -241,8 +241,9 @@ def kept(pairs, primitives):
         primitives: names of the operations.
 
     Returns:
-        list of (edge, operation), int, one of each pair.
+        list of (edge, operation), int, one of each pair; the operation of "none" is None.
     """
     # Into the nodes before the one at place i lead 2 + 3 + ... + (i + 1) edges.
     starts = [place // 2 * (place // 2 + 3) // 2 for place in range(len(pairs))]
-    return [(start + source, primitives.index(name)) for start, (name, source) in zip(starts, pairs, strict=True)]
+    operations = [None if name == "none" else primitives.index(name) for name, _ in pairs]
+    return [(start + source, op) for start, (_, source), op in zip(starts, pairs, operations, strict=True)]

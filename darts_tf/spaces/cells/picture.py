@@ -49,7 +49,8 @@ class CellPicture:
     def edges(self, architecture, strengths=None, thickest=1.0):
         pairs, weights = getattr(architecture, self.name), None
         if strengths is not None:
-            weights = [strengths[edge][operation] for edge, operation in genotypes.kept(pairs, self._primitives)]
+            kept = genotypes.kept(pairs, self._primitives)
+            weights = [0.0 if operation is None else strengths[edge][operation] for edge, operation in kept]
         sides = {-1: [], 1: []}
         for node in range(2, self.nodes + 2):
             first = 2 * (node - 2)

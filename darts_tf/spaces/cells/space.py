@@ -117,12 +117,20 @@ class CellSpace(SearchSpace):
         return Genotype(pairs["normal"], concat, pairs["reduce"], concat)
 
     def _pairs(self, picks, table):
-        """The (operation, source) pairs of picks, node by node; of each node the stronger edge comes first."""
-        starts = {row: rows[0] for rows, _ in table.groups for row in rows}
-        return [(table.candidates[candidate], row - starts[row]) for row, candidate in picks]
+        """The (operation, source) pairs of picks, node by node; of each node the stronger edge comes first.
+
+        A node that keeps fewer edges has "none" on some of the others.
+        """
+        pairs = []
+        for rows, keep in table.groups:
+            own = [(table.candidates[candidate], row - rows[0]) for row, candidate in picks if row in rows]
+            free = [source for source in range(len(rows)) if source not in dict(map(reversed, own))]
+            pairs += [*own, *(("none", source) for source in free[: keep - len(own)])]
+        return pairs
 
     def picks(self, architecture):
-        return {name: genotypes.kept(getattr(architecture, name), self.primitives) for name in CELLS}
+        kept = {name: genotypes.kept(getattr(architecture, name), self.primitives) for name in CELLS}
+        return {name: [pick for pick in picks if pick[1] is not None] for name, picks in kept.items()}
 
     def check(self, architecture):
         genotypes.check(architecture)
