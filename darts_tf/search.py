@@ -22,7 +22,7 @@ from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.methods import relaxations, selections
 from darts_tf.reports import report
-from darts_tf.runs import fitting, recipes, rundirectory, sizes, starting
+from darts_tf.runs import fitting, phases, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
 
@@ -74,28 +74,37 @@ def _search(config):
     config.check()
     with starting.tensorflow(config) as strategy:
         data = starting.load_data(config)
-        search, batches, steps, valid, config = prepare(config, data, strategy, worker)
+        space, config = completed(config, data)
+        feed, steps, valid, batch = make_batches(data, config, strategy, worker)
         with starting.started(output, "search", config, data, strategy, worker) as present:
-            checkpoints = fitting.restore(search, output, config, steps, present, worker)
-            return _fit(search, batches, steps, valid, config, data, checkpoints, output)
+            networks = phases.Networks(config, space, data.task, strategy, worker, output, batch)
+            search, checkpoints = fitting.restore(
+                lambda done: networks.at(max(done - 1, 0) // steps),
+                *(output, config, steps, present, strategy, worker, space),
+            )
+            return _fit(search, networks, feed, steps, valid, config, data, checkpoints, output)
 
 
-def _fit(search, batches, steps, valid, config, data, checkpoints, output):
+def _fit(search, networks, feed, steps, valid, config, data, checkpoints, output):
     from darts_tf.reports import callbacks as reporting
     from darts_tf.runs import callbacks
 
-    nan, headline = callbacks.StopOnNaN(), data.task.headline
-    used = [callbacks.cosine_schedule(config.learning_rate, config.learning_rate_min, config.epochs), nan]
-    if not checkpoints.worker.is_chief:
-        fitting.fit(search, batches, steps, config, valid, used, checkpoints, headline)
+    nan, headline, space = callbacks.StopOnNaN(), data.task.headline, search.network.space
+    used, is_chief = [], checkpoints.worker.is_chief
+    if is_chief:
+        messages.say(f"Searching on {starting.describe(data)}; results go to {output}/")
+        done = checkpoints.done // steps
+        selection = selections.configured(config.to_dict())
+        record = callbacks.SearchRecord(output, space, done, selection, derived_costs(space, data))
+        used += [record, reporting.Report(output)]
+    if is_chief and config.tensorboard:
+        used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
+    while checkpoints.done < config.epochs * steps and not search.stop_training:
+        search, until = networks.advanced(search, checkpoints.done // steps)
+        now = [*networks.schedule(search), nan, *used]
+        fitting.fit(search, feed, steps, config, valid, now, checkpoints, headline, lambda: record.change, until)
+    if not is_chief:
         return None
-    messages.say(f"Searching on {starting.describe(data)}; results go to {output}/")
-    space, done = search.network.space, checkpoints.done // steps
-    record = callbacks.SearchRecord(output, space, done, config.selection, derived_costs(space, data))
-    used += [record, reporting.Report(output)]
-    if config.tensorboard:
-        used += [reporting.tensorboard(output), reporting.SearchBoard(output, config.selection)]
-    fitting.fit(search, batches, steps, config, valid, used, checkpoints, headline, note=lambda: record.change)
     nan.raise_if_stopped(f"what {output}/ has of the epochs before")
     record.write_genotype()
     report.write_report(output)
@@ -108,20 +117,12 @@ def derived_costs(space, data):
     return space.costs(data.task, **sizes.of(space.costs, recipe))
 
 
-def prepare(config, data, strategy, worker):
-    """Model and batches of a search, for the replicas of a strategy.
+def completed(config, data):
+    """The space of a search, and its configuration with the values that follow from the data.
 
-    Returns:
-        The compiled `DARTS`, with all its variables; training batches as a function of the steps that are done, steps
-        per epoch, and validation batches, as Keras wants them; and the configuration, completed.
+    Raises:
+        UsageError: parts of it do not go together.
     """
-    import keras
-
-    from darts_tf import DARTS
-    from darts_tf.data import datasets
-    from darts_tf.devices import replicas
-    from darts_tf.methods.optimizers import SGD, Adam
-
     height, width, depth = data.image_shape
     defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
     config = config.completed(defaults | (recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH))
@@ -129,11 +130,17 @@ def prepare(config, data, strategy, worker):
     space, config = starting.search_space(config)
     sizes.check_given(config, space, space.supernet)
     try:
-        relaxation, _ = relaxations.get(config.relaxation), selections.get(config.selection)
+        relaxations.get(config.relaxation), selections.configured(config.to_dict())
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+    return space, config
 
-    keras.utils.set_random_seed(config.seed)
+
+def make_batches(data, config, strategy, worker):
+    """Training batches, a function of the steps that are done; steps per epoch; validation batches; a batch's spec."""
+    from darts_tf.data import datasets
+    from darts_tf.devices import replicas
+
     augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
     try:
         batches, steps, valid = datasets.search_batches(
@@ -148,30 +155,11 @@ def prepare(config, data, strategy, worker):
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
     starting.check_batch_size(config.batch_size, strategy)
-    task = data.task
-    with strategy.scope():
-        network = space.supernet(task, relaxation, **sizes.of(space.supernet, config.to_dict()))
-        search = DARTS(network, unrolled=config.unrolled)
-        search.compile(
-            optimizer=SGD(
-                config.learning_rate,
-                momentum=config.momentum,
-                l2=config.weight_decay,
-                global_clipnorm=config.grad_clip,
-                loss_scale=config.precision == "float16",
-            ),
-            arch_optimizer=Adam(config.arch_learning_rate, l2=config.arch_weight_decay),
-            loss=task.loss(),
-            metrics=task.metrics(),
-            jit_compile=config.jit_compile,
-        )
-    train, _ = batches().element_spec
-    search.create_variables(*train)
 
     def feed(start):
         return replicas.feed(strategy, batches(start), worker)
 
-    return search, feed, steps, replicas.feed(strategy, valid, worker), config
+    return feed, steps, replicas.feed(strategy, valid, worker), batches().element_spec[0]
 
 
 def main(config):

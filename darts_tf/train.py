@@ -99,7 +99,9 @@ def _train(config):
             network = prepare(pretrained, architecture, data, config)
         found = {"genotype": str(architecture)} if architecture else {}
         with starting.started(output, "train", config, data, strategy, worker, **found) as present:
-            checkpoints = fitting.restore(network, output, config, steps, present, worker)
+            network, checkpoints = fitting.restore(
+                lambda done: network, output, config, steps, present, strategy, worker
+            )
             if worker.is_chief:
                 messages.say(f"Training on {starting.describe(data)}; results go to {output}/")
             fit(network, batches, steps, valid, config, data, checkpoints, output)

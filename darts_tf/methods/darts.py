@@ -226,7 +226,6 @@ class DARTS(ModelHooks):
 
     Attributes:
         penalty_weight, perturbation_size: variables, of a penalty and a perturbation; else None.
-        alpha_moves: whether steps train alpha; a change takes effect with the next `make_train_function`.
 
     Raises:
         ValueError: the network lacks something, or parts do not go together.
@@ -241,7 +240,7 @@ class DARTS(ModelHooks):
         self.unrolled = unrolled
         self.penalty = None if penalty is None else penalties.get(penalty)
         self.perturbation = None if perturbation is None else perturbations.get(perturbation)
-        self.seed, self.alpha_moves = seed, True
+        self.seed, self._alpha_moves = seed, True
         self._check_parts()
         fixed = {"shape": (), "trainable": False, "autocast": False}
         self.penalty_weight = self.penalty and self.add_weight(
@@ -251,6 +250,16 @@ class DARTS(ModelHooks):
             initializer=keras.initializers.Constant(self.perturbation.size), name="perturbation_size", **fixed
         )
         self._arch_loss_tracker = keras.metrics.Mean(name="arch_loss")
+
+    @property
+    def alpha_moves(self):
+        """Whether steps train alpha; a change has the step traced again."""
+        return self._alpha_moves
+
+    @alpha_moves.setter
+    def alpha_moves(self, moves):
+        if moves != self._alpha_moves:
+            self._alpha_moves, self.train_function = moves, None
 
     def _check_parts(self):
         relaxation = getattr(self.network, "relaxation", None)
@@ -574,7 +583,7 @@ class DARTS(ModelHooks):
         before = [tf.identity(variable) for variable in undone]
 
         finite = True
-        if self.alpha_moves:
+        if self._alpha_moves:
             dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
             self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
             if undone:  # an overflow, which leaves the step out, must not reach the loss that is told

@@ -14,11 +14,13 @@ class Perturbation:
     Attributes:
         name: what `register_perturbation` calls it.
         size: how far a weight may be moved, by default at the end of the search; `--perturbation_size`.
+        first_size: the same at its start.
         schedule: how the size goes from epoch to epoch, a name of `darts_tf.methods.schedules`.
     """
 
     name = None
     size = 0.3
+    first_size = 0.03
     schedule = "linear"
 
     def __call__(self, mixture, candidates, loss, size, seed):

@@ -73,10 +73,12 @@ class Sampled(Relaxation):
     Without noise they are what decides, as in validation.
 
     Attributes:
-        temperature: (first, last) of the default schedule; None if there is no temperature.
+        temperature: (first, last) by default; None if there is no temperature.
+        schedule: how it goes from epoch to epoch, a name of `darts_tf.methods.schedules`.
     """
 
     temperature = None
+    schedule = "linear"
 
     def noise(self, alpha, seed):
         """What is drawn for alpha.
@@ -169,6 +171,7 @@ class GumbelHardV1(Sampled):
 
     formula = "one hot of softmax((log softmax(alpha) + Gumbel noise) / temperature)"
     temperature = (10.0, 0.1)
+    schedule = "linear_to_last"
     hard = True
     second_order = False
     others = False  # whether candidates that are not drawn have a gradient

@@ -3,6 +3,8 @@
 Each is an object; `--selection` names it: `get("max_skips", max_skips=3)`.
 """
 
+import inspect
+
 import numpy as np
 
 from darts_tf.cli.registry import Registry
@@ -160,3 +162,14 @@ class MaxSkips(Selection):
                 row = int(rows[place])
                 kept.append((row, last - int(strengths[row, ::-1].argmax())))
         return kept
+
+
+def configured(values):
+    """The selection of a configuration, a dict: "selection" is its name, its arguments have their own names.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    name = values.get("selection") or "strongest"
+    takes = inspect.signature(_selections.kind(name)).parameters
+    return get(name, **{key: values[key] for key in takes if values.get(key) is not None})

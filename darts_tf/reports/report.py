@@ -17,7 +17,8 @@ from darts_tf.cli import messages
 from darts_tf.cli.files import write
 from darts_tf.methods import relaxations, selections
 from darts_tf.reports import drawing
-from darts_tf.runs import rundirectory
+from darts_tf.runs import phases, rundirectory
+from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.pictures import kind_of
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
@@ -116,12 +117,12 @@ def _search(config, alphas):
     """What a search is like after every epoch."""
     space = rundirectory.space(config)
     try:
-        relaxation = relaxations.get(config.get("relaxation", "softmax"))
-        selection = selections.get(config.get("selection", "strongest"))
+        own = SearchConfig().taken_over(config)
+        relaxation, selection = relaxations.get(own.relaxation), selections.configured(own.to_dict())
+        epochs = phases.strengths_by_epoch(own, space, alphas)
     except ValueError as error:
         raise rundirectory.DamageError(f"its config.json: {error}") from None
-    strengths = {name: relaxation.strengths(values) for name, values in alphas.items()}
-    epochs = [dict(zip(strengths, tables, strict=True)) for tables in zip(*strengths.values(), strict=True)]
+    strengths = {name: np.stack([tables[name] for tables in epochs]) for name in epochs[0]}
     found = [space.decide(tables, selection) for tables in epochs]
     content = {"genotypes": [str(architecture) for architecture in found], "formula": relaxation.formula}
     kept = [space.picks(architecture) for architecture in found]

@@ -22,10 +22,14 @@ from darts_tf.runs.checkpoints import step_after
 def cosine_schedule(learning_rate, learning_rate_min, epochs):
     """The learning rate of each epoch falls along half a cosine (Loshchilov & Hutter, 2017), as a Keras callback."""
 
-    def rate(epoch, _):
-        return learning_rate_min + (learning_rate - learning_rate_min) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch, _: cosine(learning_rate, learning_rate_min, epoch, epochs)
+    )
 
-    return keras.callbacks.LearningRateScheduler(rate)
+
+def cosine(first, last, epoch, epochs):
+    """A value that falls from `first` towards `last` along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def exponential_schedule(learning_rate, gamma):
@@ -189,7 +193,7 @@ class SearchRecord(History):
 
     history.csv    has the genotype of each epoch, too
     alphas.npz     of each table of choices (1 + epochs, rows, candidates), before the relaxation, from the start on;
-                   "primitives", the candidates' names
+                   "primitives", the candidates' names; betas_TABLE (1 + epochs, rows) with edge normalisation
     genotype.json  the genotype of the last epoch
 
     Args:
@@ -201,6 +205,7 @@ class SearchRecord(History):
     Attributes:
         genotype: of the last epoch; None before the first.
         change: how it differs from the one before, in words.
+        alphas: list of ({table: alphas}, {table: betas}), arrays, after 0, 1, ... epochs.
     """
 
     change = ""
@@ -209,12 +214,10 @@ class SearchRecord(History):
         super().__init__(directory, epochs)
         self.space, self.selection, self.costs = space, selection, costs
         self.genotype = spaces.from_text(self._rows[-1]["genotype"]) if self._rows else None
-        kept = rundirectory.alphas(directory, space.choices) or {}
-        self._alphas = [dict(zip(kept, tables, strict=True)) for tables in zip(*kept.values(), strict=True)]
-        self._alphas = self._alphas[: epochs + 1]
+        self.alphas = (rundirectory.alphas(directory, space.choices) or [])[: epochs + 1]
 
     def on_train_begin(self, logs=None):
-        if not self._alphas:
+        if not self.alphas:
             self._keep_alphas()
 
     def more(self, epoch):
@@ -229,6 +232,31 @@ class SearchRecord(History):
         write(self.directory / "genotype.json", self.genotype.to_json() + "\n")
 
     def _keep_alphas(self):
-        alphas = self.model.network.alphas
-        self._alphas.append({name: keras.ops.convert_to_numpy(alpha) for name, alpha in alphas.items()})
-        write(self.directory / "alphas.npz", rundirectory.to_alphas(self._alphas, self.space.choices))
+        network = self.model.network
+        self.alphas.append(
+            tuple(
+                {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+                for variables in (network.alphas, network.betas)
+            )
+        )
+        write(self.directory / "alphas.npz", rundirectory.to_alphas(self.alphas, self.space.choices))
+
+
+class Scheduled(keras.callbacks.Callback):
+    """Sets variables at the beginning of each epoch, and logs them as what they are called.
+
+    Args:
+        values: {name: (variable, function of the epoch, from 0 -> number)}.
+    """
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for variable, value in self.values.values():
+            variable.assign(value(epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update({name: float(value(epoch)) for name, (_, value) in self.values.items()})

@@ -46,29 +46,32 @@ class Checkpoints(keras.callbacks.Callback):
         self.stop = None
         self._metrics = []
 
-    def restore(self, model, warn=print):
-        """Puts a compiled model, all variables of which exist, where the newest readable file was, if there is one.
+    def restore(self, make, strategy, warn=print):
+        """Makes the model of a run, where the newest readable file was, if there is one.
 
         Args:
-            model: `keras.Model`.
+            make: function of the steps that are done -> compiled `keras.Model`, all variables of which exist.
+            strategy: `tf.distribute.Strategy` of the model.
             warn: called with a line of text about each file that cannot be read.
 
         Returns:
-            Steps that are done.
+            The model; `done` tells its steps.
 
         Raises:
-            ValueError: there are files but none can be read.
+            ValueError: there are files but none can be read, or the newest that can is of another model.
         """
-        variables = _variables(model)
-        content = self._newest(variables, warn) if self.worker.is_chief else b""
+        content = self._newest(warn) if self.worker.is_chief else b""
         if self.worker.count > 1:
-            content = replicas.from_chief(model.distribute_strategy, content)
+            content = replicas.from_chief(strategy, content)
+        self.done, values = _read(io.BytesIO(content)) if content else (0, [])
+        model = make(self.done)
         if content:
-            self.done, values = _read(io.BytesIO(content), variables)
+            variables = _variables(model)
+            values = _fitting(values, variables)
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             self._metrics = _of_metrics(model, variables, values)
-        return self.done
+        return model
 
     def set_model(self, model):
         super().set_model(model)
@@ -125,13 +128,13 @@ class Checkpoints(keras.callbacks.Callback):
         files = [path for path in self.directory.glob("step-*.npz") if rundirectory.CHECKPOINT.fullmatch(path.name)]
         return sorted(files, key=_step, reverse=True)
 
-    def _newest(self, variables, warn):
-        """The content of the newest file that can be read for these variables; b"" if there are no files."""
+    def _newest(self, warn):
+        """The content of the newest file that is whole; b"" if there are no files."""
         files = self._files()
         for file in files:
             try:
                 content = file.read_bytes()
-                done, _ = _read(io.BytesIO(content), variables)
+                done, _ = _read(io.BytesIO(content))
                 if done != _step(file):
                     raise ValueError(f"it is of step {done}")
             except Exception as error:  # of every kind: of the file system, zip, numpy
@@ -159,16 +162,20 @@ def _step(file):
     return int(file.stem.removeprefix("step-"))
 
 
-def _read(file, variables):
-    """Steps done and one value per variable."""
+def _read(file):
+    """Steps done and the values of all variables."""
     with np.load(file) as arrays:  # which checks that they are whole
         values = [arrays[f"arr_{index}"] for index in range(len(arrays.files) - 1)]
-        done = int(arrays["step"])
+        return int(arrays["step"]), values
+
+
+def _fitting(values, variables):
+    """The values, one per variable; raises ValueError if they are of another model."""
     if len(values) < len(variables):  # files of before alpha's loss was logged lack it
-        values += [np.zeros(v.shape, v.dtype) for v in variables[len(values) :] if _of_arch_loss(v)]
+        values = values + [np.zeros(v.shape, v.dtype) for v in variables[len(values) :] if _of_arch_loss(v)]
     if [(v.shape, v.dtype) for v in values] != [(tuple(v.shape), v.dtype) for v in variables]:
-        raise ValueError("it is of another model")
-    return done, values
+        raise ValueError("its newest checkpoint is of another model")
+    return values
 
 
 def _of_metrics(model, variables, values):

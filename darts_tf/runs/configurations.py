@@ -8,6 +8,7 @@ import dataclasses
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
+from darts_tf.methods import penalties, perturbations, presets
 from darts_tf.runs import recipes
 
 
@@ -88,6 +89,10 @@ class RunConfig(DataConfig):
         values=("float32", "bfloat16", "float16"),
     )
 
+    def begun(self):
+        """The configuration of a run that begins: what follows from other values is filled in."""
+        return self
+
     # A run may go on with other values of these.
     MAY_CHANGE = (
         *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
@@ -132,16 +137,100 @@ class SearchConfig(FitConfig):
         UsageError: a value is out of range; a `ValueError`.
     """
 
+    method: str = option(
+        "darts",
+        "A combination of the parts below that a paper made: darts, gdas, snas, pc-darts, p-darts, fair-darts, dr-nas, "
+        "beta-darts, sdarts-rs, sdarts-adv, darts-minus or r-darts. A flag that is given beside it overrides.",
+        topic="Search",
+        values=tuple(presets.METHODS),
+    )
     unrolled: bool = option(
         False, "Second order: alpha looks one training step ahead. 2.5 times the time.", topic="Search"
     )
     relaxation: str = option(
-        "softmax", "How alpha becomes weights of the operations: softmax, or one of your own.", topic="Search"
+        "softmax",
+        "How alpha becomes weights of the operations: softmax, sigmoid, gumbel_soft, gumbel_hard, gumbel_hard_v1, "
+        "dirichlet, or one of your own.",
+        topic="Method",
+    )
+    temperature: float | None = option(
+        None, "Of a relaxation with Gumbel noise, in the first epoch. Default: its own.", topic="Method", least=1e-6
+    )
+    temperature_min: float | None = option(
+        None, "The same in the last epoch. Default: its own.", topic="Method", least=1e-6
+    )
+    warmup_epochs: int = option(0, "Epochs (of each stage) before alpha moves.", topic="Method", least=0)
+    partial_channels: int = option(
+        1, "Search one of so many parts of the channels; the others pass by.", topic="Method", least=1, most=8192
+    )
+    edge_normalization: bool = option(
+        False, "Give each edge a weight of its own, too, with which it competes.", topic="Method"
+    )
+    auxiliary_skip: bool = option(False, "Add a second skip to every edge, which fades away.", topic="Method")
+    stages: list | None = option(
+        None,
+        "Search in stages of as many epochs each, with so many candidates per edge: 8,5,3. The weakest are dropped. "
+        "Default: one stage with all.",
+        topic="Method",
+    )
+    stage_layers: list | None = option(
+        None,
+        "Cells in each stage, which then begins anew: 5,11,17. Default: --layers, and weights that stay.",
+        topic="Method",
+    )
+    stage_dropout: list | None = option(
+        None, "Dropout after skips in each stage: 0.0,0.4,0.7. Default: none.", topic="Method"
+    )
+    stage_partial_channels: list | None = option(
+        None, "--partial_channels of each stage: 6,4. Default: the same in all.", topic="Method"
+    )
+    prune_below: float = option(
+        0.0,
+        "After each epoch remove candidates whose share is below this; steps become faster.",
+        topic="Method",
+        least=0,
+        most=1,
+    )
+    penalty: str | None = option(
+        None,
+        "What is added to alpha's loss: beta_decay, zero_one, zero_one_l1 or anchor. Default: nothing.",
+        topic="Method",
+        values=tuple(penalties.names()),
+    )
+    penalty_weight: float | None = option(None, "What it is multiplied by. Default: its own.", topic="Method", least=0)
+    perturbation: str | None = option(
+        None,
+        "How the mixture is changed where the weights are trained: random or adversarial. Default: not at all.",
+        topic="Method",
+        values=tuple(perturbations.names()),
+    )
+    perturbation_size: float | None = option(
+        None, "How far, in the last epoch. Default: 0.3.", topic="Method", least=0, most=1
     )
     selection: str = option(
         "strongest",
-        "How the genotype is decided: strongest, the strongest operation on the two strongest edges of a node.",
-        topic="Search",
+        "How the genotype is decided: strongest, the strongest operation on the two strongest edges of a node; or one "
+        "of those that docs/methods.md lists.",
+        topic="Method",
+    )
+    max_skips: int | None = option(
+        None, "At most so many skips in the normal cell. Default: any number.", topic="Method", least=0
+    )
+    threshold: float | None = option(
+        None, "Of --selection=threshold: operations below it are left out.", topic="Method", least=0, most=1
+    )
+    curvature_every: int = option(
+        0,
+        "Compute the largest eigenvalue of the Hessian of alpha's loss after every so many epochs; 0 for never.",
+        topic="Method",
+        least=0,
+    )
+    early_stop: str | None = option(
+        None,
+        "End early: curvature, when that eigenvalue has grown; skips, when the normal cell has two; ranking, when the "
+        "operations have kept their order. Default: not.",
+        topic="Method",
+        values=("curvature", "skips", "ranking"),
     )
     epochs: int = option(50, "Epochs.", topic="Search", least=1, most=1_000_000)
     batch_size: int | None = option(None, "Images per batch. Default: 64; digits 32.", topic="Search", least=1)
@@ -170,7 +259,14 @@ class SearchConfig(FitConfig):
         None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", topic="Optimisation", least=0
     )
     arch_weight_decay: float = option(1e-3, "L2 decay of alpha.", topic="Optimisation", least=0)
+    arch_beta_1: float = option(0.5, "Momentum of alpha's Adam.", topic="Optimisation", least=0, most=1)
+    nesterov: bool = option(False, "Nesterov's momentum for the weights.", topic="Optimisation")
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
+
+    def begun(self):
+        method = presets.get(self.method)
+        epochs = self.epochs if "epochs" in self.given else None
+        return self.taken_over(method.values(self.dataset == "digits", epochs))
 
     def check(self):
         """Raises UsageError for what can be seen without the data."""

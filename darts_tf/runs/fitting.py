@@ -13,19 +13,21 @@ from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory
 
 
-def restore(model, output, config, steps, present, worker=ALONE):
-    """Restores a model from the newest checkpoint in a run directory, if there is one.
+def restore(make, output, config, steps, present, strategy, worker=ALONE, space=None):
+    """The model of a run, restored from the newest checkpoint in a run directory, if there is one.
 
     Args:
-        model: a compiled Keras model, all variables of which exist.
+        make: function of the steps that are done -> compiled Keras model, all variables of which exist.
         output: the run directory, started.
         config: the run's `FitConfig`.
         steps: steps in an epoch.
         present: function that makes the directory again if it is gone, see `starting.started`.
+        strategy: `tf.distribute.Strategy`.
         worker: `Worker`.
+        space: of a search.
 
     Returns:
-        `checkpoints.Checkpoints`, for `fit`.
+        The model, and `checkpoints.Checkpoints`, for `fit`.
 
     Raises:
         messages.UsageError: what is in the directory is not of one run.
@@ -34,29 +36,32 @@ def restore(model, output, config, steps, present, worker=ALONE):
 
     checkpoints = Checkpoints(output, steps, config.checkpoint_every, worker)
     try:
-        done = checkpoints.restore(model, messages.warn)
+        model = checkpoints.restore(make, strategy, messages.warn)
+    except messages.UsageError:
+        raise
     except ValueError as error:
         raise messages.UsageError(f"--output={output}: {error}; expected another folder, or --overwrite.") from None
+    done = checkpoints.done
     if worker.is_chief:
-        check_files_agree(model, output, done, steps, config.epochs)
+        check_files_agree(space, output, done, steps, config.epochs)
         checkpoints.before_save = present
     if done and worker.is_chief:
         where = f"step {done % steps} of epoch {done // steps + 1}" if done % steps else f"epoch {done // steps}"
         messages.say(f"Going on after {where}.")
-    return checkpoints
+    return model, checkpoints
 
 
-def check_files_agree(model, output, done, steps, epochs):
+def check_files_agree(space, output, done, steps, epochs):
     """Raises UsageError if the files in a run directory are not of a run that has made so many steps."""
     command = rundirectory.configuration(output)["command"]
     known = {"history.csv": len(rundirectory.history(output) or [])}
     wrong = None
     if command == "search":
         try:
-            alphas = rundirectory.alphas(output, model.network.space.choices)
+            alphas = rundirectory.alphas(output, space.choices)
         except rundirectory.DamageError:
             alphas, wrong = None, "its alphas.npz is of another search"
-        known["alphas.npz"] = len(next(iter(alphas.values()))) - 1 if alphas else 0
+        known["alphas.npz"] = len(alphas) - 1 if alphas else 0
     for name, last in known.items():
         if last < done // steps and not wrong:
             wrong = f"its {name} ends after epoch {last}" if (output / name).exists() else f"its {name} is gone"
@@ -70,7 +75,7 @@ def check_files_agree(model, output, done, steps, epochs):
         raise messages.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
 
 
-def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, note=lambda: ""):
+def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, note=lambda: "", until=None):
     """Trains a model from the step that its checkpoints have reached to the end.
 
     Args:
@@ -83,6 +88,7 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
         checkpoints: `checkpoints.Checkpoints`, restored.
         headline: of the task, see `darts_tf.data.tasks.Headline`.
         note: see `callbacks.Progress`.
+        until: epochs to end after; by default all.
 
     Up to `steps_per_execution` steps are run at once, but never beyond the next checkpoint or the end of an epoch.
     """
@@ -91,8 +97,8 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
     from darts_tf.devices.replicas import executions
     from darts_tf.runs.callbacks import Progress
 
-    bar, epochs = messages.verbosity() == 1 and sys.stderr.isatty(), config.epochs
-    progress = Progress(steps, epochs, headline, checkpoints.done, bar, note)
+    bar, until = messages.verbosity() == 1 and sys.stderr.isatty(), until or config.epochs
+    progress = Progress(steps, config.epochs, headline, checkpoints.done, bar, note)
     if messages.verbosity() and checkpoints.worker.is_chief:
         callbacks = [*callbacks, progress]
     present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
@@ -117,8 +123,8 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
         with stopping_on_signals(checkpoints), ending_on_lost_files():
             if checkpoints.done % steps:  # the rest of an epoch
                 part(-checkpoints.done % steps, checkpoints.done // steps + 1)
-            if checkpoints.done < epochs * steps and not model.stop_training:
-                part(steps, epochs)
+            if checkpoints.done < until * steps and not model.stop_training:
+                part(steps, until)
     except SystemExit:
         progress.close()
         again = f"--output={checkpoints.directory.parent} --resume"

@@ -155,20 +155,28 @@ def alphas(folder, choices):
         choices: of the search's space.
 
     Returns:
-        {table: float array (1 + epochs, rows, candidates)}.
+        list of ({table: float array (rows, candidates)}, {table: betas (rows,)}) after 0, 1, ... epochs; betas are there
+        with edge normalisation only.
     """
 
     def parse(content):
-        arrays, found = _arrays(content), {}
+        arrays, found, betas = _arrays(content), {}, {}
         for name, table in choices.items():
             found[name], names = arrays[name], arrays["primitives" if "primitives" in arrays else f"{name}_candidates"]
             _expect(names.ndim == 1 and names.tolist() == list(table.candidates), f"candidates of {name} as configured")
             _expect(found[name].ndim == 3 and found[name].size, "arrays as a search writes them")
             shape = len(table.rows), len(table.candidates)
             _expect(found[name].shape[1:] == shape, f"{shape[0]} rows of {shape[1]} candidates in {name}")
-            _expect(found[name].dtype.kind == "f" and np.isfinite(found[name]).all(), "finite numbers")
+            if f"betas_{name}" in arrays:
+                betas[name] = arrays[f"betas_{name}"]
+                _expect(betas[name].shape == found[name].shape[:2], f"betas of {name} beside its alphas")
+        for values in (*found.values(), *betas.values()):
+            _expect(values.dtype.kind == "f" and np.isfinite(values).all(), "finite numbers")
         _expect(len({len(values) for values in found.values()}) == 1, "arrays of one length")
-        return found
+        return [
+            tuple({name: values[epoch] for name, values in some.items()} for some in (found, betas))
+            for epoch in range(len(next(iter(found.values()))))
+        ]
 
     return _read(folder, "alphas.npz", parse)
 
@@ -177,11 +185,13 @@ def to_alphas(history, choices):
     """The content of alphas.npz, bytes.
 
     Args:
-        history: list of {table: array (rows, candidates)}, one before the first epoch and one after each.
+        history: list of ({table: array (rows, candidates)}, {table: betas (rows,)}), one before the first epoch and one
+            after each.
         choices: of the search's space.
     """
     content = io.BytesIO()
-    stacked = {name: np.stack([alphas[name] for alphas in history]) for name in choices}
+    stacked = {name: np.stack([alphas[name] for alphas, _ in history]) for name in choices}
+    stacked |= {f"betas_{name}": np.stack([betas[name] for _, betas in history]) for name in history[0][1]}
     candidates = {table.candidates for table in choices.values()}
     if len(candidates) == 1:
         names = {"primitives": np.array(candidates.pop())}

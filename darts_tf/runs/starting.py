@@ -57,7 +57,7 @@ def directory(config, command, inputs=(), worker=ALONE):
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(config.output or f"runs/{command}-{name}-{time}")
     if not worker.is_chief:
-        return output, _taken_over(config, saved_configuration(output) or {})
+        return output, _taken_over(config, saved_configuration(output))
     with writing_to(output, FOLDER):
         for name in inputs:
             path = getattr(config, name) or ""
@@ -70,11 +70,16 @@ def directory(config, command, inputs=(), worker=ALONE):
     for name, value in (saved or {}).items():
         if name in config.given and name not in config.MAY_CHANGE:
             check_same(f"the run in {output}", f"--{name}", getattr(config, name), value)
-    return output, _taken_over(config, saved or {})
+    return output, _taken_over(config, saved)
 
 
 def _taken_over(config, saved):
-    """A configuration with what a run's config.json says, but for where it is and whether it goes on."""
+    """A configuration with what a run's config.json says, but for where it is and whether it goes on.
+
+    Without one it is that of a run that begins.
+    """
+    if not saved:
+        return config.begun()
     return config.taken_over({n: v for n, v in saved.items() if n not in ("output", "resume", "overwrite")})
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from darts_tf.methods import relaxations, selections
-from darts_tf.runs import rundirectory
+from darts_tf.runs import phases, rundirectory
+from darts_tf.runs.configurations import SearchConfig
+from darts_tf.spaces.base import strengths_of
 from darts_tf.tuner.oracle import ChoiceOracle
 from darts_tf.tuner.space import hyperparameters_of
 
@@ -15,7 +17,8 @@ def read(run):
         run: a run directory of `darts_tf.search`.
 
     Returns:
-        The configuration of the search, a dict, its space, and {table: array (rows, candidates)} of alphas.
+        The configuration of the search, its space, {table: array (rows, candidates)} of alphas, {table: betas}, and
+        {table: bool array}, the candidates that were left.
 
     Raises:
         ValueError: there is no search in the directory.
@@ -30,7 +33,8 @@ def read(run):
         raise ValueError(f"{error}; expected the run directory of a search.") from None
     if alphas is None:
         raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz.")
-    return config or {}, space, {name: values[-1] for name, values in alphas.items()}
+    config = SearchConfig().taken_over(config)
+    return config, space, *alphas[-1], phases.candidates_of(config, space, alphas[:-1])[-1]
 
 
 class DARTSOracle(ChoiceOracle):
@@ -54,16 +58,15 @@ class DARTSOracle(ChoiceOracle):
         if not 0 < temperature < np.inf:
             raise ValueError(f"temperature={temperature}: expected a number above 0.")
         self.temperature = temperature
-        config, self._space, self._alphas = read(run)
-        self._relaxation = relaxations.get(config.get("relaxation", "softmax"))
-        self._selection = selections.get(config.get("selection", "strongest"))
+        config, self._space, self._alphas, self._betas, self._candidates = read(run)
+        self._relaxation = relaxations.get(config.relaxation)
+        self._selection = selections.configured(config.to_dict())
 
     def draw(self, trial_id, random, attempt):
         if self.start_order:
             picks = self._drawn(random, self.temperature * (1 + attempt / 4))
         else:
-            strengths = {name: self._relaxation.strengths(alpha) for name, alpha in self._alphas.items()}
-            picks = {name: self._selection(strengths[name], table) for name, table in self._space.choices.items()}
+            picks = self._selection.decide(self._strengths(), self._space.choices)
         # By rows within a group: which of them is the stronger one says nothing here.
         architecture = self._space.decode({name: _in_order(picks[name], t) for name, t in self._space.choices.items()})
         values = hyperparameters_of(architecture, space=self._space).values
@@ -84,14 +87,19 @@ class DARTSOracle(ChoiceOracle):
     def learn(self, trial):
         pass
 
+    def _strengths(self, temperature=1.0):
+        alphas = {name: alpha / temperature for name, alpha in self._alphas.items()}
+        return strengths_of(self._space, self._relaxation, alphas, self._betas, self._candidates)
+
     def _drawn(self, random, temperature):
-        picks = {}
+        picks, strengths = {}, self._strengths(temperature)
         for name, table in self._space.choices.items():
             allowed = [place for place, other in enumerate(table.candidates) if other not in table.never]
-            weights = self._relaxation.strengths(self._alphas[name] / temperature)[:, allowed]
+            weights = strengths[name][:, allowed]
             picks[name] = []
             for rows, keep in table.groups:
-                left = weights[list(rows)] + 1e-12
+                there = self._candidates[name][list(rows)][:, allowed]
+                left = np.where(there, weights[list(rows)] + 1e-12, 0)
                 for _ in range(keep):
                     place = random.choice(left.size, p=(left / left.sum()).ravel())
                     row, candidate = divmod(int(place), len(allowed))

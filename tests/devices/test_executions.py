@@ -67,9 +67,12 @@ def run(folder, make, at_once, every=0, stop=None):
     kind = SearchConfig if make is a_search else TrainConfig
     config = kind(steps_per_execution=at_once, checkpoint_every=every, epochs=EPOCHS)
     with messages.spoken(0):
-        checkpoints = fitting.restore(model, folder, config, STEPS, lambda: None)
-        done = checkpoints.done // STEPS
         search = make is a_search
+        space = model.network.space if search else None
+        _, checkpoints = fitting.restore(
+            lambda done: model, folder, config, STEPS, lambda: None, tf.distribute.get_strategy(), space=space
+        )
+        done = checkpoints.done // STEPS
         record = (
             callbacks.SearchRecord(folder, model.network.space, done) if search else callbacks.History(folder, done)
         )

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from darts_tf import DARTS, SearchNetwork
 from darts_tf.runs.checkpoints import Checkpoints
@@ -27,7 +28,8 @@ def test_files_of_before_alphas_loss_was_logged(tmp_path):
     assert [kept.pop(f"arr_{len(kept) - 2}") for _ in range(2)] == [0, 0]  # sum and number
     np.savez(file, **kept)
     again = Checkpoints(tmp_path, steps=2)
-    assert again.restore(other, warn=None) == 1
+    assert again.restore(lambda done: other, tf.distribute.get_strategy(), warn=None) is other
+    assert again.done == 1
     for ours, theirs in zip(other.network.variables, search.network.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(other.arch_optimizer.variables, search.arch_optimizer.variables, strict=True):

@@ -276,13 +276,6 @@ def test_an_evaluation_replaces_nothing_but_one(tmp_path):
         assert starting.check_evaluation(TrainConfig(output=str(tmp_path / name))) == tmp_path / name
 
 
-class Network:
-    """What a search's agreement with its files is about."""
-
-    def __init__(self, primitives=PRIMITIVES):
-        self.network, self.space = self, CellSpace(1, primitives)
-
-
 @pytest.mark.parametrize(
     "done, epochs, written, wrong",
     [
@@ -301,20 +294,20 @@ class Network:
 def test_what_was_done_agrees_with_what_was_written(done, epochs, written, wrong, tmp_path):
     folder = make(tmp_path / "run", "search", written)
     if not wrong:
-        return fitting.check_files_agree(Network(), folder, done, 22, epochs)
+        return fitting.check_files_agree(CellSpace(1, PRIMITIVES), folder, done, 22, epochs)
     with pytest.raises(UsageError, match=wrong):
-        fitting.check_files_agree(Network(), folder, done, 22, epochs)
+        fitting.check_files_agree(CellSpace(1, PRIMITIVES), folder, done, 22, epochs)
 
 
 def test_what_must_be_there(tmp_path):
     folder = make(tmp_path / "search", "search")
-    other = Network(["a", "b"])
+    other = CellSpace(1, ["a", "b"])
     with pytest.raises(UsageError, match=r"its alphas\.npz is of another search"):
         fitting.check_files_agree(other, folder, 44, 22, 2)
     for name in ("alphas.npz", "history.csv"):
         (folder / name).unlink()
         with pytest.raises(UsageError, match=f"its {name} is gone"):
-            fitting.check_files_agree(Network(), folder, 44, 22, 2)
+            fitting.check_files_agree(CellSpace(1, PRIMITIVES), folder, 44, 22, 2)
     folder = make(tmp_path / "train", "train", 1)
     with pytest.raises(UsageError, match="its checkpoints are gone"):
         fitting.check_files_agree(None, folder, 0, 22, 5)

@@ -1,0 +1,142 @@
+"""Methods by name: the combinations of parts that papers made, for `--method`.
+
+A method is a set of values of flags of `darts_tf.search`; a flag that is given beside it overrides. Its `parts` say
+what it does. Its `training` says with which hyperparameters its authors ran it on CIFAR-10, from their code; for the
+few images of the digits these are not taken.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A named combination.
+
+    Attributes:
+        idea: what it does, one line.
+        source: the paper, and the code that the values are from.
+        parts, training: {flag: value}. Values of `EPOCHS` are in epochs of `training["epochs"]`; for another number of
+            epochs they are scaled.
+    """
+
+    idea: str
+    source: str
+    parts: dict = dataclasses.field(default_factory=dict)
+    training: dict = dataclasses.field(default_factory=dict)
+
+    def values(self, small, epochs=None):
+        """{flag: value} of a search.
+
+        Args:
+            small: whether the data is small, so that `training` is not taken.
+            epochs: of the search; by default those of the method, for small data 50.
+        """
+        values = self.parts if small else {**self.training, **self.parts}
+        wanted = epochs or values.get("epochs", 50)
+        scale = wanted / self.training.get("epochs", 50)
+        return {name: round(value * scale) if name in EPOCHS else value for name, value in values.items()}
+
+
+EPOCHS = ("warmup_epochs",)
+
+METHODS = {
+    "darts": Method(
+        "Softmax over all candidates, two alternating gradient descents.",
+        "Liu, Simonyan, Yang: DARTS (ICLR 2019); quark0/darts",
+    ),
+    "gdas": Method(
+        "One candidate per edge is drawn and computed in each step.",
+        "Dong, Yang: GDAS (CVPR 2019); D-X-Y/AutoDL-Projects",
+        {"relaxation": "gumbel_hard", "temperature": 10.0, "temperature_min": 0.1, "nesterov": True},
+        {"epochs": 250},
+    ),
+    "snas": Method(
+        "Softmax with Gumbel noise and a falling temperature, so that what is trained becomes what is decided.",
+        "Xie et al.: SNAS (ICLR 2019); SNAS-Series/SNAS-Series",
+        {"relaxation": "gumbel_soft", "temperature": 1.0, "temperature_min": 0.03},
+        {"epochs": 150},
+    ),
+    "pc-darts": Method(
+        "A quarter of the channels is searched, edges have weights of their own, and alpha waits.",
+        "Xu et al.: PC-DARTS (ICLR 2020); yuhuixu1993/PC-DARTS",
+        {"partial_channels": 4, "edge_normalization": True, "warmup_epochs": 15},
+        {"batch_size": 256, "learning_rate": 0.1, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
+    ),
+    "p-darts": Method(
+        "Three stages: the network grows deeper while candidates are dropped; skips are held back by dropout.",
+        "Chen et al.: P-DARTS (ICCV 2019); chenxin061/pdarts",
+        {
+            "stages": ["8", "5", "3"],
+            "stage_layers": ["5", "11", "17"],
+            "stage_dropout": ["0.0", "0.4", "0.7"],
+            "selection": "max_skips",
+            "max_skips": 2,
+            "warmup_epochs": 10,
+        },
+        {"epochs": 75, "batch_size": 96, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
+    ),
+    "fair-darts": Method(
+        "Candidates do not compete: each has a sigmoid, which a penalty drives to zero or one.",
+        "Chu et al.: FairDARTS (ECCV 2020); xiaomi-automl/FairDARTS",
+        {
+            "relaxation": "sigmoid",
+            "penalty": "zero_one",
+            "penalty_weight": 10.0,
+            "selection": "threshold",
+            "threshold": 0.85,
+            "arch_beta_1": 0.9,
+        },
+        {"batch_size": 128, "learning_rate": 0.005, "arch_learning_rate": 3e-3},
+    ),
+    "dr-nas": Method(
+        "The weights of candidates are drawn from a Dirichlet distribution whose concentration is learnt.",
+        "Chen et al.: DrNAS (ICLR 2021); xiangning-chen/DrNAS",
+        {
+            "relaxation": "dirichlet",
+            "partial_channels": 6,
+            "stages": ["7", "4"],
+            "stage_partial_channels": ["6", "4"],
+            "warmup_epochs": 10,
+        },
+        {
+            "init_channels": 36,
+            "layers": 20,
+            "learning_rate": 0.1,
+            "learning_rate_min": 0.0,
+            "arch_learning_rate": 6e-4,
+        },
+    ),
+    "beta-darts": Method(
+        "Alphas are kept from growing, ever more strongly, so that no candidate wins early.",
+        "Ye et al.: beta-DARTS (CVPR 2022); Sunshine-Ye/Beta-DARTS",
+        {"penalty": "beta_decay", "penalty_weight": 50.0},
+        {"epochs": 100},
+    ),
+    "sdarts-rs": Method(
+        "The weights are trained under random changes of the mixture, so that they suit its neighbours, too.",
+        "Chen, Hsieh: SmoothDARTS (ICML 2020); xiangning-chen/SmoothDARTS",
+        {"perturbation": "random", "perturbation_size": 0.3},
+    ),
+    "sdarts-adv": Method(
+        "The weights are trained under the worst small change of the mixture.",
+        "Chen, Hsieh: SmoothDARTS (ICML 2020); xiangning-chen/SmoothDARTS",
+        {"perturbation": "adversarial", "perturbation_size": 0.3},
+    ),
+    "darts-minus": Method(
+        "Every edge has a second skip, which fades away: the first one need not win to help training.",
+        "Chu et al.: DARTS- (ICLR 2021); Meituan-AutoML/DARTS-",
+        {"auxiliary_skip": True},
+    ),
+    "r-darts": Method(
+        "The search ends where the validation loss becomes sharp in alpha.",
+        "Zela et al.: RobustDARTS (ICLR 2020); automl/RobustDARTS",
+        {"curvature_every": 2, "early_stop": "curvature"},
+    ),
+}
+
+
+def get(name):
+    """The method of a name; raises ValueError if there is none."""
+    if name not in METHODS:
+        raise ValueError(f"method={name}: expected one of {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,294 @@
+"""The networks of a search: its stages, which candidates are left in each epoch, what changes from epoch to epoch."""
+
+import dataclasses
+import inspect
+import itertools
+import json
+
+import numpy as np
+
+from darts_tf.cli.messages import UsageError
+from darts_tf.devices.cluster import ALONE
+from darts_tf.methods import relaxations, schedules, stages
+from darts_tf.runs import rundirectory, sizes
+from darts_tf.spaces.base import checked_candidates, strengths_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Epochs of a search whose network has as many cells, and as many candidates at the most.
+
+    Attributes:
+        first, end: epochs, from 0; `end` is the first of the next stage.
+        keep: candidates on each row; None for all.
+        layers, partial_channels: sizes of the network; None for those of the configuration.
+        dropout: after skips, at its beginning.
+        anew: whether its network begins anew; else it goes on with the weights of the one before.
+    """
+
+    first: int
+    end: int
+    keep: int | None = None
+    layers: int | None = None
+    partial_channels: int | None = None
+    dropout: float = 0.0
+    anew: bool = False
+
+    def sizes(self):
+        """The sizes that are not the configuration's, a dict."""
+        values = {"layers": self.layers, "partial_channels": self.partial_channels}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+# What a supernet may take beside its sizes, and the flag that asks for it.
+PARTS = {
+    "partial_channels": "partial_channels",
+    "edge_normalization": "edge_normalization",
+    "auxiliary_skip": "auxiliary_skip",
+    "skip_dropout": "stage_dropout",
+    "candidates": "stages",
+}
+LISTS = ("stage_layers", "stage_dropout", "stage_partial_channels")
+
+
+def stages_of(config):
+    """The stages of a `SearchConfig`, a list; one where none are asked for.
+
+    Raises:
+        UsageError: what they are asked for makes no sense.
+    """
+    if not config.stages:
+        for name in LISTS:
+            if getattr(config, name):
+                value = ",".join(getattr(config, name))
+                raise UsageError(f"--{name}={value} without --stages: expected both.")
+        return [Stage(0, config.epochs, partial_channels=None)]
+    keep = _numbers(config, "stages", int, 1)
+    if any(later >= earlier for earlier, later in itertools.pairwise(keep)):
+        raise UsageError(f"--stages={','.join(config.stages)}: expected fewer candidates in each stage.")
+    if config.epochs < len(keep):
+        raise UsageError(f"--epochs={config.epochs}: expected one at least for each of the {len(keep)} --stages.")
+    layers = _numbers(config, "stage_layers", int, 3, len(keep))
+    dropout = _numbers(config, "stage_dropout", float, 0, len(keep))
+    partial = _numbers(config, "stage_partial_channels", int, 1, len(keep))
+    if any(rate >= 1 for rate in dropout):
+        raise UsageError(f"--stage_dropout={','.join(config.stage_dropout)}: expected numbers below 1.")
+    ends = [config.epochs * (place + 1) // len(keep) for place in range(len(keep))]
+    return [
+        Stage(
+            ([0, *ends])[place],
+            ends[place],
+            keep[place] if place else None,
+            layers[place] if layers else None,
+            partial[place] if partial else None,
+            dropout[place] if dropout else 0.0,
+            bool(layers) and place > 0,
+        )
+        for place in range(len(keep))
+    ]
+
+
+def _numbers(config, name, kind, least, count=None):
+    """The numbers that a flag lists; [] if it is not given."""
+    texts = getattr(config, name) or []
+    what = "whole numbers" if kind is int else "numbers"
+    try:
+        numbers = [kind(text) for text in texts]
+    except ValueError:
+        numbers = [least - 1]
+    if any(not number >= least for number in numbers):
+        raise UsageError(f"--{name}={','.join(texts)}: expected {what} of at least {least}, comma-separated.")
+    if texts and count is not None and len(texts) != count:
+        raise UsageError(f"--{name}={','.join(texts)}: expected as many numbers as --stages, {count}.")
+    return numbers
+
+
+def stage_at(plan, epoch):
+    """The stage that an epoch, from 0, belongs to."""
+    return next(stage for stage in reversed(plan) if stage.first <= epoch)
+
+
+def candidates_of(config, space, history):
+    """Which candidates are left in each epoch.
+
+    Args:
+        config: `SearchConfig`.
+        space: its space.
+        history: list of ({table: alphas}, {table: betas}) after 0, 1, ... epochs.
+
+    Returns:
+        list of {table: bool array (rows, candidates)}: of the epoch that follows each of them.
+    """
+    relaxation, choices = relaxations.get(config.relaxation), space.choices
+    keep = {stage.first: stage.keep for stage in stages_of(config)[1:]}
+    left = [checked_candidates(space)]
+    for done in range(1, len(history)):
+        now = left[-1]
+        if done in keep or config.prune_below:
+            strengths = strengths_of(space, relaxation, *history[done], now)
+        if done in keep:
+            now = stages.narrowed(strengths, now, choices, keep[done])
+        elif config.prune_below:
+            now = stages.pruned(strengths, now, choices, config.prune_below)
+        left.append(now)
+    return left
+
+
+def strengths_by_epoch(config, space, history):
+    """What decided after 0, 1, ... epochs, a list of {table: array (rows, candidates)}; arguments as above."""
+    relaxation, left = relaxations.get(config.relaxation), candidates_of(config, space, history)
+    return [strengths_of(space, relaxation, *alphas, left[max(epoch - 1, 0)]) for epoch, alphas in enumerate(history)]
+
+
+def scheduled(config, search, plan):
+    """What changes from epoch to epoch: {name: (variable, function of the epoch from 0 -> number)}."""
+    found, network = {}, search.network
+
+    def follow(name, variable, schedule, first, last):
+        found[name] = variable, lambda epoch: schedules.value(schedule, epoch, config.epochs, first, last)
+
+    if getattr(network, "temperature", None) is not None:
+        first, last = network.relaxation.temperature
+        first = first if config.temperature is None else config.temperature
+        last = last if config.temperature_min is None else config.temperature_min
+        follow("temperature", network.temperature, network.relaxation.schedule, first, last)
+    if search.penalty:
+        weight = search.penalty.weight if config.penalty_weight is None else config.penalty_weight
+        follow("penalty_weight", search.penalty_weight, search.penalty.schedule, 0.0, weight)
+    if search.perturbation:
+        size = search.perturbation.size if config.perturbation_size is None else config.perturbation_size
+        first = min(search.perturbation.first_size, size)
+        follow("perturbation_size", search.perturbation_size, search.perturbation.schedule, first, size)
+    if getattr(network, "auxiliary_skip", False):
+        follow("auxiliary_rate", network.auxiliary_rate, "linear", 1.0, 0.0)
+    if getattr(network, "skip_dropout", None) is not None:
+
+        def dropout(epoch):
+            stage = stage_at(plan, epoch)
+            done, epochs = epoch - stage.first, stage.end - stage.first
+            return schedules.skip_dropout(done, epochs, stage.dropout, config.warmup_epochs)
+
+        found["skip_dropout"] = network.skip_dropout, dropout
+    return found
+
+
+class Networks:
+    """Makes the compiled `DARTS` of each epoch of a search.
+
+    Args:
+        config: `SearchConfig`, complete.
+        space: its space.
+        task: of the data.
+        strategy: `tf.distribute.Strategy`.
+        worker: `Worker`; the chief reads what the run directory says of the alphas, and tells the others.
+        output: the run directory.
+        batch: the spec of a training batch.
+
+    Raises:
+        UsageError: the stages make no sense, or a part does not go with another.
+    """
+
+    def __init__(self, config, space, task, strategy, worker=ALONE, output=None, batch=None):
+        self.config, self.space, self.task, self.strategy = config, space, task, strategy
+        self.worker, self.output, self.batch = worker, output, batch
+        self.plan = stages_of(config)
+        self._made = None  # stage and candidates of the last one
+
+    def at(self, epoch):
+        """The `DARTS` of an epoch, from 0, as it is when it is new."""
+        import keras
+
+        stage, left = stage_at(self.plan, epoch), self._left(epoch)
+        keras.utils.set_random_seed(self.config.seed + self.plan.index(stage))
+        with self.strategy.scope():
+            search = self._compiled(stage, left)
+        search.create_variables(*self.batch)
+        self._made = stage, left
+        return search
+
+    def advanced(self, search, epoch):
+        """The search for an epoch, and the epoch until which it is that of.
+
+        Args:
+            search: the last one that was made; returned if its network is that of the epoch.
+            epoch: from 0; the run directory has the alphas of all epochs before.
+        """
+        stage, left = stage_at(self.plan, epoch), self._left(epoch)
+        before, candidates = self._made
+        if stage != before or any((left[name] != candidates[name]).any() for name in left):
+            old, search = search, self.at(epoch)
+            if not stage.anew or stage == before:
+                from darts_tf.runs import inheritance
+
+                inheritance.inherit(search, old)
+        moves = stage.first + self.config.warmup_epochs
+        search.alpha_moves = epoch >= moves
+        ends = [stage.end, self.config.epochs, *([epoch + 1] if self.config.prune_below else [])]
+        return search, min([*ends, *([moves] if epoch < moves else [])])
+
+    def schedule(self, search):
+        """The Keras callbacks that set what changes from epoch to epoch, a list; the learning rate first."""
+        import keras
+
+        from darts_tf.runs import callbacks
+
+        config = self.config
+        restarts = any(stage.anew for stage in self.plan)
+
+        def rate(epoch, _):
+            stage = stage_at(self.plan, epoch)
+            first, end = (stage.first, stage.end) if restarts else (0, config.epochs)
+            return callbacks.cosine(config.learning_rate, config.learning_rate_min, epoch - first, end - first)
+
+        values = scheduled(config, search, self.plan)
+        return [keras.callbacks.LearningRateScheduler(rate), *([callbacks.Scheduled(values)] if values else [])]
+
+    def _left(self, epoch):
+        """The candidates of an epoch, on every worker."""
+        config = self.config
+        if len(self.plan) == 1 and not config.prune_below:
+            return checked_candidates(self.space)
+        content = b""
+        if self.worker.is_chief:
+            history = rundirectory.alphas(self.output, self.space.choices) or []
+            left = candidates_of(config, self.space, history[: epoch + 1])[-1]
+            content = json.dumps({name: mask.tolist() for name, mask in left.items()}).encode()
+        if self.worker.count > 1:
+            from darts_tf.devices import replicas
+
+            content = replicas.from_chief(self.strategy, content)
+        return {name: np.array(mask, bool) for name, mask in json.loads(content).items()}
+
+    def _compiled(self, stage, left):
+        from darts_tf import DARTS
+        from darts_tf.methods.optimizers import SGD, Adam
+
+        config, supernet = self.config, self.space.supernet
+        values = {**config.to_dict(), **stage.sizes()}
+        values["skip_dropout"] = any(one.dropout for one in self.plan)
+        if len(self.plan) > 1 or config.prune_below:
+            values["candidates"] = left
+        takes = inspect.signature(supernet).parameters
+        for name, flag in PARTS.items():
+            if values.get(name) not in (None, False, 1) and name not in takes:
+                raise UsageError(f"--{flag}={getattr(config, flag)}: the space {self.space.name} has no such part.")
+        try:
+            network = supernet(self.task, config.relaxation, **sizes.of(supernet, values))
+            search = DARTS(network, config.unrolled, config.penalty, config.perturbation, config.seed)
+        except ValueError as error:
+            raise UsageError(f"--method={config.method}: {error}") from None
+        search.compile(
+            optimizer=SGD(
+                config.learning_rate,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                l2=config.weight_decay,
+                global_clipnorm=config.grad_clip,
+                loss_scale=config.precision == "float16",
+            ),
+            arch_optimizer=Adam(config.arch_learning_rate, beta_1=config.arch_beta_1, l2=config.arch_weight_decay),
+            loss=self.task.loss(),
+            metrics=self.task.metrics(),
+            jit_compile=config.jit_compile,
+        )
+        return search
