@@ -155,8 +155,8 @@ def alphas(folder, choices):
         choices: of the search's space.
 
     Returns:
-        list of ({table: float array (rows, candidates)}, {table: betas (rows,)}) after 0, 1, ... epochs; betas are there
-        with edge normalisation only.
+        list of ({table: float array (rows, candidates)}, {table: betas (rows,)}) after 0, 1, ... epochs; there are no
+        betas without edge normalisation.
     """
 
     def parse(content):
