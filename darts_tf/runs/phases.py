@@ -260,7 +260,7 @@ class Networks:
         return {name: np.array(mask, bool) for name, mask in json.loads(content).items()}
 
     def _compiled(self, stage, left):
-        from darts_tf import DARTS
+        from darts_tf.methods.darts import DARTS
         from darts_tf.methods.optimizers import SGD, Adam
 
         config, supernet = self.config, self.space.supernet
