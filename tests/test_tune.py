@@ -371,6 +371,7 @@ def test_a_worker_waits_for_its_chief_but_not_for_ever(monkeypatch):
         ("search", {"epoch": 3}, "Unknown command line flag 'epoch'"),
         ("search", {"nojson": None}, "--json: each of them gets its own"),
         ("search", {"seed": 1}, "--seed: each of them gets its own"),
+        ("search", {"verbose": "9"}, "--verbose=9: expected 0, 1 or 2"),
         ("train", {"learning_rate": "nan"}, "--learning_rate=nan: expected a finite number"),
         ("train", {"arch": "DARTS_V1"}, "--arch: each of them gets its own"),
         ("train", {"train_portion": 1}, "expected less than 1"),

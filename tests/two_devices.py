@@ -210,10 +210,10 @@ def averages_case():
         return [w - 0.5 * gradients[0]]
 
     @tf.function
-    def whole():
-        return architecture_gradient(loss, [w], [a], train, valid, ahead, 0.5)[0]
+    def whole(order):
+        return architecture_gradient(loss, [w], [a], train, valid, *order)[0]
 
-    def split(left_out):
+    def split(order, left_out):
         def step():
             calls = []
 
@@ -223,15 +223,18 @@ def averages_case():
 
             half = tf.distribute.get_replica_context().replica_id_in_sync_group
             parts = [tf.split(x, 2)[0] if half == 0 else tf.split(x, 2)[1] for x in (train, valid)]
-            (dalpha,) = architecture_gradient(loss, [w], [a], *parts, ahead, 0.5, average)
-            assert len(calls) == 3
+            (dalpha,) = architecture_gradient(loss, [w], [a], *parts, *order, average=average)
+            assert len(calls) == (3 if order else 1)
             return dalpha
 
         return tf.function(lambda: mirrored.experimental_local_results(mirrored.run(step)))()
 
-    exact = whole().numpy()
-    errors = [max(float(np.abs(part - exact).max()) for part in split(i)) for i in (None, 0, 1, 2)]
-    return {"errors": errors, "size": float(np.abs(exact).max())}
+    def errors(order, averages):
+        exact = whole(order).numpy()
+        found = [max(float(np.abs(part - exact).max()) for part in split(order, i)) for i in (None, *range(averages))]
+        return [error / float(np.abs(exact).max()) for error in found]
+
+    return {"first": errors((), 1), "second": errors((ahead, 0.5), 3)}
 
 
 if __name__ == "__main__":

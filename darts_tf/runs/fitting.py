@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+from darts_tf import spaces
 from darts_tf.cli import messages
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
@@ -54,13 +55,17 @@ def restore(make, output, config, steps, present, strategy, worker=ALONE, space=
 def check_files_agree(space, output, done, steps, epochs):
     """Raises UsageError if the files in a run directory are not of a run that has made so many steps."""
     command = rundirectory.configuration(output)["command"]
-    known = {"history.csv": len(rundirectory.history(output) or [])}
-    wrong = None
+    rows, wrong = rundirectory.history(output) or [], None
+    known = {"history.csv": len(rows)}
     if command == "search":
         try:
             alphas = rundirectory.alphas(output, space.choices)
         except rundirectory.DamageError:
             alphas, wrong = None, "its alphas.npz is of another search"
+        try:
+            rows and spaces.from_text(rows[-1]["genotype"])
+        except (KeyError, ValueError):
+            wrong = "its history.csv is damaged (its last genotype cannot be read)"
         known["alphas.npz"] = len(alphas) - 1 if alphas else 0
     for name, last in known.items():
         if last < done // steps and not wrong:

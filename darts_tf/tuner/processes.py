@@ -31,6 +31,9 @@ def check(command, values, taken=()):
     taken = {*OWN, *taken, *(("arch", "init_from", "evaluate") if command == "train" else ())}
     others = {name: value for name, value in values.items() if name not in ("verbose", "json", "nojson")}
     config = configuration.parse(CONFIGURATIONS[command], arguments(others))
+    verbose = values.get("verbose", 1)
+    if str(verbose) not in ("0", "1", "2"):
+        raise ValueError(f"--verbose={verbose}: expected 0, 1 or 2.")
     messages = {name.removeprefix("no") for name in set(values) - set(others)}
     for name in sorted(taken & {*config.given, *messages}):
         raise ValueError(f"--{name}: each of them gets its own; expected other flags.")

@@ -304,6 +304,11 @@ def test_what_must_be_there(tmp_path):
     other = CellSpace(1, ["a", "b"])
     with pytest.raises(UsageError, match=r"its alphas\.npz is of another search"):
         fitting.check_files_agree(other, folder, 44, 22, 2)
+    history = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text(history.replace("Genotype(", "Genotyp("))
+    with pytest.raises(UsageError, match=r"its history\.csv is damaged"):
+        fitting.check_files_agree(CellSpace(1, PRIMITIVES), folder, 44, 22, 2)
+    (folder / "history.csv").write_text(history)
     for name in ("alphas.npz", "history.csv"):
         (folder / name).unlink()
         with pytest.raises(UsageError, match=f"its {name} is gone"):
