@@ -97,6 +97,106 @@ def _repeat_gradient(op, dy):
     return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
 
 
+def first(x, count):
+    """x[:count], of images (batch, height, width, channels)."""
+    batch = tf.shape(x)[0]
+
+    @tf.custom_gradient
+    def taken(x):
+        return x[:count], lambda dy: tf.pad(dy, [[0, batch - count], [0, 0], [0, 0], [0, 0]])
+
+    return taken(x)
+
+
+def reshape(x, before, after):
+    """x of the shape `before` in the shape `after`, int32 tensors."""
+
+    @tf.custom_gradient
+    def reshaped(x):
+        return tf.reshape(x, after), lambda dy: tf.reshape(dy, before)
+
+    return reshaped(x)
+
+
+def take(x, index, place, axis):
+    """Takes groups of a weight: those at `index` along an axis on which groups of equal width stand side by side.
+
+    Args:
+        x: tensor of known rank.
+        index: (taken,), at least one group.
+        place: (groups,), where in the result each of the groups of x is; -1 if it is not taken, whatever `index` says.
+        axis: int.
+    """
+
+    def taken(x, index, groups):
+        shape = tf.unstack(tf.shape(x))
+        x = tf.reshape(x, [*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]])
+        return tf.reshape(tf.gather(x, index, axis=axis), [*shape[:axis], -1, *shape[axis + 1 :]])
+
+    @tf.custom_gradient
+    def differentiable(x):
+        return taken(x, index, tf.size(place)), lambda dy: put(dy, place, axis, tf.size(index))
+
+    return differentiable(x)
+
+
+def put(values, place, axis, count, old=None):
+    """The inverse of `take`.
+
+    Args:
+        values: tensor of known rank, of `count` groups along the axis.
+        place: (groups,), which of them each group of the result is; -1 if none of them.
+        axis: int.
+        old: what is there where there is none, like the result; 0 by default.
+    """
+    shape = tf.unstack(tf.shape(values))
+    rows, width = tf.unstack([count, shape[axis] // count])
+    split = [*shape[:axis], rows, width, *shape[axis + 1 :]]
+    chosen = tf.gather(tf.reshape(values, split), tf.maximum(place, 0), axis=axis)
+    there = tf.reshape(place >= 0, [-1] + [1] * (len(shape) - axis))
+    old = 0 if old is None else tf.reshape(old, tf.shape(chosen))
+    return tf.reshape(tf.where(there, chosen, old), [*shape[:axis], -1, *shape[axis + 1 :]])
+
+
+def sum_by_edge(parts, sizes, index, edge, channels, added=None):
+    """Sums groups of channels that belong to the same edge.
+
+    Args:
+        parts: images (batch, height, width, groups * channels), some of which may have no group.
+        sizes: the numbers of their groups.
+        index: (edges, most), the groups of each edge, counted over all parts; the number of all groups stands for none.
+        edge: (groups,), the edge of each group.
+        channels: scalar.
+        added: (edges,) or None, zeros that count as numbers added to all that an edge has: their gradient is the sum of
+            that of the edge.
+
+    Returns:
+        (batch, height, width, edges * channels).
+    """
+    batch, height, width, _ = tf.unstack(tf.shape(parts[0]))
+    edges, groups, pixels = tf.shape(index)[0], tf.size(edge), batch * height * width
+    widths = tf.stack([size * channels for size in sizes])
+
+    def total(parts):
+        x = tf.concat([*parts, tf.zeros([batch, height, width, channels], parts[0].dtype)], -1)
+        x = tf.gather(tf.reshape(x, [pixels, groups + 1, channels]), tf.reshape(index, [-1]), axis=1)
+        if index.shape[1] != 1:
+            x = tf.reduce_sum(tf.reshape(x, [pixels, edges, tf.shape(index)[1], channels]), 2)
+        return tf.reshape(x, [batch, height, width, edges * channels])
+
+    def gradient(dy):  # each group is of one edge
+        dy = tf.reshape(dy, [pixels, edges, channels])
+        dx = tf.reshape(tf.gather(dy, edge, axis=1), [batch, height, width, groups * channels])
+        numbers = [] if added is None else [tf.cast(tf.reduce_sum(dy, [0, 2]), added.dtype)]
+        return *numbers, *tf.split(dx, widths, -1, num=len(parts))
+
+    @tf.custom_gradient
+    def summed(*arguments):
+        return total(arguments[0 if added is None else 1 :]), gradient
+
+    return summed(*([] if added is None else [added]), *parts)
+
+
 def identity(size, dtype):
     """The identity matrix; `tf.eye` has arguments that a GPU would have to give back to the CPU."""
     return tf.one_hot(tf.range(size), size, dtype=dtype)

@@ -1,8 +1,10 @@
 """The mixed operation: all candidate operations on all the edges that leave one node (equation 2 of the paper)."""
 
 import functools
+import itertools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from darts_tf.ops import kernels
@@ -15,74 +17,106 @@ from darts_tf.private.tensorflow import never_inlined
 class MixedOp(keras.layers.Layer):
     """Applies every candidate operation to one node, for all of the node's outgoing edges at once.
 
-    The edges share their input. So an operation with weights runs once, on the input repeated `edges` times, with one
-    group of channels per edge; an operation without (pooling, identity) has the same result on each edge and is
-    computed once. The architecture weight of an operation is the scale of its last batch norm.
+    The edges share their input. So an operation with weights runs once, on the input repeated, with one group of
+    channels for each edge that has it; an operation without (pooling, identity) has the same result on each edge and
+    is computed once. The architecture weight of an operation is the scale of its last batch norm.
 
     Args:
         primitives: names of the candidate operations.
         channels: channels of the node.
         edges: number of edges that leave the node.
         stride: 1, or 2 on edges that leave an input of a reduction cell.
+        candidates: bool (edges, len(primitives)), which edges have which operations; None if each has all.
+        pool_norm: whether a batch norm follows on pools.
 
     Call arguments:
         x: (batch, height, width, channels), the node.
         weights: (edges, len(primitives)), architecture weights after the softmax, of the type of the layer's variables.
         inline: whether to write the operations out in the graph instead of calling a function that all nodes share.
+        drawn: whether the weights are one for one operation of each edge, the largest, and zero for the others. Then
+            only that one is computed, and only its moving statistics change. Operations that are Keras layers are
+            computed all the same.
+        others: with `drawn`, whether the other weights have the gradient of numbers that are added to what the edge
+            gives.
+        dropout: (rate, seed) of dropout after identities, a scalar and an int32 (2,); None for no dropout.
 
     Returns:
         (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
     """
 
-    def __init__(self, primitives, channels, edges, stride=1, **kwargs):
+    def __init__(self, primitives, channels, edges, stride=1, candidates=None, pool_norm=True, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.edges = edges
         self.stride = stride
+        self.pool_norm = pool_norm
+        shape = edges, len(self.primitives)
+        self.candidates = np.ones(shape, bool) if candidates is None else np.array(candidates, bool).reshape(shape)
         self.shared, self.grouped, self.separate = {}, {}, {}
         for index, name in enumerate(self.primitives):
+            members = self._members(index)
+            if not len(members):
+                continue
             made = make_operation(name, channels, stride, affine=False)
             if isinstance(made, keras.layers.Layer):
-                others = [make_operation(name, channels, stride, affine=False) for _ in range(edges - 1)]
+                others = [make_operation(name, channels, stride, affine=False) for _ in members[1:]]
                 self.separate[index] = [made, *others]
             elif any(isinstance(stage, Zero) for stage in made):
                 continue
             elif any(weight.trainable for stage in made for weight in stage.weights(1, 1, 1)):
-                self.grouped[index] = Operation(made, channels, edges, name=name)
+                self.grouped[index] = Operation(made, channels, len(members), name=name)
             else:
-                pooled = bool(made) and isinstance(made[-1], Pool)
+                pooled = pool_norm and bool(made) and isinstance(made[-1], Pool)
                 self.shared[index] = Operation([*made, BatchNorm()] if pooled else made, channels, name=name)
 
+    def _members(self, index):
+        """The edges that have an operation, an array."""
+        return np.flatnonzero(self.candidates[:, index]).astype(np.int32)
+
     def build(self, input_shape):
-        for operation in self.grouped.values():
-            operation.build((*input_shape[:-1], self.edges * input_shape[-1]))
+        for index, operation in self.grouped.items():
+            operation.build((*input_shape[:-1], len(self._members(index)) * input_shape[-1]))
         for layer in [*self.shared.values(), *(layer for layers in self.separate.values() for layer in layers)]:
             layer.build(input_shape)
             kernels.reroute_strided_pointwise(layer)
         self.built = True
 
-    def call(self, x, weights, training=False, inline=False):
+    def call(self, x, weights, training=False, inline=False, drawn=False, others=False, dropout=None):
+        if not self.candidates.all():
+            weights = tf.where(self.candidates, weights, tf.zeros([], weights.dtype))
         total = []
         if self.shared or self.grouped:
             operations = [*self.shared.values(), *self.grouped.values()]
             modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
+            identities = tuple(index for index, operation in self.shared.items() if not operation.stages)
+            dropped = identities if dropout and training else ()
+            which, tables = self._tables(drawn)
             edges_at_once = _edges_at_once(
                 tuple((index, _split(operation.stages)[1], modes[index]) for index, operation in self.shared.items()),
                 tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),
                 len(self.primitives),
+                which,
+                others and drawn,
+                dropped,
                 inline,
                 all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
                 weights.dtype,
             )
             images, tensors = [], []
-            for operation in self.shared.values():
+            best = tf.argmax(weights, 1) if drawn else None
+            for index, operation in self.shared.items():
                 outside, _ = _split(operation.stages)
-                images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
+                image = x
+                if drawn:
+                    some = tf.reduce_any(tf.equal(best, index))
+                    image = kernels.first(x, tf.where(some, tf.shape(x)[0], 1))
+                images.append(compute(outside, image, [[]] * len(outside), 1, training)[0])
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
-            y, updates = edges_at_once(x, images, weights, tensors)
+            noise = [*dropout] if dropped else []
+            y, updates = edges_at_once(x, images, weights, tensors, *([tables, noise] if tables or noise else []))
             moving = [variable for op in operations if op.training(training) for variable in op.moving]
             values = tf.split(updates, [variable.shape[-1] for variable in moving], axis=-1) if moving else []
             for variable, value in zip(moving, values, strict=True):
@@ -90,12 +124,34 @@ class MixedOp(keras.layers.Layer):
             height, width = (size and -(-size // self.stride) for size in x.shape[1:3])
             total.append(tf.ensure_shape(y, [x.shape[0], height, width, self.edges * self.channels]))
         for index, layers in self.separate.items():
-            parts = [
-                tf.cast(layer(x, training=bool(training)), x.dtype) * tf.cast(weights[edge, index], x.dtype)
-                for edge, layer in enumerate(layers)
-            ]
-            total.append(tf.concat(parts, -1))
+            column, parts = weights[:, index], [None] * self.edges
+            if drawn:
+                column = tf.where(tf.argmax(weights, 1) == index, column, 0)
+            for edge, layer in zip(self._members(index), layers, strict=True):
+                parts[edge] = tf.cast(layer(x, training=bool(training)), x.dtype) * tf.cast(column[edge], x.dtype)
+            there = parts[self._members(index)[0]]
+            total.append(tf.concat([tf.zeros_like(there) if part is None else part for part in parts], -1))
+        if not total:
+            return tf.tile(tf.zeros_like(kernels.subsample(x, self.stride)), [1, 1, 1, self.edges])
         return tf.add_n(total)
+
+    def _tables(self, drawn):
+        """Which layout `_edges_at_once` is to have, and the tables of edges that it needs for that."""
+        members = [self._members(index) for index in (*self.shared, *self.grouped)]
+        own = members[len(self.shared) :]
+        if drawn:
+            place = np.full([len(members), self.edges], -1, np.int32)
+            for row, edges in zip(place, members, strict=True):
+                row[edges] = range(len(edges))
+            return _Drawn, [members, place]
+        if all(len(edges) == self.edges for edges in own):
+            return _All, []
+        edge = np.concatenate(own)
+        groups = [np.flatnonzero(edge == one) for one in range(self.edges)]
+        index = np.full([self.edges, max(map(len, groups))], len(edge), np.int32)
+        for row, some in zip(index, groups, strict=True):
+            row[: len(some)] = some
+        return _Some, [members, index, edge]
 
     def get_config(self):
         return {
@@ -104,6 +160,8 @@ class MixedOp(keras.layers.Layer):
             "channels": self.channels,
             "edges": self.edges,
             "stride": self.stride,
+            "candidates": self.candidates.tolist(),
+            "pool_norm": self.pool_norm,
         }
 
 
@@ -123,42 +181,220 @@ def _split(stages):
     return stages[:last], stages[last:]
 
 
+class _All:
+    """Each edge has each operation: a group of channels for each edge.
+
+    Args:
+        scales: (edges, operations), as `MixedOp` is called with them.
+        channels: of one group.
+        columns: the operations, counted by the methods' `place`.
+        tables: of `MixedOp._tables`.
+    """
+
+    def __init__(self, scales, channels, columns, tables):
+        self.scales, self.channels, self.tables = tf.unstack(scales, axis=1, num=scales.shape[1]), channels, tables
+        self.columns, self.edges = columns, tf.shape(scales)[0]
+
+    def groups(self, place):
+        """How many groups are computed."""
+        return self.edges
+
+    def image(self, x, place):
+        """Those of the images x that are computed."""
+        return x
+
+    def column(self, place):
+        """The architecture weight of each group."""
+        return self.scales[self.columns[place]]
+
+    def scale(self, place):
+        """The architecture weight of each channel of the groups."""
+        column = self.column(place)
+        return tf.reshape(column[:, None] * tf.ones([1, self.channels], column.dtype), [-1])
+
+    def weights(self, stages, tensors, place):
+        """The stages' weights of the groups, given those of all edges that have the operation."""
+        return tensors
+
+    def updates(self, stages, tensors, updates, place):
+        """The new values of all weights that are not trainable, given those of the groups."""
+        return updates
+
+    def total(self, results):
+        """The sum of results, pairs (place, groups side by side), for all edges side by side."""
+        return [y for _, y in results]
+
+
+class _Some(_All):
+    """As `_All`, with groups for the edges that have the operation."""
+
+    def groups(self, place):
+        return tf.size(self.tables[0][place])
+
+    def column(self, place):
+        return tf.gather(super().column(place), self.tables[0][place])
+
+    def total(self, results):
+        _, index, edge = self.tables
+        sizes = [self.groups(place) for place, _ in results]
+        return [kernels.sum_by_edge([y for _, y in results], sizes, index, edge, self.channels)]
+
+
+class _Drawn(_All):
+    """As `_All`, with groups for the edges that have drawn the operation, for which it has the largest weight.
+
+    Where there are none, one group is computed of one image, and left out.
+    """
+
+    def __init__(self, scales, channels, columns, tables, images, others):
+        """`images` is how many there are, `others` as in `MixedOp`."""
+        super().__init__(scales, channels, columns, tables)
+        self.images = images
+        drawn = tf.argmax(scales, 1, tf.int32)
+        rank = np.full(scales.shape[1], len(columns), np.int32)
+        rank[columns] = range(len(columns))
+        self.rank = tf.gather(rank, drawn)
+        self.order = tf.argsort(self.rank, stable=True)  # edges, by what they drew
+        self.where = tf.math.invert_permutation(self.order)
+        self.sizes = tf.unstack(tf.reduce_sum(tf.one_hot(self.rank, len(columns), dtype=tf.int32), 0), len(columns))
+        self.starts = [tf.zeros([], tf.int32), *itertools.accumulate(self.sizes, tf.add)]
+        self.members = [self._members(place) for place in range(len(columns))]
+        self.added = None
+        if others:
+            self.added = tf.reduce_sum(scales * tf.one_hot(drawn, scales.shape[1], 0, 1, dtype=scales.dtype), 1)
+
+    def groups(self, place):
+        return tf.maximum(self.sizes[place], 1)
+
+    def _members(self, place):
+        """The edges of the groups, and for each edge which group it has, -1 if none."""
+        edges = self.starts[place] + tf.range(self.groups(place))
+        there = tf.where(self.rank == place, self.where - self.starts[place], -1)
+        return tf.gather(self.order, tf.minimum(edges, self.edges - 1)), there
+
+    def count(self, place):
+        """How many images an operation is computed of."""
+        return tf.where(self.sizes[place] > 0, self.images, 1)
+
+    def image(self, x, place):
+        return kernels.first(x, self.count(place))
+
+    def column(self, place):
+        return kernels.take(super().column(place), *self.members[place], 0)
+
+    def weights(self, stages, tensors, place):
+        own, position = self._own(place)
+        edges, there = self.members[place]
+        index, there = tf.maximum(tf.gather(position, edges), 0), tf.gather(there, own)
+        return [
+            [
+                kernels.take(tensor, index, there, weight.free[-1])
+                for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
+            ]
+            for stage, row in zip(stages, tensors, strict=True)
+        ]
+
+    def updates(self, stages, tensors, updates, place):
+        own, _ = self._own(place)
+        there = tf.gather(self.members[place][1], own)
+        old = [
+            tensor
+            for stage, row in zip(stages, tensors, strict=True)
+            for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
+            if not weight.trainable
+        ]
+        return [kernels.put(new, there, 1, self.groups(place), was) for new, was in zip(updates, old, strict=True)]
+
+    def _own(self, place):
+        """The edges that have weights of the operation, and where each edge has its own among them."""
+        members, positions = self.tables
+        return members[place], positions[place]
+
+    def total(self, results):
+        groups = self.starts[-1]
+        index, edge = tf.minimum(self.where, groups)[:, None], self.order[:groups]
+        parts, sizes = [], []
+        for place, y in results:
+            _, height, width, _ = tf.unstack(tf.shape(y))
+            size, images = self.sizes[place], tf.where(self.sizes[place] > 0, self.images, 0)
+            before = [images, height, width, self.groups(place) * self.channels]
+            after = [self.images, height, width, size * self.channels]
+            parts.append(kernels.reshape(kernels.first(y, images), before, after))
+            sizes.append(size)
+        return [kernels.sum_by_edge(parts, sizes, index, edge, self.channels, self.added)]
+
+
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, inline, frozen, dtype, exact_dtype):
+def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     `shared` and `grouped` hold (index, stages, training) of each operation; the updates that the function returns are
-    those of operations that are in training.
+    those of operations that are in training. `which` is the class that says which edges an operation is computed for,
+    `dropped` are the identities that dropout follows on.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
     function leaves every length open and is never inlined, unless `inline` says so. With `frozen` it computes no
     gradients of the weights.
     """
 
-    def edges_at_once(x, images, scales, weights):
+    def edges_at_once(x, images, scales, weights, tables=(), noise=()):
         if frozen:
             weights = tf.nest.map_structure(tf.stop_gradient, weights)
-        channels, groups = tf.shape(x)[-1], tf.shape(scales)[0]
-        scales = tf.unstack(scales, num_operations, axis=1)
-        results, updates, spread, repeated = [], [], [], {}
-        for (_, stages, training), image, tensors in zip(shared, images, weights[: len(shared)], strict=True):
+        channels, edges = tf.shape(x)[-1], tf.shape(scales)[0]
+        columns = [index for index, *_ in (*shared, *grouped)]
+        more = (tf.shape(x)[0], others) if which is _Drawn else ()
+        layout = which(scales, channels, columns, tables, *more)
+        sums, results, updates, spread, started, repeated = [], [], [], [], {}, {}
+
+        def dropout(y):
+            rate, seed = noise
+            keeps = tf.random.stateless_uniform(tf.shape(y), seed, dtype=rate.dtype) >= rate
+            return tf.cast(tf.where(keeps, 1 / (1 - rate), 0), dtype)
+
+        for place, ((index, stages, training), image, tensors) in enumerate(
+            zip(shared, images, weights[: len(shared)], strict=True)
+        ):
             y, update = compute(stages, image, tensors, 1, training)
-            spread.append(y)
+            if which is _Drawn:
+                y = kernels.repeat(y, layout.groups(place))
+                y = y * dropout(y) if index in dropped else y
+                results.append((place, y * tf.cast(layout.scale(place), dtype)))
+                there = layout.sizes[place] > 0
+                old = [tensor for row in tensors for tensor in row]
+                update = [tf.where(there, new, was) for new, was in zip(update, old, strict=True)]
+            else:
+                spread.append(y)
+                if index in dropped:  # the difference, so that a rate of zero is as if there were no dropout
+                    y = kernels.repeat(x, edges)
+                    sums.append(y * ((dropout(y) - 1) * tf.cast(tf.repeat(layout.scales[index], channels), dtype)))
             updates += update if training else []
-        if shared:
-            results.append(_spread(spread, [scales[index] for index, *_ in shared], channels, groups))
-        for (index, stages, training), tensors in zip(grouped, weights[len(shared) :], strict=True):
+        if spread:
+            sums.insert(0, _spread(spread, [layout.scales[index] for index, *_ in shared], channels, edges))
+
+        for place, ((_, stages, training), tensors) in enumerate(
+            zip(grouped, weights[len(shared) :], strict=True), len(shared)
+        ):
+            own = layout.weights(stages, tensors, place)
             relu = isinstance(stages[0], ReLU)
-            stages, tensors = stages[relu:], tensors[relu:]
-            start = relu, stages[0].preparation  # cheaper before the repetition than after it
-            if start not in repeated:
-                image, prepared = stages[0].prepare(tf.nn.relu(x) if relu else x)
-                repeated[start] = kernels.repeat(image, groups), prepared
-            scale = tf.reshape(scales[index][:, None] * tf.ones([1, channels], scales[index].dtype), [-1])
-            y, update = compute_prepared(stages, *repeated[start], tensors, groups, training, scale)
-            results.append(y)
-            updates += update if training else []
-        return tf.add_n(results), tf.concat(updates, -1) if updates else []
+            start = relu, stages[relu].preparation, place if which is _Drawn else None
+            if start not in started:  # cheaper before the repetition than after it
+                image = layout.image(x, place)
+                started[start] = stages[relu].prepare(tf.nn.relu(image) if relu else image)
+            image, prepared = started[start]
+            size = layout.groups(place)
+            if which is not _All:
+                image = kernels.repeat(image, size)
+            elif start not in repeated:
+                repeated[start] = image = kernels.repeat(image, size)
+            else:
+                image = repeated[start]
+            y, update = compute_prepared(
+                stages[relu:], image, prepared, own[relu:], size, training, layout.scale(place)
+            )
+            results.append((place, y))
+            updates += layout.updates(stages, tensors, update, place) if training else []
+        sums += layout.total(results) if results else []
+        return tf.add_n(sums), tf.concat(updates, -1) if updates else []
 
     if inline:
         return edges_at_once
@@ -172,9 +408,14 @@ def _edges_at_once(shared, grouped, num_operations, inline, frozen, dtype, exact
     weights = [
         [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
     ]
-    return never_inlined(
-        edges_at_once, [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
-    )
+    signature = [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
+    if which is not _All or dropped:
+        members = [tf.TensorSpec([None], tf.int32)] * len(weights)
+        matrix, vector = (tf.TensorSpec([None] * rank, tf.int32) for rank in (2, 1))
+        tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [members, matrix]}[which]
+        noise = [tf.TensorSpec([], exact_dtype), tf.TensorSpec([2], tf.int32)]
+        signature += [tables, noise if dropped else []]
+    return never_inlined(edges_at_once, signature)
 
 
 def _spread(images, scales, channels, groups):

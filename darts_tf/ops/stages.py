@@ -22,8 +22,9 @@ from darts_tf.ops import kernels
 class Weight:
     """One weight of a stage: its name, its shape and where it starts.
 
-    `free` are the axes whose length depends on the channels or the number of edges. Weights that are not `exact` are
-    used in the precision of the images, even where that is lower than the variables'.
+    `free` are the axes whose length depends on the channels or the number of edges; along the last of them the edges
+    stand side by side. Weights that are not `exact` are used in the precision of the images, even where that is lower
+    than the variables'.
     """
 
     name: str
@@ -39,8 +40,12 @@ def _uniform(fan_in):
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-def _kernel(name, shape, fan_in):
-    return Weight(name, shape, (2, 3), _uniform(fan_in))
+def _kernel(name, shape, fan_in, free=(2, 3)):
+    return Weight(name, shape, free, _uniform(fan_in))
+
+
+def _bias(name, width, fan_in):
+    return Weight(name, (width,), (0,), _uniform(fan_in))
 
 
 def _mean_0_variance_1(shape, dtype=None):
@@ -121,14 +126,16 @@ class ReLU(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class Conv(Stage):
-    """A convolution within each edge, without bias."""
+    """A convolution within each edge; `bias` adds a learned offset, which a batch norm right after it takes out."""
 
     size: tuple = (1, 1)
     strides: tuple = (1, 1)
+    bias: bool = False
 
     def weights(self, inputs, outputs, groups):
-        height, width = self.size
-        return [_kernel("kernel", (height, width, inputs, groups * outputs), height * width * inputs)]
+        fan_in = math.prod(self.size) * inputs
+        kernel = _kernel("kernel", (*self.size, inputs, groups * outputs), fan_in)
+        return [kernel, _bias("bias", groups * outputs, fan_in)] if self.bias else [kernel]
 
     def channels(self, inputs, outputs):
         return outputs
@@ -146,9 +153,11 @@ class Conv(Stage):
 
     def finish(self, x, prepared, weights, groups, training):
         if self._is_pointwise or self.strides == (1, 1):
-            return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
-        x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
-        return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
+            y = kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups)
+        else:
+            x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
+            y = kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups)
+        return (tf.nn.bias_add(y, weights[1]) if self.bias else y), []
 
     def layers(self, x, outputs, name):
         strides, padding = self.strides, "same"
@@ -161,8 +170,9 @@ class Conv(Stage):
             self.size,
             strides,
             padding,
-            use_bias=False,
+            use_bias=self.bias,
             kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
+            bias_initializer=_uniform(math.prod(self.size) * x.shape[-1]) if self.bias else "zeros",
             name=name,
         )(x)
 
@@ -176,7 +186,7 @@ class Depthwise(Stage):
     dilation: int = 1
 
     def weights(self, inputs, outputs, groups):
-        return [_kernel("kernel", (self.size, self.size, groups * inputs, 1), self.size**2)]
+        return [_kernel("kernel", (self.size, self.size, groups * inputs, 1), self.size**2, free=(2,))]
 
     @property
     def preparation(self):
@@ -247,32 +257,38 @@ class BatchNorm(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class FactorizedReduce(Stage):
-    """Halves the image by two 1x1 convolutions, the second one on the image shifted by a pixel."""
+    """Halves the image by two 1x1 convolutions, the second one on the image shifted by a pixel; `bias` as of `Conv`."""
+
+    bias: bool = False
 
     def weights(self, inputs, outputs, groups):
-        return [
-            _kernel(name, (1, 1, inputs, groups * width), inputs)
-            for name, width in (("conv_1", outputs - outputs // 2), ("conv_2", outputs // 2))
-        ]
+        halves = ("conv_1", outputs - outputs // 2), ("conv_2", outputs // 2)
+        convolutions = [_kernel(name, (1, 1, inputs, groups * width), inputs) for name, width in halves]
+        biases = [_bias(f"{name}_bias", groups * width, inputs) for name, width in halves]
+        return [*convolutions, *(biases if self.bias else [])]
 
     def channels(self, inputs, outputs):
         return outputs
 
     def finish(self, x, prepared, weights, groups, training):
         # As one 2x2 convolution: half of the outputs see the pixel at (0, 0) only, the other half that at (1, 1).
-        first, second = (kernels.by_group(kernel, groups) for kernel in weights)
+        first, second = (kernels.by_group(kernel, groups) for kernel in weights[:2])
         none_first, none_second = tf.zeros_like(first), tf.zeros_like(second)
         taps = [[(first, none_second), (none_first, none_second)], [(none_first, none_second), (none_first, second)]]
         kernel = tf.concat([tf.concat([tf.concat(tap, -1) for tap in row], 1) for row in taps], 0)
         kernel = tf.reshape(kernel, [2, 2, tf.shape(kernel)[2], -1])
-        return kernels.grouped_conv2d(x, kernel, 2, "SAME", groups), []
+        y = kernels.grouped_conv2d(x, kernel, 2, "SAME", groups)
+        if self.bias:
+            biases = [tf.reshape(bias, [groups, -1]) for bias in weights[2:]]
+            y = tf.nn.bias_add(y, tf.reshape(tf.concat(biases, -1), [-1]))
+        return y, []
 
     def layers(self, x, outputs, name):
         odd = [(0, size % 2) for size in x.shape[1:3]]
         shifted = keras.layers.ZeroPadding2D(odd, name=f"{name}_padding")(x) if odd != [(0, 0), (0, 0)] else x
         shifted = keras.layers.Cropping2D([(1, 0), (1, 0)], name=f"{name}_shift")(shifted)
         halves = [
-            Conv(strides=(2, 2)).layers(image, width, f"{name}_{conv}")
+            Conv(strides=(2, 2), bias=self.bias).layers(image, width, f"{name}_{conv}")
             for conv, width, image in (("conv_1", outputs - outputs // 2, x), ("conv_2", outputs // 2, shifted))
             if width
         ]

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,6 +31,29 @@ def test_edges_at_once_are_edges_one_by_one(name, stride, grouped_kernels, monke
         copy_edge(together, alone, edge, 3)
         expected.append(alone(part, training=True))
     np.testing.assert_allclose(y, tf.concat(expected, -1), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "stage", [stages.Conv(bias=True), stages.Conv((3, 3), (2, 2), bias=True), stages.FactorizedReduce(bias=True)]
+)
+def test_biases_are_of_each_edge(stage):
+    x = tf.random.stateless_normal([2, 9, 12, 3 * 4], seed=[0, 1])
+    together = Operation([stage], channels=5, groups=3)
+    y, expected = together(x), []
+    for edge, part in enumerate(tf.split(x, 3, axis=-1)):
+        alone = Operation([stage], channels=5)
+        alone.build(part.shape)
+        copy_edge(together, alone, edge, 3)
+        expected.append(alone(part))
+        images = keras.Input(part.shape[1:])
+        model = keras.Model(images, stage.layers(images, 5, "stage"))
+        by_name = {variable.path.replace("/", "_"): variable for variable in model.variables}
+        for spec, ours in zip(alone.specs, alone.weights, strict=True):
+            name = "stage" if spec.name in ("kernel", "bias") else f"stage_{spec.name[:6]}"
+            by_name[f"{name}_{'bias' if 'bias' in spec.name else 'kernel'}"].assign(ours)
+        np.testing.assert_allclose(model(part), expected[-1], atol=1e-5)
+    np.testing.assert_allclose(y, tf.concat(expected, -1), atol=1e-5)
+    assert float(tf.reduce_max(tf.abs(together.weights[-1]))) > 0
 
 
 @pytest.mark.parametrize("size", [3, 5])
