@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from darts_tf.ops import kernels
 from darts_tf.ops.operations import Operation, compute, compute_prepared, make_operation
-from darts_tf.ops.stages import BatchNorm, Pool, ReLU, Zero
+from darts_tf.ops.stages import BatchNorm, Noise, Pool, ReLU, Zero
 from darts_tf.private.tensorflow import never_inlined
 
 
@@ -24,34 +24,42 @@ class MixedOp(keras.layers.Layer):
         channels: channels of the node.
         edges: number of edges that leave the node.
         stride: 1, or 2 on edges that leave an input of a reduction cell.
+        pool_norm: whether a batch norm follows on pools.
+        affine: whether batch norms learn a scale and an offset.
 
     Call arguments:
         x: (batch, height, width, channels), the node.
         weights: (edges, len(primitives)), architecture weights after the softmax, of the type of the layer's variables.
         inline: whether to write the operations out in the graph instead of calling a function that all nodes share.
+        noise: seed of operations that give noise, int32 (2,); None for none.
 
     Returns:
         (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
     """
 
-    def __init__(self, primitives, channels, edges, stride=1, **kwargs):
+    def __init__(self, primitives, channels, edges, stride=1, pool_norm=True, affine=False, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.edges = edges
         self.stride = stride
+        self.pool_norm = pool_norm
+        self.affine = affine
+        self.noisy = []
         self.shared, self.grouped, self.separate = {}, {}, {}
         for index, name in enumerate(self.primitives):
-            made = make_operation(name, channels, stride, affine=False)
+            made = make_operation(name, channels, stride, affine=affine)
             if isinstance(made, keras.layers.Layer):
-                others = [make_operation(name, channels, stride, affine=False) for _ in range(edges - 1)]
+                others = [make_operation(name, channels, stride, affine=affine) for _ in range(edges - 1)]
                 self.separate[index] = [made, *others]
+            elif any(isinstance(stage, Noise) for stage in made):
+                self.noisy.append(index)
             elif any(isinstance(stage, Zero) for stage in made):
                 continue
             elif any(weight.trainable for stage in made for weight in stage.weights(1, 1, 1)):
                 self.grouped[index] = Operation(made, channels, edges, name=name)
             else:
-                pooled = bool(made) and isinstance(made[-1], Pool)
+                pooled = pool_norm and bool(made) and isinstance(made[-1], Pool)
                 self.shared[index] = Operation([*made, BatchNorm()] if pooled else made, channels, name=name)
 
     def build(self, input_shape):
@@ -62,7 +70,7 @@ class MixedOp(keras.layers.Layer):
             kernels.reroute_strided_pointwise(layer)
         self.built = True
 
-    def call(self, x, weights, training=False, inline=False):
+    def call(self, x, weights, training=False, inline=False, noise=None):
         total = []
         if self.shared or self.grouped:
             operations = [*self.shared.values(), *self.grouped.values()]
@@ -95,7 +103,22 @@ class MixedOp(keras.layers.Layer):
                 for edge, layer in enumerate(layers)
             ]
             total.append(tf.concat(parts, -1))
+        if self.noisy and training and noise is not None:
+            total.append(self._noise(x, weights, noise))
+        if not total:
+            return tf.tile(tf.zeros_like(kernels.subsample(x, self.stride)), [1, 1, 1, self.edges])
         return tf.add_n(total)
+
+    def _noise(self, x, weights, seed):
+        """What operations that give noise add to the edges."""
+        parts = []
+        for index in self.noisy:
+            shape = tf.shape(kernels.subsample(x, self.stride)[..., :1]) * [1, 1, 1, self.edges * self.channels]
+            drawn = tf.random.stateless_normal(
+                shape, tf.random.experimental.stateless_fold_in(seed, index), dtype=x.dtype
+            )
+            parts.append(drawn * tf.cast(tf.repeat(weights[:, index], self.channels), x.dtype))
+        return tf.add_n(parts)
 
     def get_config(self):
         return {
@@ -104,6 +127,8 @@ class MixedOp(keras.layers.Layer):
             "channels": self.channels,
             "edges": self.edges,
             "stride": self.stride,
+            "pool_norm": self.pool_norm,
+            "affine": self.affine,
         }
 
 

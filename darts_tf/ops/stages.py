@@ -121,14 +121,17 @@ class ReLU(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class Conv(Stage):
-    """A convolution within each edge, without bias."""
+    """A convolution within each edge; with `bias` a number is added to each channel of the result."""
 
     size: tuple = (1, 1)
     strides: tuple = (1, 1)
+    bias: bool = False
 
     def weights(self, inputs, outputs, groups):
         height, width = self.size
-        return [_kernel("kernel", (height, width, inputs, groups * outputs), height * width * inputs)]
+        fan_in = height * width * inputs
+        kernel = _kernel("kernel", (height, width, inputs, groups * outputs), fan_in)
+        return [kernel, Weight("bias", (groups * outputs,), (0,), _uniform(fan_in))] if self.bias else [kernel]
 
     def channels(self, inputs, outputs):
         return outputs
@@ -145,10 +148,13 @@ class Conv(Stage):
         return (kernels.subsample(x, self.strides) if self._is_pointwise else x), None
 
     def finish(self, x, prepared, weights, groups, training):
+        kernel, *bias = weights
         if self._is_pointwise or self.strides == (1, 1):
-            return kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups), []
-        x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
-        return kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups), []
+            y = kernels.grouped_conv2d(x, kernel, 1, "SAME", groups)
+        else:
+            x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
+            y = kernels.grouped_conv2d(x, kernel, self.strides, "VALID", groups)
+        return (tf.nn.bias_add(y, bias[0]) if bias else y), []
 
     def layers(self, x, outputs, name):
         strides, padding = self.strides, "same"
@@ -156,13 +162,15 @@ class Conv(Stage):
             x, strides = _subsampled(x, strides, name), (1, 1)
         elif strides != (1, 1):
             x, padding = _padded(x, self.size, name), "valid"
+        start = _uniform(math.prod(self.size) * x.shape[-1])
         return keras.layers.Conv2D(
             outputs,
             self.size,
             strides,
             padding,
-            use_bias=False,
-            kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
+            use_bias=self.bias,
+            kernel_initializer=start,
+            bias_initializer=start if self.bias else "zeros",
             name=name,
         )(x)
 
@@ -303,6 +311,17 @@ class Pool(Stage):
 
 
 @dataclasses.dataclass(frozen=True)
+class MeanOfFour(Stage):
+    """Halves the image: each pixel is the mean of 2x2; of fewer where an odd image ends."""
+
+    def finish(self, x, prepared, weights, groups, training):
+        return tf.nn.avg_pool2d(x, 2, 2, "SAME"), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.AveragePooling2D(2, 2, "same", name=name)(x)
+
+
+@dataclasses.dataclass(frozen=True)
 class Zero(Stage):
     """Nothing: an edge that is not there."""
 
@@ -313,3 +332,14 @@ class Zero(Stage):
 
     def layers(self, x, outputs, name):
         return keras.layers.Rescaling(0.0, name=name)(_subsampled(x, self.stride, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Zero):
+    """Gaussian noise of deviation 1 in training, whatever the input is; else nothing.
+
+    The noise of a supernet is `MixedOp`'s, which is given a seed.
+    """
+
+    def layers(self, x, outputs, name):
+        return keras.layers.GaussianNoise(1.0, name=f"{name}_noise")(super().layers(x, outputs, name))
