@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
-from darts_tf.spaces.cells.cell import num_edges, targets
+from darts_tf.spaces.cells.cell import rows_from
 from darts_tf.spaces.cells.pytorch import layer_and_weight, to_keras_layout
 
 
@@ -56,9 +56,8 @@ def supernet_tensors(network, names):
     for c, cell in enumerate(network.cells):
         for p, operation in enumerate(cell.preprocess):
             found |= operation_tensors(operation, f"cell{c}_preprocess{p}")
-        for source, mixed_op in enumerate(cell.mixed_ops):
-            for place, node in enumerate(targets(source, cell.nodes)):
-                edge = num_edges(node - 2) + source
+        for source, mixed_op in cell.mixed_ops.items():
+            for place, edge in enumerate(rows_from(source, cell.edges)):
                 for index, operation in mixed_op.grouped.items():
                     found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", place)
     found["classifier", "weight"] = Tensor(network.classifier.kernel, "dense")
