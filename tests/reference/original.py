@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
 from darts_tf.spaces.cells.cell import rows_from
@@ -44,10 +46,25 @@ def operation_tensors(operation, name, edge=0):
         elif isinstance(stage, (Conv, Depthwise)):
             kind = "conv" if isinstance(stage, Conv) else "depthwise"
             found[layer, "weight"] = Tensor(owned[0], kind, edge, operation.groups)
+            if len(owned) > 1:
+                found[layer, "bias"] = Tensor(owned[1], "vector", edge, operation.groups)
         elif isinstance(stage, BatchNorm) and stage.affine:
             found[layer, "weight"] = Tensor(owned[0], "vector", edge, operation.groups)
             found[layer, "bias"] = Tensor(owned[1], "vector", edge, operation.groups)
     return found
+
+
+def by_stage(layer, prefix, edge=0):
+    """{name: Tensor} of one edge of an operation, or of a dense layer, whose names are PREFIX + PLACE.WEIGHT there."""
+    if isinstance(layer, keras.layers.Dense):
+        return {f"{prefix}weight": Tensor(layer.kernel, "dense"), f"{prefix}bias": Tensor(layer.bias, "vector")}
+    tensors = operation_tensors(layer, "", edge)
+    return {f"{prefix}{place.removeprefix('_')}.{weight}": tensor for (place, weight), tensor in tensors.items()}
+
+
+def to_images(array, dtype="float64"):
+    """An array (batch, channels, height, width) as a tensor of images."""
+    return tf.constant(array.transpose(0, 2, 3, 1), dtype)
 
 
 def supernet_tensors(network, names):
