@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from darts_tf.ops import kernels
 from darts_tf.ops.operations import Operation, compute, compute_prepared, make_operation
-from darts_tf.ops.stages import BatchNorm, Pool, ReLU, Zero
+from darts_tf.ops.stages import BatchNorm, Noise, Pool, ReLU, Zero
 from darts_tf.private.tensorflow import never_inlined
 
 
@@ -28,6 +28,7 @@ class MixedOp(keras.layers.Layer):
         stride: 1, or 2 on edges that leave an input of a reduction cell.
         candidates: bool (edges, len(primitives)), which edges have which operations; None if each has all.
         pool_norm: whether a batch norm follows on pools.
+        affine: whether batch norms learn a scale and an offset.
 
     Call arguments:
         x: (batch, height, width, channels), the node.
@@ -39,18 +40,21 @@ class MixedOp(keras.layers.Layer):
         others: with `drawn`, whether the other weights have the gradient of numbers that are added to what the edge
             gives.
         dropout: (rate, seed) of dropout after identities, a scalar and an int32 (2,); None for no dropout.
+        noise: seed of operations that give noise, int32 (2,); None for none.
 
     Returns:
         (batch, height / stride, width / stride, edges * channels), for each edge the weighted sum over operations.
     """
 
-    def __init__(self, primitives, channels, edges, stride=1, candidates=None, pool_norm=True, **kwargs):
+    def __init__(self, primitives, channels, edges, stride=1, candidates=None, pool_norm=True, affine=False, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.edges = edges
         self.stride = stride
         self.pool_norm = pool_norm
+        self.affine = affine
+        self.noisy = []
         shape = edges, len(self.primitives)
         self.candidates = np.ones(shape, bool) if candidates is None else np.array(candidates, bool).reshape(shape)
         self.shared, self.grouped, self.separate = {}, {}, {}
@@ -58,10 +62,12 @@ class MixedOp(keras.layers.Layer):
             members = self._members(index)
             if not len(members):
                 continue
-            made = make_operation(name, channels, stride, affine=False)
+            made = make_operation(name, channels, stride, affine=affine)
             if isinstance(made, keras.layers.Layer):
-                others = [make_operation(name, channels, stride, affine=False) for _ in members[1:]]
+                others = [make_operation(name, channels, stride, affine=affine) for _ in members[1:]]
                 self.separate[index] = [made, *others]
+            elif any(isinstance(stage, Noise) for stage in made):
+                self.noisy.append(index)
             elif any(isinstance(stage, Zero) for stage in made):
                 continue
             elif any(weight.trainable for stage in made for weight in stage.weights(1, 1, 1)):
@@ -82,7 +88,7 @@ class MixedOp(keras.layers.Layer):
             kernels.reroute_strided_pointwise(layer)
         self.built = True
 
-    def call(self, x, weights, training=False, inline=False, drawn=False, others=False, dropout=None):
+    def call(self, x, weights, training=False, inline=False, drawn=False, others=False, dropout=None, noise=None):
         if not self.candidates.all():
             weights = tf.where(self.candidates, weights, tf.zeros([], weights.dtype))
         total = []
@@ -115,8 +121,8 @@ class MixedOp(keras.layers.Layer):
                 images.append(compute(outside, image, [[]] * len(outside), 1, training)[0])
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
-            noise = [*dropout] if dropped else []
-            y, updates = edges_at_once(x, images, weights, tensors, *([tables, noise] if tables or noise else []))
+            drop = [*dropout] if dropped else []
+            y, updates = edges_at_once(x, images, weights, tensors, *([tables, drop] if tables or drop else []))
             moving = [variable for op in operations if op.training(training) for variable in op.moving]
             values = tf.split(updates, [variable.shape[-1] for variable in moving], axis=-1) if moving else []
             for variable, value in zip(moving, values, strict=True):
@@ -131,6 +137,8 @@ class MixedOp(keras.layers.Layer):
                 parts[edge] = tf.cast(layer(x, training=bool(training)), x.dtype) * tf.cast(column[edge], x.dtype)
             there = parts[self._members(index)[0]]
             total.append(tf.concat([tf.zeros_like(there) if part is None else part for part in parts], -1))
+        if self.noisy and training and noise is not None:
+            total.append(self._noise(x, weights, noise))
         if not total:
             return tf.tile(tf.zeros_like(kernels.subsample(x, self.stride)), [1, 1, 1, self.edges])
         return tf.add_n(total)
@@ -153,6 +161,17 @@ class MixedOp(keras.layers.Layer):
             row[: len(some)] = some
         return _Some, [members, index, edge]
 
+    def _noise(self, x, weights, seed):
+        """What operations that give noise add to the edges."""
+        parts = []
+        for index in self.noisy:
+            shape = tf.shape(kernels.subsample(x, self.stride)[..., :1]) * [1, 1, 1, self.edges * self.channels]
+            drawn = tf.random.stateless_normal(
+                shape, tf.random.experimental.stateless_fold_in(seed, index), dtype=x.dtype
+            )
+            parts.append(drawn * tf.cast(tf.repeat(weights[:, index], self.channels), x.dtype))
+        return tf.add_n(parts)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -162,6 +181,7 @@ class MixedOp(keras.layers.Layer):
             "stride": self.stride,
             "candidates": self.candidates.tolist(),
             "pool_norm": self.pool_norm,
+            "affine": self.affine,
         }
 
 

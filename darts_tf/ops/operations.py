@@ -19,7 +19,7 @@ import itertools
 import keras
 import tensorflow as tf
 
-from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Pool, ReLU, Stage, Zero
+from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Noise, Pool, ReLU, Stage, Zero
 
 _REGISTRY = {}
 
@@ -158,6 +158,21 @@ for _size in (3, 5):
 @register_operation("conv_7x1_1x7")
 def _conv_7x1_1x7(stride, affine):
     return [ReLU(), Conv((1, 7), (1, stride)), Conv((7, 1), (stride, 1)), BatchNorm(affine)]
+
+
+@register_operation("noise")  # of S4 of RobustDARTS
+def _noise(stride, affine):
+    return [Noise(stride)]
+
+
+def _register_201(size):
+    @register_operation(f"nor_conv_{size}x{size}")  # of NAS-Bench-201; those of AutoDL have a bias or an affine norm
+    def nor_conv(stride, affine):
+        return [ReLU(), Conv((size, size), (stride, stride), bias=not affine), BatchNorm(affine)]
+
+
+for _size in (1, 3):
+    _register_201(_size)
 
 
 def relu_conv_bn(affine):

@@ -133,8 +133,9 @@ class Conv(Stage):
     bias: bool = False
 
     def weights(self, inputs, outputs, groups):
-        fan_in = math.prod(self.size) * inputs
-        kernel = _kernel("kernel", (*self.size, inputs, groups * outputs), fan_in)
+        height, width = self.size
+        fan_in = height * width * inputs
+        kernel = _kernel("kernel", (height, width, inputs, groups * outputs), fan_in)
         return [kernel, _bias("bias", groups * outputs, fan_in)] if self.bias else [kernel]
 
     def channels(self, inputs, outputs):
@@ -152,12 +153,13 @@ class Conv(Stage):
         return (kernels.subsample(x, self.strides) if self._is_pointwise else x), None
 
     def finish(self, x, prepared, weights, groups, training):
+        kernel, *bias = weights
         if self._is_pointwise or self.strides == (1, 1):
-            y = kernels.grouped_conv2d(x, weights[0], 1, "SAME", groups)
+            y = kernels.grouped_conv2d(x, kernel, 1, "SAME", groups)
         else:
             x = tf.pad(x, [[0, 0], *([size // 2] * 2 for size in self.size), [0, 0]])
-            y = kernels.grouped_conv2d(x, weights[0], self.strides, "VALID", groups)
-        return (tf.nn.bias_add(y, weights[1]) if self.bias else y), []
+            y = kernels.grouped_conv2d(x, kernel, self.strides, "VALID", groups)
+        return (tf.nn.bias_add(y, bias[0]) if bias else y), []
 
     def layers(self, x, outputs, name):
         strides, padding = self.strides, "same"
@@ -165,14 +167,15 @@ class Conv(Stage):
             x, strides = _subsampled(x, strides, name), (1, 1)
         elif strides != (1, 1):
             x, padding = _padded(x, self.size, name), "valid"
+        start = _uniform(math.prod(self.size) * x.shape[-1])
         return keras.layers.Conv2D(
             outputs,
             self.size,
             strides,
             padding,
             use_bias=self.bias,
-            kernel_initializer=_uniform(math.prod(self.size) * x.shape[-1]),
-            bias_initializer=_uniform(math.prod(self.size) * x.shape[-1]) if self.bias else "zeros",
+            kernel_initializer=start,
+            bias_initializer=start if self.bias else "zeros",
             name=name,
         )(x)
 
@@ -319,6 +322,17 @@ class Pool(Stage):
 
 
 @dataclasses.dataclass(frozen=True)
+class MeanOfFour(Stage):
+    """Halves the image: each pixel is the mean of 2x2; of fewer where an odd image ends."""
+
+    def finish(self, x, prepared, weights, groups, training):
+        return tf.nn.avg_pool2d(x, 2, 2, "SAME"), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.AveragePooling2D(2, 2, "same", name=name)(x)
+
+
+@dataclasses.dataclass(frozen=True)
 class Zero(Stage):
     """Nothing: an edge that is not there."""
 
@@ -329,3 +343,14 @@ class Zero(Stage):
 
     def layers(self, x, outputs, name):
         return keras.layers.Rescaling(0.0, name=name)(_subsampled(x, self.stride, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Zero):
+    """Gaussian noise of deviation 1 in training, whatever the input is; else nothing.
+
+    The noise of a supernet is `MixedOp`'s, which is given a seed.
+    """
+
+    def layers(self, x, outputs, name):
+        return keras.layers.GaussianNoise(1.0, name=f"{name}_noise")(super().layers(x, outputs, name))

@@ -1,6 +1,24 @@
 """What may be chosen: the spaces, by name, and their architectures."""
 
-from darts_tf.spaces.base import from_json, from_text, get, names, of, read, register_space
+from darts_tf.spaces.base import from_json, from_text, get, is_known, names, of, read, register_space, spec_of
+from darts_tf.spaces.cells.robust import S1, S2, S3, S4
 from darts_tf.spaces.cells.space import CellSpace
+from darts_tf.spaces.nas_bench_201.space import NasBench201
 
-__all__ = ["CellSpace", "from_json", "from_text", "get", "names", "of", "read", "register_space"]
+__all__ = [
+    "S1",
+    "S2",
+    "S3",
+    "S4",
+    "CellSpace",
+    "NasBench201",
+    "from_json",
+    "from_text",
+    "get",
+    "is_known",
+    "names",
+    "of",
+    "read",
+    "register_space",
+    "spec_of",
+]

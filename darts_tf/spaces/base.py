@@ -6,10 +6,12 @@ command's --help or a picture need not wait for that; methods that build models 
 """
 
 import ast
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import runpy
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from darts_tf.methods import relaxations, selections
 from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
+EXPECTED = "expected an object with normal, and perhaps reduce and keep."  # of the description of a space
 MOST = 10_000  # rows in a table of choices of an architecture that is read
 
 
@@ -111,9 +114,19 @@ class SearchSpace:
 
     Attributes:
         name: what `register_space` calls it.
+        sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
+        notation: what the texts of its architectures begin with, where they are of a form of their own; then
+            `from_notation(text)` reads them.
     """
 
     name: ClassVar[str] = None
+    sizes: ClassVar[dict] = {}
+    notation: ClassVar[str] = None
+
+    @property
+    def spec(self):
+        """What `--space` and config.json say to mean this space, beside its fields: its name."""
+        return self.name
 
     @property
     def choices(self):
@@ -256,22 +269,26 @@ class SearchSpace:
         then the candidate on each of these.
 
         Args:
-            hp: `keras_tuner.HyperParameters`, or anything with such a `Choice`.
+            hp: `keras_tuner.HyperParameters`, or anything with such a `Choice` and `conditional_scope`.
         """
         picks = {}
         for name, table in self.choices.items():
-            candidates = [other for other in table.candidates if other not in table.never]
             picks[name] = []
             for place, (rows, keep) in enumerate(table.groups):
-                kept = rows
+                kept, scopes = rows, {}
                 if keep < len(rows):
                     sets = {
                         ", ".join(table.rows[row] for row in some): some for some in itertools.combinations(rows, keep)
                     }
-                    kept = sets[hp.Choice(f"{name}_{place}_inputs", list(sets))]
-                for order, row in enumerate(kept):
-                    label = f"{name}_{row}" if keep == len(rows) else f"{name}_{place}_operation{order + 1}"
-                    picks[name].append((row, table.candidates.index(hp.Choice(label, candidates))))
+                    inputs = f"{name}_{place}_inputs"
+                    kept = sets[hp.Choice(inputs, list(sets))]
+                    if not _alike(table, rows):  # what is on a row that does not stay is not declared
+                        scopes = {row: (inputs, [text for text, some in sets.items() if row in some]) for row in rows}
+                chosen = {}
+                for order, row in enumerate(rows if scopes else kept):
+                    with hp.conditional_scope(*scopes[row]) if scopes else contextlib.nullcontext():
+                        chosen[row] = hp.Choice(_label(name, table, place, row, order), table.names(row))
+                picks[name] += [(row, table.candidates.index(chosen[row])) for row in kept]
         return self.decode(picks)
 
     def values(self, architecture):
@@ -288,13 +305,23 @@ class SearchSpace:
                 if keep < len(rows):
                     values[f"{name}_{place}_inputs"] = ", ".join(table.rows[row] for row in kept)
                 for order, row in enumerate(kept):
-                    label = f"{name}_{row}" if keep == len(rows) else f"{name}_{place}_operation{order + 1}"
-                    values[label] = table.candidates[chosen[row]]
+                    values[_label(name, table, place, row, order)] = table.candidates[chosen[row]]
         return values
 
     def architecture_of(self, hp):
         """The architecture of hyperparameters that `declare` has declared."""
         return self.declare(hp)
+
+
+def _alike(table, rows):
+    """Whether rows have the same candidates."""
+    return len({tuple(table.names(row)) for row in rows}) == 1
+
+
+def _label(name, table, place, row, order):
+    """The name of the hyperparameter of a row, the one in `order` of those that stay of the group at a place."""
+    rows, keep = table.groups[place]
+    return f"{name}_{place}_operation{order + 1}" if keep < len(rows) and _alike(table, rows) else f"{name}_{row}"
 
 
 def checked_candidates(space, candidates=None):
@@ -363,20 +390,78 @@ def strengths_of(space, relaxation, alphas, betas=None, candidates=None):
 
 
 _spaces = Registry("space", SearchSpace)
-register_space, names, get = _spaces.register, _spaces.names, _spaces.kind
+register_space, names = _spaces.register, _spaces.names
+
+
+def get(spec):
+    """The class of the space that `--space` or config.json says, a name or a description of cells.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not is_description(spec):
+        return _spaces.kind(spec)
+    from darts_tf.spaces.cells.described import DescribedCells
+
+    return DescribedCells
+
+
+def is_description(spec):
+    """Whether a text is the description of a space, not its name."""
+    return spec.lstrip().startswith("{")
+
+
+def is_known(spec):
+    """Whether `get` knows a space."""
+    return is_description(spec) or spec in names()
+
+
+def spec_of(named):
+    """What `--space` means, as config.json keeps it: of a file what it says, else the same.
+
+    Args:
+        named: a name, a description, or a file of one: .json, or .py that assigns the dict to `space`.
+
+    Raises:
+        ValueError: the file does not hold what it should.
+        OSError: it cannot be read.
+    """
+    if is_description(named) or not named.endswith((".json", ".py")):
+        return named
+    with open(named, "rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise ValueError(f"expected at most {LONGEST} letters.")
+    if named.endswith(".json"):
+        text = content.decode("utf-8-sig")
+        if not is_description(text):
+            raise ValueError(EXPECTED)
+        return text
+    try:
+        return json.dumps(runpy.run_path(named)["space"])
+    except KeyError:
+        raise ValueError(f"it assigns no `space`; {EXPECTED}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it may call sys.exit
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def of(values):
     """The space that a configuration describes.
 
     Args:
-        values: dict; "space" is its name, "darts" if it is not there, and its fields have their own names. What is None
-            has its default.
+        values: dict; "space" is its name, "darts" if it is not there, or what `spec_of` may be given; its fields have
+            their own names. What is None has its default.
 
     Raises:
         ValueError: there is no such space, or it cannot have these values.
+        OSError: it is in a file that cannot be read.
     """
-    kind = get(values.get("space") or "darts")
+    spec = spec_of(values.get("space") or "darts")
+    kind = get(spec)
+    if is_description(spec):
+        return kind(spec)
     fields = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in fields and value is not None})
 
@@ -393,6 +478,10 @@ def read(text):
     for kind in _spaces.members.values():
         if text in getattr(kind, "PUBLISHED", {}):
             return kind.PUBLISHED[text]
+    if _with_notation(text):
+        architecture = from_text(text)
+        architecture.space.check(architecture)
+        return architecture
     is_text = any(text.lstrip().startswith(f"{start}(") for start in ("Genotype", *names()))
     try:
         if not is_text and os.path.isfile(text):
@@ -432,6 +521,9 @@ def from_text(text):
     Raises:
         ValueError: the text is of another form.
     """
+    kind = _with_notation(text)
+    if kind:
+        return kind.from_notation(_short(text).strip())
     try:
         name, bracket, rest = _short(text).strip().partition("(")
         call = ast.parse(f"f{bracket}{rest}", mode="eval").body
@@ -443,6 +535,12 @@ def from_text(text):
         raise ValueError(
             f"Not a genotype: {text[:200]!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
         ) from error
+
+
+def _with_notation(text):
+    """The class of the space in whose own notation a text is; None if it is in none."""
+    start = text.lstrip()[:10]
+    return next((kind for kind in _spaces.members.values() if kind.notation and start.startswith(kind.notation)), None)
 
 
 def _of_fields(name, fields):

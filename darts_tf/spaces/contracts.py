@@ -1,5 +1,6 @@
 """The contract of spaces, as a check that says what is wrong with one."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -26,6 +27,14 @@ class _Values:
         assert self.values[name] in values, f"{name} is declared with other values than before."
         return self.values[name]
 
+    @contextlib.contextmanager
+    def conditional_scope(self, name, values):
+        assert name in self.values, f"{name} is no choice that was declared before."
+        before = dict(self.values)
+        yield
+        if before[name] not in values:
+            self.values = before
+
     def Fixed(self, name, value):  # noqa: N802
         return self.values.setdefault(name, value)
 
@@ -43,10 +52,13 @@ def check_space(space, task=TASK, draws=10):
     """
     assert isinstance(space, SearchSpace), f"{type(space).__name__} is no subclass of SearchSpace."
     name = space.name
-    assert name and name in spaces.names(), f"{type(space).__name__} has no name: decorate it by register_space."
+    known = name and spaces.is_known(space.spec)
+    assert known, f"{type(space).__name__} has no name: decorate it by register_space."
     assert dataclasses.is_dataclass(space) and space == dataclasses.replace(space), f"{name} is no frozen dataclass."
     for field in dataclasses.fields(space):
         assert field.default is not dataclasses.MISSING, f"{name}: the field {field.name} has no default."
+    fields = {field.name: getattr(space, field.name) for field in dataclasses.fields(space)}
+    assert spaces.of({**fields, "space": space.spec}) == space, f"{name}: its spec and its fields say another space."
     choices = space.choices
     _check_choices(name, choices)
     random = np.random.default_rng(0)
@@ -103,9 +115,8 @@ def _check_architecture(space, architecture):
     assert "\n" not in text and "\n" not in written, f"{name}: text or JSON is more than one line."
     assert spaces.from_text(text) == architecture, f"{name}: its text is read as another architecture: {text}"
     assert spaces.from_json(written) == architecture, f"{name}: its JSON is read as another architecture."
-    says = json.loads(written).get("space", "darts")
-    assert says == name, f"{name}: its JSON says that it is of {says}."
-    assert isinstance(architecture.space, type(space)), f"{name}: its architectures are of another space."
+    says, own = json.loads(written).get("space", "darts"), architecture.space
+    assert says == own.name, f"{name}: its JSON says that it is of {says}, not of {own.name}."
     assert isinstance(space.change(architecture, architecture), str), f"{name}: change is no text."
     strengths = _strengths(space.choices, np.random.default_rng(0))
     pictures = space.pictures(architecture, [other for table in space.choices.values() for other in table.candidates])
@@ -157,7 +168,8 @@ def _check_models(space, architecture, task):
     shape = tuple(supernet(x, training=True).shape)
     assert shape == (2, task.outputs), f"{name}: its supernet gives {shape}, expected {(2, task.outputs)}."
     assert len(supernet.variables) == built, f"{name}: its supernet makes variables when it is called, not in build."
-    assert supernet.genotype().space.name == name, f"{name}: its supernet finds architectures of another space."
+    space.check(supernet.genotype())
+    assert type(supernet.genotype()) is type(architecture), f"{name}: its supernet finds other architectures."
     search = darts.DARTS(supernet)
     weights, alphas = (
         [tf.convert_to_tensor(v) for v in some] for some in (supernet.weight_variables, supernet.arch_variables)

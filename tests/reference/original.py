@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce
-from darts_tf.spaces.cells.cell import num_edges, targets
+from darts_tf.spaces.cells.cell import rows_from
 from darts_tf.spaces.cells.pytorch import layer_and_weight, to_keras_layout
 
 
@@ -44,10 +46,25 @@ def operation_tensors(operation, name, edge=0):
         elif isinstance(stage, (Conv, Depthwise)):
             kind = "conv" if isinstance(stage, Conv) else "depthwise"
             found[layer, "weight"] = Tensor(owned[0], kind, edge, operation.groups)
+            if len(owned) > 1:
+                found[layer, "bias"] = Tensor(owned[1], "vector", edge, operation.groups)
         elif isinstance(stage, BatchNorm) and stage.affine:
             found[layer, "weight"] = Tensor(owned[0], "vector", edge, operation.groups)
             found[layer, "bias"] = Tensor(owned[1], "vector", edge, operation.groups)
     return found
+
+
+def by_stage(layer, prefix, edge=0):
+    """{name: Tensor} of one edge of an operation, or of a dense layer, whose names are PREFIX + PLACE.WEIGHT there."""
+    if isinstance(layer, keras.layers.Dense):
+        return {f"{prefix}weight": Tensor(layer.kernel, "dense"), f"{prefix}bias": Tensor(layer.bias, "vector")}
+    tensors = operation_tensors(layer, "", edge)
+    return {f"{prefix}{place.removeprefix('_')}.{weight}": tensor for (place, weight), tensor in tensors.items()}
+
+
+def to_images(array, dtype="float64"):
+    """An array (batch, channels, height, width) as a tensor of images."""
+    return tf.constant(array.transpose(0, 2, 3, 1), dtype)
 
 
 def supernet_tensors(network, names):
@@ -56,9 +73,8 @@ def supernet_tensors(network, names):
     for c, cell in enumerate(network.cells):
         for p, operation in enumerate(cell.preprocess):
             found |= operation_tensors(operation, f"cell{c}_preprocess{p}")
-        for source, mixed_op in enumerate(cell.mixed_ops):
-            for place, node in enumerate(targets(source, cell.nodes)):
-                edge = num_edges(node - 2) + source
+        for source, mixed_op in cell.mixed_ops.items():
+            for place, edge in enumerate(rows_from(source, cell.edges)):
                 for index, operation in mixed_op.grouped.items():
                     found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", place)
     found["classifier", "weight"] = Tensor(network.classifier.kernel, "dense")

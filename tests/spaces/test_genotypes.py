@@ -78,7 +78,7 @@ FIELDS = {"normal": PAIRS, "normal_concat": [2], "reduce": PAIRS, "reduce_concat
         *[{"normal": [["skip_connect", node], PAIRS[1]]} for node in (math.inf, 0.0, True, "0", None, [0])],
         *[{"normal": [[name, 0], PAIRS[1]]} for name in (5, None, "", "\ud800", "a\0", "a\nb", "x" * 101)],
         *[{"normal_concat": nodes} for nodes in ([math.inf], [2.0], [True], "2", 2, None, {"2": 2}, [2] * 1001)],
-        *[{"reduce": pairs} for pairs in (None, 5, "ab", [5], [["skip_connect"]], [["skip_connect", 0, 1]])],
+        *[{"reduce": pairs} for pairs in (None, 5, "ab", [5], [["skip_connect"]], [["skip_connect", 0, 1, 2]])],
     ],
 )
 def test_fields_of_other_kinds_are_refused(change, tmp_path):

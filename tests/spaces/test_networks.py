@@ -39,7 +39,7 @@ def test_an_operation_is_the_same_in_the_supernet_and_in_a_derived_network(name,
             ours.assign(tf.random.stateless_normal(ours.shape, [len(ours.path), 1]))
             theirs.assign(ours)
         x = tf.random.stateless_normal([2, *size, 5], [1, 2])
-        for training in (False, True):
+        for training in (False,) if name == "noise" else (False, True):
             expected = operation(x, training=training)
             assert expected.shape == (2, -(-size[0] // stride), -(-size[1] // stride), 5)
             np.testing.assert_allclose(model(x, training=training), expected, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ from darts_tf.ops import operations
 from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.mixed_op import MixedOp
 from darts_tf.ops.operations import Operation, factorized_reduce, relu_conv_bn
+from darts_tf.spaces.cells import genotypes
 
 
 def preprocessing(reduction_prev, affine):
@@ -22,53 +23,51 @@ def edge_stride(source, reduction):
     return 2 if reduction and source < 2 else 1
 
 
+def rows_from(source, edges):
+    """The places in `edges`, (node, source) pairs, of those that leave a node."""
+    return [row for row, (_, start) in enumerate(edges) if start == source]
+
+
+def sources(edges):
+    """The nodes that edges leave, in their order."""
+    return sorted({source for _, source in edges})
+
+
+def rows_by_source(weights, edges):
+    """Regroups rows, one per edge, by the node that the edges leave.
+
+    Args:
+        weights: (edges, ...).
+        edges: (node, source) of each.
+
+    Returns:
+        {source: (edges that leave it, ...)}.
+    """
+    return {source: tf.gather(weights, rows_from(source, edges)) for source in sources(edges)}
+
+
 def connect(inputs, nodes, edges_from, total):
     """Computes the nodes of a cell one after the other: each is the sum of the edges that reach it.
 
     Args:
-        inputs: the two inputs, preprocessed.
+        inputs: the cell's inputs, preprocessed.
         nodes: number of intermediate nodes.
         edges_from: function (source, image) -> list of (target, image), the edges that leave a node; nodes are counted
             from the inputs on.
         total: function (node, images) -> their sum.
 
     Returns:
-        All nodes, the inputs first.
+        All nodes, the inputs first; None for one that nothing reaches.
     """
-    states = list(inputs)
-    incoming = {node: [] for node in range(2, nodes + 2)}
-    for source in range(nodes + 2):
-        if source >= 2:
-            states.append(total(source, incoming[source]))
-        for target, image in edges_from(source, states[source]):
-            incoming[target].append(image)
+    states, first = list(inputs), len(inputs)
+    incoming = {node: [] for node in range(first, first + nodes)}
+    for source in range(first + nodes):
+        if source >= first:
+            states.append(total(source, incoming[source]) if incoming[source] else None)
+        if states[source] is not None:
+            for target, image in edges_from(source, states[source]):
+                incoming[target].append(image)
     return states
-
-
-def num_edges(nodes):
-    """Edges of a cell with two inputs and `nodes` intermediate nodes, each fed by all before it."""
-    return sum(2 + node for node in range(nodes))
-
-
-def targets(source, nodes):
-    """The nodes that node `source` feeds; nodes 0 and 1 are the cell's inputs."""
-    return range(max(source + 1, 2), nodes + 2)
-
-
-def rows_by_source(weights, nodes):
-    """Regroups the edges of a cell, numbered by target node and then by source, by their source node.
-
-    Args:
-        weights: (edges, operations).
-        nodes: number of intermediate nodes.
-
-    Returns:
-        For each node but the last, the rows (edges that leave it, operations).
-    """
-    return [
-        tf.gather(weights, [num_edges(node - 2) + source for node in targets(source, nodes)])
-        for source in range(nodes + 1)
-    ]
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -81,57 +80,86 @@ class SearchCell(keras.layers.Layer):
         nodes: number of intermediate nodes; the result is their concatenation.
         reduction: whether the cell halves the image.
         reduction_prev: whether the cell before it does.
+        edges: (node, source) pairs, by default each node is fed by all before it.
+        affine: whether the batch norms of candidates learn a scale and an offset.
 
     Call arguments:
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
         inline: see `MixedOp`.
+        draw: seed of what is drawn in the cell, int32 (2,), or None.
 
     Returns:
         (batch, height', width', nodes * channels).
     """
 
-    def __init__(self, primitives, channels, nodes=4, reduction=False, reduction_prev=False, **kwargs):
+    num_inputs = 2
+    pool_norm = True
+
+    def __init__(
+        self,
+        primitives,
+        channels,
+        nodes=4,
+        reduction=False,
+        reduction_prev=False,
+        edges=None,
+        affine=False,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.nodes = nodes
         self.reduction = reduction
         self.reduction_prev = reduction_prev
+        self.edges = tuple(map(tuple, edges)) if edges else genotypes.every_edge(nodes, self.num_inputs)
+        self.affine = affine
         self.preprocess = [
-            Operation(stages, channels, name=f"preprocess{place}")
-            for place, stages in enumerate(preprocessing(reduction_prev, affine=False))
+            Operation(stages, channels, name=f"preprocess{place}") for place, stages in enumerate(self._preprocessing())
         ]
-        self.mixed_ops = [
-            MixedOp(
+        self.mixed_ops = {
+            source: MixedOp(
                 self.primitives,
                 channels,
-                edges=len(targets(source, nodes)),
+                edges=len(rows_from(source, self.edges)),
                 stride=edge_stride(source, reduction),
+                pool_norm=self.pool_norm,
+                affine=affine,
                 name=f"node{source}",
             )
-            for source in range(nodes + 1)
-        ]
+            for source in sources(self.edges)
+        }
+
+    def _preprocessing(self):
+        """Stages for each of the inputs."""
+        return preprocessing(self.reduction_prev, affine=False)
+
+    def _result(self, states):
+        """The result of the cell, of its nodes."""
+        return tf.concat(states[self.num_inputs :], -1)
 
     def build(self, input_shape):
-        for operation, shape in zip(self.preprocess, input_shape, strict=True):
+        for operation, shape in zip(self.preprocess, input_shape, strict=False):
             operation.build(shape)
-        for mixed_op in self.mixed_ops:
+        for mixed_op in self.mixed_ops.values():
             mixed_op.build((*input_shape[0][:-1], self.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, inline=False):
+    def call(self, inputs, weights, training=False, inline=False, draw=None):
         def edges_from(source, image):
-            fed = targets(source, self.nodes)
-            if not fed:
+            if source not in self.mixed_ops:
                 return []
-            edges = self.mixed_ops[source](image, weights[source], training=training, inline=inline)
+            fed = [self.edges[row][0] for row in rows_from(source, self.edges)]
+            noise = None if draw is None else tf.random.experimental.stateless_fold_in(draw, source)
+            edges = self.mixed_ops[source](image, weights[source], training=training, inline=inline, noise=noise)
             return zip(fed, tf.split(edges, len(fed), -1), strict=True)
 
-        inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
+        if self.preprocess:
+            inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
         states = connect(inputs, self.nodes, edges_from, total=lambda node, images: tf.add_n(images))
-        return tf.concat(states[2:], -1)
+        return self._result(states)
 
     def get_config(self):
         return {
@@ -141,6 +169,8 @@ class SearchCell(keras.layers.Layer):
             "nodes": self.nodes,
             "reduction": self.reduction,
             "reduction_prev": self.reduction_prev,
+            "edges": self.edges,
+            "affine": self.affine,
         }
 
 
@@ -149,7 +179,7 @@ def derived_cell(inputs, pairs, concat, channels, reduction, reduction_prev, dro
 
     Args:
         inputs: the results of the two cells before, `keras.KerasTensor` (batch, height, width, ...) each.
-        pairs: two (operation, source) for each intermediate node.
+        pairs: the edges of a genotype's cell, see `genotypes.Genotype`.
         concat: the nodes that make the result.
         channels: channels of each node.
         reduction, reduction_prev: as in `SearchCell`.
@@ -160,22 +190,24 @@ def derived_cell(inputs, pairs, concat, channels, reduction, reduction_prev, dro
         `keras.KerasTensor` (batch, height', width', len(concat) * channels).
     """
 
+    edges = genotypes.edges(pairs)
+
     def edges_from(source, image):
-        for edge, (operation, start) in enumerate(pairs):
+        for edge, (node, operation, start) in enumerate(edges):
             if start == source:
                 made = operations.make_operation(operation, channels, edge_stride(source, reduction), affine=True)
                 result = operations.layers(made, image, channels, f"{name}_edge{edge}")
                 if drop_path and result is not image:
                     result = DropPath(name=f"{name}_edge{edge}_drop_path")(result)
-                yield 2 + edge // 2, result
+                yield node, result
 
     def total(node, images):
-        return keras.layers.Add(name=f"{name}_node{node}")(images)
+        return keras.layers.Add(name=f"{name}_node{node}")(images) if len(images) > 1 else images[0]
 
     inputs = [
         operations.layers(stages, x, channels, f"{name}_preprocess{place}")
         for place, (stages, x) in enumerate(zip(preprocessing(reduction_prev, affine=True), inputs, strict=True))
     ]
-    states = connect(inputs, len(pairs) // 2, edges_from, total)
+    states = connect(inputs, genotypes.num_nodes(pairs), edges_from, total)
     states = [states[node] for node in concat]
     return keras.layers.Concatenate(name=name)(states) if len(states) > 1 else states[0]

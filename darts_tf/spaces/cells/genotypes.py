@@ -9,7 +9,8 @@ MOST = 1000  # numbers in a cell's lists
 class Genotype(NamedTuple):
     """Two cells: per intermediate node two pairs of (operation, source node), and the nodes that are concatenated.
 
-    Nodes 0 and 1 are the inputs of a cell, 2, 3, ... its intermediate nodes.
+    Nodes 0 and 1 are the inputs of a cell, 2, 3, ... its intermediate nodes. A cell some of whose nodes have more or
+    fewer than two edges has (operation, source node, node) instead of each pair.
     """
 
     normal: list
@@ -22,7 +23,7 @@ class Genotype(NamedTuple):
         """The `CellSpace` of as many nodes and the paper's operations."""
         from darts_tf.spaces.cells.space import CellSpace
 
-        return CellSpace(max(1, len(self.normal) // 2))
+        return CellSpace(max(1, num_nodes(self.normal)))
 
     def __str__(self):
         def concat(nodes):
@@ -153,6 +154,23 @@ PUBLISHED_RECURRENT = {
 }
 
 
+def edges(pairs):
+    """The edges of a genotype's cell as (node, operation, source node), whichever form they have there."""
+    return [(pair[2] if len(pair) > 2 else 2 + place // 2, pair[0], pair[1]) for place, pair in enumerate(pairs)]
+
+
+def num_nodes(pairs):
+    """The number of intermediate nodes of a genotype's cell."""
+    return max((node for node, *_ in edges(pairs)), default=1) - 1
+
+
+def pairs_of(edges):
+    """The inverse of `edges`: pairs if each node has two of them, in the nodes' order, else triples."""
+    if [node for node, *_ in edges] == [2 + place // 2 for place in range(len(edges))] and not len(edges) % 2:
+        return [(operation, source) for _, operation, source in edges]
+    return [(operation, source, node) for node, operation, source in edges]
+
+
 def check(genotype, operations=None):
     """Checks that both cells of a genotype can be built.
 
@@ -165,17 +183,24 @@ def check(genotype, operations=None):
             or a node to concatenate is missing. Says which.
     """
     for kind, pairs, concat in (("normal", *genotype[:2]), ("reduce", *genotype[2:])):
-        if not pairs or len(pairs) % 2:
+        triples = any(len(pair) > 2 for pair in pairs)
+        if not pairs or (len(pairs) % 2 and not triples):
             raise ValueError(f"{kind} has {len(pairs)} (operation, node) pairs: expected two for every node.")
-        for place, (name, source) in enumerate(pairs):
-            node = 2 + place // 2
+        if triples and any(len(pair) < 3 for pair in pairs):
+            raise ValueError(f"{kind} has edges of two and of three items: expected (operation, source, node) for all.")
+        known = {node for node, *_ in edges(pairs)} | {0, 1}
+        for node, name, source in edges(pairs):
             if operations is not None and name not in operations:
                 raise ValueError(f"{kind} names the operation {name!r}: expected one of {', '.join(operations)}.")
+            if node < 2 or node > MOST:
+                raise ValueError(f"{kind} has an edge into node {node}: expected one of 2 to {MOST}.")
             if not 0 <= source < node:
                 raise ValueError(f"{kind} feeds node {node} from node {source}: expected one of 0 to {node - 1}.")
+            if source not in known:
+                raise ValueError(f"{kind} feeds node {node} from node {source}: expected a node that an edge reaches.")
         # The inputs of a reduction cell are larger than its nodes.
-        first, last = (0 if kind == "normal" else 2), 1 + len(pairs) // 2
-        if not concat or any(not first <= node <= last for node in concat):
+        first, last = (0 if kind == "normal" else 2), 1 + num_nodes(pairs)
+        if not concat or any(not first <= node <= last or node not in known for node in concat):
             raise ValueError(f"{kind}_concat is {list(concat)}: expected some of the nodes {first} to {last}.")
 
 
@@ -202,9 +227,9 @@ def _is_node(value):
 
 
 def _is_pair(value):
-    if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
+    if not isinstance(value, list | tuple) or len(value) not in (2, 3) or not isinstance(value[0], str):
         return False
-    return 0 < len(value[0]) <= 100 and value[0].isprintable() and _is_node(value[1])
+    return 0 < len(value[0]) <= 100 and value[0].isprintable() and all(map(_is_node, value[1:]))
 
 
 def node_name(index):
@@ -219,12 +244,9 @@ def change(before, after):
         before, after: `Genotype`s of as many nodes.
     """
 
-    def edges(pairs):
-        return {(2 + place // 2, *pair) for place, pair in enumerate(pairs)}
-
     parts = []
     for kind, old, new in (("normal", before.normal, after.normal), ("reduce", before.reduce, after.reduce)):
-        added = sorted(edges(new) - edges(old))
+        added = sorted(set(edges(new)) - set(edges(old)))
         if len(added) == 1:
             ((node, name, source),) = added
             parts.append(f"{kind}: {name} from {node_name(source)} to {node_name(node)}")
@@ -233,17 +255,35 @@ def change(before, after):
     return f"new in {', '.join(parts)}" if parts else "genotype unchanged"
 
 
-def kept(pairs, primitives):
+def every_edge(nodes, inputs=2):
+    """The edges of a cell each of whose nodes is fed by all before it.
+
+    Args:
+        nodes: number of intermediate nodes.
+        inputs: number of inputs of the cell.
+
+    Returns:
+        (node, source) pairs by node, then by source; nodes are counted from the inputs on.
+    """
+    return tuple((node, source) for node in range(inputs, inputs + nodes) for source in range(node))
+
+
+def kept(pairs, primitives, rows=None):
     """Where in the alphas of a cell the operations are that its genotype keeps.
 
     Args:
-        pairs: two (operation, source) for every node.
+        pairs: the edges of a genotype's cell.
         primitives: names of the operations.
+        rows: the (node, source) of each row; by default those of `every_edge`.
 
     Returns:
         list of (edge, operation), int, one of each pair; the operation of "none" is None.
+
+    Raises:
+        ValueError: an edge or an operation is none of these.
     """
-    # Into the nodes before the one at place i lead 2 + 3 + ... + (i + 1) edges.
-    starts = [place // 2 * (place // 2 + 3) // 2 for place in range(len(pairs))]
-    operations = [None if name == "none" else primitives.index(name) for name, _ in pairs]
-    return [(start + source, op) for start, (_, source), op in zip(starts, pairs, operations, strict=True)]
+    rows = list(every_edge(num_nodes(pairs)) if rows is None else rows)
+    return [
+        (rows.index((node, source)), None if name == "none" else primitives.index(name))
+        for node, name, source in edges(pairs)
+    ]

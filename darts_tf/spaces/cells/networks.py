@@ -3,12 +3,13 @@
 import keras
 import tensorflow as tf
 
+from darts_tf import spaces
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation, get_operation, stem
 from darts_tf.ops.stages import BatchNorm, Conv, ReLU
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.cell import SearchCell, derived_cell, rows_by_source
-from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
+from darts_tf.spaces.cells.space import PRIMITIVES
 from darts_tf.spaces.models import Supernet, inputs
 
 
@@ -43,16 +44,21 @@ class SearchNetwork(Supernet):
         sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
         relaxation: how alphas become weights of the operations (equation 2): a name or an object, see
             `darts_tf.methods.relaxations`.
+        space: `Cells` that say nodes, edges and operations, in place of `nodes` and `primitives`; or what its `spec`
+            says.
+        candidates, edge_normalization: see `Supernet`.
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
         exact: whether to compute in the type of the variables, whatever the dtype policy is.
         mixture: weights of the operations, {kind: (edges, operations)}, in place of those that alphas give.
+        draw: seed of what operations draw in training, int32 (2,); None for nothing.
 
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
     Attributes:
+        has_noise: whether there are operations that draw.
         inline: whether the graph has the operations of each node written out. XLA needs that: where nodes share a
             function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
 
@@ -62,6 +68,8 @@ class SearchNetwork(Supernet):
     Raises:
         ValueError: an argument is out of range, or an operation is not registered.
     """
+
+    least_layers = 3, "cells, two of which are reduction cells"
 
     def __init__(
         self,
@@ -78,11 +86,12 @@ class SearchNetwork(Supernet):
         edge_normalization=False,
         **kwargs,
     ):
-        space = space or CellSpace(nodes, primitives)
+        sizes = {"nodes": nodes, "primitives": primitives}
+        space = spaces.of(sizes | {"space": space}) if space is None or isinstance(space, str) else space
         super().__init__(space, num_classes, relaxation, candidates, edge_normalization, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
-            ("layers", layers, 3, "cells, two of which are reduction cells"),
+            ("layers", layers, *self.least_layers),
             ("num_classes", num_classes, 1, "class"),
             ("stem_multiplier", stem_multiplier, 1, "times the channels"),
         ):
@@ -93,42 +102,76 @@ class SearchNetwork(Supernet):
         self.channels = channels
         self.num_layers = layers
         self.num_classes = num_classes
-        self.nodes = nodes
+        self.nodes = self.space.nodes
         self.primitives = self.space.primitives
+        self.edges = {kind: self.space.edges(kind) for kind in self.space.choices}
         self.stem_multiplier = stem_multiplier
         self.sync_batch_norm = sync_batch_norm
         self.inline = False
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
-        self.cells = []
-        reduction_prev = False
-        for index, (width, reduction) in enumerate(stack(channels, layers)):
-            self.cells.append(SearchCell(primitives, width, nodes, reduction, reduction_prev, name=f"cell{index}"))
-            reduction_prev = reduction
+        self.cells = self._make_cells()
         self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
+        self.has_noise = any(
+            mixed_op.noisy
+            for cell in self.cells
+            if isinstance(cell, SearchCell)
+            for mixed_op in cell.mixed_ops.values()
+        )
 
-    def build(self, input_shape):
-        self.add_alphas()
-        self.stem.build(input_shape)
+    def _make_cells(self):
+        """The layers between stem and classifier."""
+        cells, reduction_prev = [], False
+        for index, (width, reduction) in enumerate(stack(self.channels, self.num_layers)):
+            edges = self.edges["reduce" if reduction else "normal"]
+            cells.append(
+                SearchCell(self.primitives, width, self.nodes, reduction, reduction_prev, edges, name=f"cell{index}")
+            )
+            reduction_prev = reduction
+        return cells
+
+    def _build_cells(self):
+        """Builds them; returns the channels of their result."""
         before, last = [self.stem_multiplier * self.channels] * 2
         for cell in self.cells:
             cell.build([(None, None, None, before), (None, None, None, last)])
             before, last = last, self.nodes * cell.channels
-        self.classifier.build((None, last))
+        return last
+
+    def _through_cells(self, x, weights, draws, **options):
+        """The result of the cells.
+
+        Args:
+            x: of the stem.
+            weights: {kind: rows by source}.
+            draws: a seed for each cell, or None.
+            options: of each cell.
+        """
+        before = last = x
+        for cell, draw in zip(self.cells, draws, strict=True):
+            kind = "reduce" if cell.reduction else "normal"
+            before, last = last, cell([before, last], weights[kind], draw=draw, **options)
+        return last
+
+    def build(self, input_shape):
+        self.add_alphas()
+        self.stem.build(input_shape)
+        self.classifier.build((None, self._build_cells()))
         self.built = True
 
-    def call(self, x, training=False, exact=False, mixture=None):
+    def call(self, x, training=False, exact=False, mixture=None, draw=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
-        weights = {kind: rows_by_source(rows, self.nodes) for kind, rows in mixture.items()}
+        weights = {kind: rows_by_source(rows, self.edges[kind]) for kind, rows in mixture.items()}
         inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
             inline = True  # what replicas exchange has its own place in the graph of each
-        before = last = self.stem(x, training=training)
-        for cell in self.cells:
-            kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell([before, last], weights[kind], training=training, inline=inline)
+        draws = [None] * len(self.cells)
+        if draw is not None and training:  # the first of them are `mixture`'s
+            places = range(len(weights), len(weights) + len(self.cells))
+            draws = [tf.random.experimental.stateless_fold_in(draw, place) for place in places]
+        last = self._through_cells(self.stem(x, training=training), weights, draws, training=training, inline=inline)
         return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
 
     def get_config(self):
@@ -142,6 +185,7 @@ class SearchNetwork(Supernet):
             "stem_multiplier": self.stem_multiplier,
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
+            "space": self.space.spec,
         }
 
 
