@@ -79,8 +79,8 @@ class Curvature:
 def _set(network, **values):
     """Sets those of these attributes that a network has, and puts them back.
 
-    Batch norms that are synchronised have wrong second derivatives, those of `tf.nn.moments`. In graphs that are written
-    out second derivatives are not the same in each run (TensorFlow 2.21, oneDNN).
+    Batch norms that are synchronised have wrong second derivatives, those of `tf.nn.moments`. In graphs where the
+    operations are written out second derivatives are not the same in each run (TensorFlow 2.21, oneDNN).
     """
     before = {name: getattr(network, name) for name in values if hasattr(network, name)}
     for name in before:
