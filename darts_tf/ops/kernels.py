@@ -256,7 +256,12 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
         y, *moving = batch_norm(tf.cast(x, gamma.dtype), gamma, beta, moving_mean, moving_variance, training)
         return tf.cast(y, x.dtype), *moving
     if x.dtype == tf.float64 or training == SYNCHRONIZED:  # the fused kernel knows neither
-        mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (moving_mean, moving_variance)
+        mean, variance = moving_mean, moving_variance
+        if training == SYNCHRONIZED:
+            mean, variance = tf.nn.moments(x, [0, 1, 2])
+        elif training:  # `tf.nn.moments` has wrong second derivatives
+            mean = tf.reduce_mean(x, [0, 1, 2])
+            variance = tf.reduce_mean(tf.math.squared_difference(x, mean), [0, 1, 2])
         count = tf.cast(tf.size(x) / tf.size(mean), x.dtype)
         if training == SYNCHRONIZED:
             means, variances = tf.unstack(replicas.gather(tf.stack([mean, variance])), axis=1)

@@ -69,6 +69,11 @@ def to_images(array, dtype="float64"):
 
 def supernet_tensors(network, names):
     """{name: Tensor} of the weights of a `SearchNetwork`, for the original's names."""
+    return by_original_name(layers_of(network), names)
+
+
+def layers_of(network):
+    """{(layer, weight): Tensor} of the weights of a `SearchNetwork`, as `pytorch.layer_and_weight` gives them."""
     found = operation_tensors(network.stem, "stem")
     for c, cell in enumerate(network.cells):
         for p, operation in enumerate(cell.preprocess):
@@ -79,7 +84,7 @@ def supernet_tensors(network, names):
                     found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", place)
     found["classifier", "weight"] = Tensor(network.classifier.kernel, "dense")
     found["classifier", "bias"] = Tensor(network.classifier.bias, "vector")
-    return by_original_name(found, names)
+    return found
 
 
 def by_original_name(tensors, names):
