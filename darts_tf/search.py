@@ -16,7 +16,10 @@ The run directory gets report.html, config.json, history.csv, alphas.npz and gen
 """
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
@@ -75,37 +78,46 @@ def _search(config):
     with starting.tensorflow(config) as strategy:
         data = starting.load_data(config)
         space, config = completed(config, data)
-        feed, steps, valid, batch = make_batches(data, config, strategy, worker)
+        batches = make_batches(data, config, strategy, worker)
         with starting.started(output, "search", config, data, strategy, worker) as present:
-            networks = phases.Networks(config, space, data.task, strategy, worker, output, batch)
+            networks = phases.Networks(config, space, data.task, strategy, worker, output, batches.spec)
             search, checkpoints = fitting.restore(
-                lambda done: networks.at(max(done - 1, 0) // steps),
-                *(output, config, steps, present, strategy, worker, space),
+                lambda done: networks.at(max(done - 1, 0) // batches.steps),
+                *(output, config, batches.steps, present, strategy, worker, space),
             )
-            return _fit(search, networks, feed, steps, valid, config, data, checkpoints, output)
+            return _fit(search, networks, data, batches, checkpoints, output)
 
 
-def _fit(search, networks, feed, steps, valid, config, data, checkpoints, output):
+def _fit(search, networks, data, batches, checkpoints, output):
     from darts_tf.reports import callbacks as reporting
     from darts_tf.runs import callbacks
 
-    nan, headline, space = callbacks.StopOnNaN(), data.task.headline, search.network.space
-    used, is_chief = [], checkpoints.worker.is_chief
-    if is_chief:
+    config, steps, worker = networks.config, batches.steps, checkpoints.worker
+    nan, space = callbacks.StopOnNaN(), networks.space
+    used, note, stopped = [nan], lambda: "", lambda: False
+    if worker.is_chief:
         messages.say(f"Searching on {starting.describe(data)}; results go to {output}/")
-        done = checkpoints.done // steps
         selection = selections.configured(config.to_dict())
-        record = callbacks.SearchRecord(output, space, done, selection, derived_costs(space, data))
-        used += [record, reporting.Report(output)]
-    if is_chief and config.tensorboard:
-        used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
-    while checkpoints.done < config.epochs * steps and not search.stop_training:
+        costs = derived_costs(space, data)
+        record = callbacks.SearchRecord(output, space, checkpoints.done // steps, selection, costs)
+        guard = callbacks.EarlyStop(record, functools.partial(phases.stop_of, config, space))
+        if config.curvature_every:
+            used.append(callbacks.Sharpness(batches.first(), config.curvature_every, config.epochs))
+        used += [record, guard, reporting.Report(output)]
+        note, stopped = lambda: record.change, lambda: guard.stop
+        if config.tensorboard:
+            used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
+    while checkpoints.done < config.epochs * steps and not stopped() and not nan.epoch:
         search, until = networks.advanced(search, checkpoints.done // steps)
-        now = [*networks.schedule(search), nan, *used]
-        fitting.fit(search, feed, steps, config, valid, now, checkpoints, headline, lambda: record.change, until)
-    if not is_chief:
+        now = [*networks.schedule(search), *used]
+        headline = data.task.headline
+        fitting.fit(search, batches.feed, steps, config, batches.valid, now, checkpoints, headline, note, until)
+    if not worker.is_chief:
         return None
     nan.raise_if_stopped(f"what {output}/ has of the epochs before")
+    if guard.stop:
+        record.go_back(guard.stop.epoch)
+        messages.say(f"Ended after epoch {guard.stop.noticed + 1}; the result is that of epoch {guard.stop.epoch + 1}.")
     record.write_genotype()
     report.write_report(output)
     return Search(output, record.genotype, rundirectory.history(output), config)
@@ -136,8 +148,26 @@ def completed(config, data):
     return space, config
 
 
+class Batches(NamedTuple):
+    """What a search is fed with.
+
+    Attributes:
+        feed: function of the steps that are done -> training batches, for Keras.
+        steps: in an epoch.
+        valid: batches to validate on, for Keras.
+        spec: of the weights' part of a training batch.
+        first: function without arguments -> alpha's part of the first batch, (x, y).
+    """
+
+    feed: Callable
+    steps: int
+    valid: object
+    spec: tuple
+    first: Callable
+
+
 def make_batches(data, config, strategy, worker):
-    """Training batches, a function of the steps that are done; steps per epoch; validation batches; a batch's spec."""
+    """The `Batches` of a search, for the replicas of a strategy; raises UsageError if there are too few images."""
     from darts_tf.data import datasets
     from darts_tf.devices import replicas
 
@@ -155,11 +185,14 @@ def make_batches(data, config, strategy, worker):
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
     starting.check_batch_size(config.batch_size, strategy)
-
-    def feed(start):
-        return replicas.feed(strategy, batches(start), worker)
-
-    return feed, steps, replicas.feed(strategy, valid, worker), batches().element_spec[0]
+    valid = replicas.feed(strategy, valid, worker)
+    return Batches(
+        lambda done: replicas.feed(strategy, batches(done), worker),
+        steps,
+        valid,
+        batches().element_spec[0],
+        lambda: next(iter(batches()))[1],
+    )
 
 
 def main(config):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+START = 0.2  # the part of a search before which RobustDARTS does not go back, 10 of its 50 epochs
+
 
 class Stop(NamedTuple):
     """That a search should stop.

@@ -160,12 +160,15 @@ class History(keras.callbacks.Callback):
     Args:
         directory: an existing folder.
         epochs: epochs of the run that are done; what the files say of them stays there.
+
+    Attributes:
+        rows: list of dicts, what history.csv says.
     """
 
     def __init__(self, directory, epochs=0):
         super().__init__()
         self.directory = pathlib.Path(directory)
-        self._rows = (rundirectory.history(directory) or [])[:epochs]
+        self.rows = (rundirectory.history(directory) or [])[:epochs]
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.monotonic()
@@ -176,11 +179,11 @@ class History(keras.callbacks.Callback):
         if all(math.isfinite(value) for value in logs.values()):
             values = {name: float(f"{value:.8g}") for name, value in logs.items()}
             seconds = round(time.monotonic() - self._began, 3)
-            self._rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
+            self.rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
             text = io.StringIO()
-            table = csv.DictWriter(text, dict.fromkeys(itertools.chain(*self._rows)), lineterminator="\n")
+            table = csv.DictWriter(text, dict.fromkeys(itertools.chain(*self.rows)), lineterminator="\n")
             table.writeheader()
-            table.writerows(self._rows)
+            table.writerows(self.rows)
             write(self.directory / "history.csv", text.getvalue())
 
     def more(self, epoch):
@@ -213,7 +216,7 @@ class SearchRecord(History):
     def __init__(self, directory, space, epochs=0, selection="strongest", costs=lambda genotype: {}):
         super().__init__(directory, epochs)
         self.space, self.selection, self.costs = space, selection, costs
-        self.genotype = spaces.from_text(self._rows[-1]["genotype"]) if self._rows else None
+        self.genotype = spaces.from_text(self.rows[-1]["genotype"]) if self.rows else None
         self.alphas = (rundirectory.alphas(directory, space.choices) or [])[: epochs + 1]
 
     def on_train_begin(self, logs=None):
@@ -226,6 +229,10 @@ class SearchRecord(History):
         self.write_genotype()
         self.change = self.space.change(before, self.genotype) if before else ""
         return {**self.costs(self.genotype), "genotype": str(self.genotype)}
+
+    def go_back(self, epoch):
+        """Takes the genotype after an epoch, from 0, for the result."""
+        self.genotype = spaces.from_text(self.rows[epoch]["genotype"])
 
     def write_genotype(self):
         """Writes genotype.json."""
@@ -240,6 +247,53 @@ class SearchRecord(History):
             )
         )
         write(self.directory / "alphas.npz", rundirectory.to_alphas(self.alphas, self.space.choices))
+
+
+class Sharpness(keras.callbacks.Callback):
+    """Logs the largest eigenvalue of the Hessian of alpha's loss as "eigenvalue", see `darts_tf.methods.curvature`.
+
+    Args:
+        batch: (x, y) that the loss is of, each time the same.
+        every: epochs from one to the next; the first and the last epoch have one, too.
+        epochs: of the search.
+    """
+
+    def __init__(self, batch, every, epochs):
+        super().__init__()
+        self.batch, self.every, self.epochs = batch, every, epochs
+
+    def set_model(self, model):
+        from darts_tf.methods.curvature import Curvature
+
+        if getattr(self, "_model", None) is not model:
+            self._curvature = Curvature(model)
+        super().set_model(model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None and (epoch % self.every == 0 or epoch == self.epochs - 1):
+            logs["eigenvalue"] = self._curvature(*self.batch)
+
+
+class EarlyStop(keras.callbacks.Callback):
+    """Ends the search when it is time. Put it behind the `SearchRecord` that it looks at.
+
+    Args:
+        record: `SearchRecord`.
+        decide: function of the rows of history.csv and the record's alphas -> `guards.Stop` or None.
+
+    Attributes:
+        stop: what was decided last.
+    """
+
+    def __init__(self, record, decide):
+        super().__init__()
+        self.record, self.decide = record, decide
+        self.stop = decide(record.rows, record.alphas)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.stop = self.decide(self.record.rows, self.record.alphas)
+        if self.stop:
+            self.model.stop_training = True
 
 
 class Scheduled(keras.callbacks.Callback):

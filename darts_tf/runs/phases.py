@@ -9,7 +9,7 @@ import numpy as np
 
 from darts_tf.cli.messages import UsageError
 from darts_tf.devices.cluster import ALONE
-from darts_tf.methods import relaxations, schedules, stages
+from darts_tf.methods import guards, relaxations, schedules, selections, stages
 from darts_tf.runs import rundirectory, sizes
 from darts_tf.spaces.base import checked_candidates, strengths_of
 
@@ -138,6 +138,31 @@ def strengths_by_epoch(config, space, history):
     """What decided after 0, 1, ... epochs, a list of {table: array (rows, candidates)}; arguments as above."""
     relaxation, left = relaxations.get(config.relaxation), candidates_of(config, space, history)
     return [strengths_of(space, relaxation, *alphas, left[max(epoch - 1, 0)]) for epoch, alphas in enumerate(history)]
+
+
+def stop_of(config, space, rows, history):
+    """Whether a search has to end early, and where: `guards.Stop`, epochs from 0; None if it goes on.
+
+    Args:
+        config: `SearchConfig`.
+        space: its space.
+        rows: of history.csv, dicts.
+        history: as of `candidates_of`.
+    """
+    epochs = [row["epoch"] - 1 for row in rows]
+    if config.early_stop == "curvature":
+        seen = [(row["epoch"] - 1, row["eigenvalue"]) for row in rows if row.get("eigenvalue") is not None]
+        start = round(guards.START * config.epochs)
+        times, values = zip(*seen, strict=True) if seen else ((), ())
+        return guards.sharpness(times, values, config.epochs, frequency=config.curvature_every, start=start)
+    if config.early_stop and len(history) > len(rows):
+        strengths = strengths_by_epoch(config, space, history)[1 : 1 + len(rows)]
+        if config.early_stop == "ranking":
+            return guards.stable_ranking(epochs, strengths, space.choices)
+        selection = selections.configured(config.to_dict())
+        picks = [selection.decide(tables, space.choices) for tables in strengths]
+        return guards.many_skips(epochs, picks, space.choices, start=config.warmup_epochs + 1)
+    return None
 
 
 def scheduled(config, search, plan):
