@@ -343,7 +343,7 @@ def completed(config, data):
         from darts_tf.tuner import sampling
 
         try:
-            _, space, _ = sampling.read(config.search_run)
+            _, space, *_ = sampling.read(config.search_run)
         except ValueError as error:
             raise UsageError(f"--search_run={config.search_run}: {error}") from None
         own = {"space": space.spec}
