@@ -126,7 +126,7 @@ def _fit(search, networks, data, batches, checkpoints, output):
 def derived_costs(space, data):
     """The costs of the networks that darts_tf.train would make of architectures for these images."""
     recipe = recipes.TRAINING[recipes.training(len(data.y_train))]
-    return space.costs(data.task, **sizes.of(space.costs, recipe))
+    return space.costs(data.task, **sizes.of(space.costs, recipe | space.sizes))
 
 
 def completed(config, data):
@@ -137,8 +137,9 @@ def completed(config, data):
     """
     height, width, depth = data.image_shape
     defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
-    config = config.completed(defaults | (recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH))
-    starting.import_operations(config)
+    recipe = recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH
+    starting.import_operations(config.completed(recipe))
+    config = config.completed(defaults | recipe | starting.space_sizes(config))
     space, config = starting.search_space(config)
     sizes.check_given(config, space, space.supernet)
     try:

@@ -92,7 +92,7 @@ def _train(config):
         with strategy.scope():
             pretrained = load_model(config.init_from, "init_from") if config.init_from else None
         data = load_data(config, pretrained)
-        config = completed(config, data)
+        config = completed(config, data, architecture.space.sizes if architecture else None)
         batches, steps, valid = make_batches(data, config, strategy, worker)
         starting.check_batch_size(config.batch_size, strategy)
         with strategy.scope():
@@ -172,11 +172,13 @@ def load_data(config, model):
     return starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
 
 
-def completed(config, data):
-    """The configuration, completed by the recipe."""
+def completed(config, data, own=None):
+    """The configuration, completed by the recipe, and by a space's own defaults of sizes, a dict."""
     usual = "imagenet" if is_imagenet(config.dataset) else recipes.training(len(data.y_train))
     recipe = config.recipe or usual
-    defaults = recipes.TRAINING[recipe] | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
+    defaults = (
+        recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
+    )
     if data.image_shape[-1] == 1:
         defaults["flip"] = False
     if config.init_from:

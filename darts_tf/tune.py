@@ -56,7 +56,10 @@ class TuneConfig(RunConfig):
     search_run: str | None = option(None, "For --oracle=darts: the run directory of a search.", topic="What to try")
     temperature: float = option(1.0, "For --oracle=darts: above 1 for more variety.", topic="What to try", least=1e-3)
     space: str = option(
-        "darts", "What is tried: darts, the cells of the paper, or one of your own.", topic="What to try"
+        "darts",
+        "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one of your own; "
+        "or a .json or .py file that describes cells, see docs/extend.md.",
+        topic="What to try",
     )
     nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="What to try", least=1)
     primitives: list | None = option(
@@ -340,10 +343,10 @@ def completed(config, data):
         from darts_tf.tuner import sampling
 
         try:
-            _, space, _ = sampling.read(config.search_run)
+            _, space, *_ = sampling.read(config.search_run)
         except ValueError as error:
             raise UsageError(f"--search_run={config.search_run}: {error}") from None
-        own = {"space": space.name}
+        own = {"space": space.spec}
         for field in dataclasses.fields(space):
             own[field.name] = getattr(space, field.name)
         if "primitives" in own:

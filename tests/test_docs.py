@@ -76,7 +76,9 @@ def code(page):
 
 def commands(text):
     """(module, arguments) of the commands of this project in a text."""
-    for module, rest in re.findall(r"python -m ((?:darts_tf|export|benchmarks)[\w.]*)((?:\\\n|[^\\\n|])*)", text):
+    for module, rest in re.findall(
+        r"python -m ((?:darts_tf|export|benchmarks)[\w.]*)((?:\\\n|\"[^\"\n]*\"|[^\\\n|])*)", text
+    ):
         yield module, shlex.split(rest.replace("\\\n", " "), comments=True)
 
 
@@ -185,8 +187,12 @@ class Short:
         config, rest = parsed(module, arguments)
         values = {name: getattr(config, name) for name in config.given}
         short = dict(SHORT.get(module, {}))
-        if "primitives" in values:
-            del short["primitives"]
+        if "primitives" in values or "space" in values:
+            short.pop("primitives", None)
+        if values.get("space", "").endswith(".json"):
+            short.pop("nodes", None)
+        if "201" in values.get("space", ""):
+            short["layers"] = 1
         if "init_from" in values or "evaluate" in values:  # which have an architecture
             for name in ("init_channels", "layers", "auxiliary"):
                 del short[name]
@@ -270,6 +276,7 @@ def made(tmp_path_factory, request):
     for link in ("flowers", "imagenet/train", "imagenet/val"):
         (folder / link).symlink_to(folder / "photos")
     (folder / "flowers.txt").write_text("rose\ntulip\n")
+    (folder / "cells.json").write_text(*blocks(ROOT / "docs" / "spaces.md", "json"))
     state = request.config.getoption("reference") / "cifar_DARTS_V2_auxiliary.npz"
     if state.exists():
         with np.load(state) as arrays:
@@ -288,7 +295,7 @@ def made(tmp_path_factory, request):
 @pytest.fixture
 def short(made, tmp_path, monkeypatch):
     """`Short` in a folder of the page's own, which has the images."""
-    for name in ("photos", "flowers", "imagenet", "flowers.txt"):
+    for name in ("photos", "flowers", "imagenet", "flowers.txt", "cells.json"):
         (tmp_path / name).symlink_to(made.folder / name)
     monkeypatch.chdir(tmp_path)
     return made

@@ -238,15 +238,22 @@ class SearchConfig(FitConfig):
         0.5, "Part of the training images for the weights; the rest is for alpha.", topic="Search"
     )
     space: str = option(
-        "darts", "What is searched: darts, the cells of the paper, or one of your own.", topic="Supernet"
+        "darts",
+        "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one "
+        "of your own; or a .json or .py file that describes cells, see docs/extend.md.",
+        topic="Supernet",
     )
     init_channels: int | None = option(
         None, "Channels of the first cell. Default: 16; digits 8.", topic="Supernet", least=2, most=8192
     )
-    layers: int | None = option(None, "Cells. Default: 8; digits 5.", topic="Supernet", least=3, most=1000)
-    nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="Supernet", least=1, most=100)
+    layers: int | None = option(
+        None, "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5.", topic="Supernet", least=1, most=1000
+    )
+    nodes: int | None = option(
+        None, "Intermediate nodes of a cell. Default: 4; nas-bench-201 3.", topic="Supernet", least=1, most=100
+    )
     primitives: list | None = option(
-        None, "Candidate operations, comma-separated. Default: the eight of the paper.", topic="Supernet"
+        None, "Candidate operations, comma-separated. Default: those of the space's paper.", topic="Supernet"
     )
     learning_rate: float | None = option(
         None, "Of the weights, at the start, per step. Default: 0.025.", topic="Optimisation", least=0
@@ -297,7 +304,8 @@ class TrainConfig(FitConfig):
 
     arch: str | None = option(
         None,
-        "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, or Genotype(...) text.",
+        "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, Genotype(...) text, or a cell of "
+        "NAS-Bench-201, |nor_conv_3x3~0|+|...|.",
         topic="What to train",
     )
     init_from: str | None = option(

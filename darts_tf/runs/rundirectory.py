@@ -135,7 +135,7 @@ def space(config):
     """The space that a configuration of a search or of trials describes; raises DamageError if there is no such."""
     try:
         return spaces.of(config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise DamageError(f"its config.json is of no search that is known here ({error})") from None
 
 
@@ -294,7 +294,7 @@ def contents(folder, config):
     own = FILES[config["command"]]
     classes = len(config["data"]["class_names"])
     # What file registers a space of one's own is known to the command alone.
-    is_known = (config.get("space") or "darts") in spaces.names()
+    is_known = spaces.is_known(config.get("space") or "darts")
     return (
         history(folder) if "history.csv" in own else None,
         alphas(folder, space(config).choices) if "alphas.npz" in own and is_known else None,

@@ -69,7 +69,8 @@ def directory(config, command, inputs=(), worker=ALONE):
         raise UsageError(f"--output={output}: it holds no run to --resume; expected one with config.json.")
     for name, value in (saved or {}).items():
         if name in config.given and name not in config.MAY_CHANGE:
-            check_same(f"the run in {output}", f"--{name}", getattr(config, name), value)
+            given = space_spec(config) if name == "space" else getattr(config, name)
+            check_same(f"the run in {output}", f"--{name}", given, value)
     return output, _taken_over(config, saved)
 
 
@@ -308,6 +309,21 @@ def import_operations(config):
         raise UsageError(f"--operations={config.operations}: {reason}") from error
 
 
+def space_spec(config):
+    """What config.json keeps of --space: of a file what it says, as the space of it says that, else its name.
+
+    Raises:
+        UsageError: it is a file that cannot be read, or does not describe a space.
+    """
+    try:
+        spec = spaces.spec_of(config.space)
+        return spaces.of({"space": spec}).spec if spaces.is_description(spec) else spec
+    except ValueError as error:
+        raise UsageError(f"--space={config.space}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--space={config.space}: {error.strerror}; expected a file that can be read.") from None
+
+
 def search_space(config):
     """The space that a configuration names, and the configuration, with the values of the space where it had None.
 
@@ -316,19 +332,30 @@ def search_space(config):
     """
     from darts_tf.ops import operations
 
-    values = config.to_dict()
+    values, known = {**config.to_dict(), "space": space_spec(config)}, operations.operation_names()
     try:
-        fields = {field.name for field in dataclasses.fields(spaces.get(config.space))}
-    except ValueError as error:
-        raise UsageError(f"--{error}") from None
+        fields = {field.name for field in dataclasses.fields(spaces.get(values["space"]))}
+    except ValueError:
+        expected = f"expected one of {', '.join(spaces.names())}, or a .json or .py file that describes cells"
+        raise UsageError(f"--space={config.space}: {expected}.") from None
     if "primitives" in fields:
-        check_primitives(config.primitives or (), operations.operation_names())
+        check_primitives(config.primitives or (), known)
     try:
         space = spaces.of(values)
     except ValueError as error:
         raise UsageError(f"--space={config.space}: {error}") from None
+    if spaces.is_description(values["space"]):
+        for name in space.primitives:
+            if name not in known:
+                raise UsageError(f"--space={config.space}: no operation {name!r}; expected some of {', '.join(known)}.")
     own = {name: getattr(space, name) for name in fields & set(values)}
-    return space, config.replace(**own)
+    return space, config.replace(space=values["space"], **own)
+
+
+def space_sizes(config):
+    """The defaults of sizes that the space of a configuration has in place of the recipes', a dict."""
+    spec = space_spec(config)
+    return spaces.get(spec).sizes if spaces.is_known(spec) else {}
 
 
 def check_primitives(names, known):

@@ -1,6 +1,17 @@
 """What may be chosen: the spaces, by name, and their architectures."""
 
-from darts_tf.spaces.base import from_json, from_text, get, is_known, names, of, read, register_space, spec_of
+from darts_tf.spaces.base import (
+    from_json,
+    from_text,
+    get,
+    is_description,
+    is_known,
+    names,
+    of,
+    read,
+    register_space,
+    spec_of,
+)
 from darts_tf.spaces.cells.robust import S1, S2, S3, S4
 from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.spaces.nas_bench_201.space import NasBench201
@@ -15,6 +26,7 @@ __all__ = [
     "from_json",
     "from_text",
     "get",
+    "is_description",
     "is_known",
     "names",
     "of",

@@ -47,7 +47,8 @@ def hyperparameters_of(architecture, primitives=OPERATIONS, space=None):
         if isinstance(other, keras_tuner.engine.hyperparameters.Fixed):
             hp.Fixed(other.name, values[other.name])
     space.declare(hp)
-    hp.values |= values
+    there = {name: values[name] for name in hp.values if name in values}  # conditions may not have been met
+    hp.values = there | values
     return hp
 
 

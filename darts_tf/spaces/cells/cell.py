@@ -87,8 +87,8 @@ class SearchCell(keras.layers.Layer):
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
-        inline: see `MixedOp`.
         draw: seed of what is drawn in the cell, int32 (2,), or None.
+        **options: `inline`, `drawn` and `others` of `MixedOp`.
 
     Returns:
         (batch, height', width', nodes * channels).
@@ -147,13 +147,13 @@ class SearchCell(keras.layers.Layer):
             mixed_op.build((*input_shape[0][:-1], self.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, inline=False, draw=None):
+    def call(self, inputs, weights, training=False, draw=None, **options):
         def edges_from(source, image):
             if source not in self.mixed_ops:
                 return []
             fed = [self.edges[row][0] for row in rows_from(source, self.edges)]
             noise = None if draw is None else tf.random.experimental.stateless_fold_in(draw, source)
-            edges = self.mixed_ops[source](image, weights[source], training=training, inline=inline, noise=noise)
+            edges = self.mixed_ops[source](image, weights[source], training=training, noise=noise, **options)
             return zip(fed, tf.split(edges, len(fed), -1), strict=True)
 
         if self.preprocess:

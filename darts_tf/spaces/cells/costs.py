@@ -25,11 +25,14 @@ class CellCosts:
         self._known = {}
 
     def __call__(self, genotype):
-        normal, reduce = genotype.normal, genotype.reduce
-        nodes = len(normal) // 2, len(reduce) // 2, tuple(genotype.normal_concat), tuple(genotype.reduce_concat)
-        total = self._once(self._without_edges, *nodes)
-        for reduction, pairs in ((False, normal), (True, reduce)):
-            for name, source in pairs:
+        normal, reduce = genotypes.edges(genotype.normal), genotypes.edges(genotype.reduce)
+        shapes = (
+            (genotypes.num_nodes(pairs), tuple(sorted({source for *_, source in edges if source < 2})), tuple(concat))
+            for pairs, edges, concat in ((genotype[0], normal, genotype[1]), (genotype[2], reduce, genotype[3]))
+        )
+        total = self._once(self._without_edges, *shapes)
+        for reduction, edges in ((False, normal), (True, reduce)):
+            for _, name, source in edges:
                 total = total + self._once(self._edge, name, reduction, source < 2)
         return {"parameters": int(total[0]), "multiply_adds": None if np.isnan(total[1]) else int(total[1])}
 
@@ -38,9 +41,12 @@ class CellCosts:
             self._known[arguments] = function(*arguments)
         return self._known[arguments]
 
-    def _without_edges(self, normal_nodes, reduce_nodes, normal_concat, reduce_concat):
-        normal, reduce = ([("none", 0), ("none", 1)] * nodes for nodes in (normal_nodes, reduce_nodes))
-        genotype = genotypes.Genotype(normal, list(normal_concat), reduce, list(reduce_concat))
+    def _without_edges(self, *shapes):
+        """What all but the edges has, given nodes, inputs that are used and nodes to concatenate of both cells."""
+        fields = []
+        for nodes, sources, concat in shapes:
+            fields += [[("none", source, node) for node in range(2, 2 + nodes) for source in sources], list(concat)]
+        genotype = genotypes.Genotype(*fields)
         return _counts(networks.cifar_network(genotype, *self._arguments))
 
     def _edge(self, name, in_reduction, from_input):

@@ -54,9 +54,8 @@ class CellPicture:
     def edges(self, architecture, strengths=None, thickest=1.0):
         found, weights = genotypes.edges(getattr(architecture, self.name)), None
         if strengths is not None:
-            kept = genotypes.kept(
-                getattr(architecture, self.name), self._space.primitives, self._space.edges(self.name)
-            )
+            pairs, space = getattr(architecture, self.name), self._space
+            kept = genotypes.kept(pairs, space.primitives, space.edges(self.name))
             weights = [0.0 if operation is None else float(strengths[edge][operation]) for edge, operation in kept]
         sides = {-1: [], 1: []}
         for node in range(2, self.nodes + 2):

@@ -137,7 +137,7 @@ class NasBench201(SearchSpace):
 
     def decode(self, picks):
         names = {row: self.primitives[candidate] for row, candidate in picks["cell"]}
-        return Structure(self, {"cell": tuple(names[row] for row in range(len(self.edges())))})
+        return Structure(self, {"cell": tuple(names.get(row, "none") for row in range(len(self.edges())))})
 
     @classmethod
     def from_fields(cls, fields):
