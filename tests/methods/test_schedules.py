@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from darts_tf.methods import schedules
@@ -10,7 +12,7 @@ def test_schedules_go_from_the_first_value_to_the_last(name):
         assert values == [1.0] * 11
         return
     assert values[0] == 4.0 and values[9 if name == "linear_to_last" else 10] == pytest.approx(1.0)
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
 def test_schedules_can_start_late_and_stop_early():
