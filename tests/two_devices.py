@@ -15,6 +15,8 @@ from darts_tf import DARTS, SearchNetwork  # noqa: E402
 from darts_tf.data import datasets  # noqa: E402
 from darts_tf.devices import replicas  # noqa: E402
 from darts_tf.devices.cluster import ALONE  # noqa: E402
+from darts_tf.methods import perturbations  # noqa: E402
+from darts_tf.methods.curvature import Curvature  # noqa: E402
 from darts_tf.methods.darts import architecture_gradient  # noqa: E402
 from darts_tf.methods.optimizers import SGD, Adam  # noqa: E402
 from darts_tf.spaces.cells import genotypes  # noqa: E402
@@ -195,6 +197,39 @@ def feed_case():
     search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     loss = search.fit(fed, verbose=0, shuffle=False).history["loss"][0]
     return {"devices": sorted(devices), "loss": loss}
+
+
+def perturbation_case():
+    """What two replicas with a batch each make of a mixture, and one device with both."""
+    mixture = {"cell": tf.nn.softmax(tf.random.stateless_normal([4, 3], [0, 0], dtype=tf.float64))}
+    there = {"cell": np.ones((4, 3), bool)}
+    slopes = tf.random.stateless_normal([2, 4, 3], [0, 1], dtype=tf.float64)
+
+    def attacked(slope):
+        def loss(mixture):
+            return tf.reduce_sum(slope * mixture["cell"] ** 2)
+
+        size = tf.constant(0.3, tf.float64)
+        return perturbations.get("adversarial")(mixture, there, loss, size, tf.constant([3, 4]))["cell"]
+
+    def on_replica():
+        return attacked(slopes[tf.distribute.get_replica_context().replica_id_in_sync_group])
+
+    two = mirrored.experimental_local_results(tf.function(lambda: mirrored.run(on_replica))())
+    return {
+        "equal": bool(np.array_equal(*two)),
+        "difference": difference([attacked(tf.reduce_mean(slopes, 0))], two[:1]),
+        "alone": difference([attacked(slopes[0])], two[:1]),
+    }
+
+
+def curvature_case():
+    """The curvature of a search on one device and of the same on two."""
+    (x, y), _ = next(iter(batches(1, (8, 8, 3), False)))
+    return {
+        strategy: Curvature(searched(which, False, True, False)[0])(x, y)
+        for strategy, which in (("single", single), ("mirrored", mirrored))
+    }
 
 
 def averages_case():

@@ -22,9 +22,15 @@ class Curvature:
         search: `DARTS`, whose variables exist.
 
     Batches of one shape share one graph, which is traced at the first of them.
+
+    Raises:
+        ValueError: the relaxation has no second derivatives that mean anything.
     """
 
     def __init__(self, search):
+        relaxation = getattr(search.network, "relaxation", None)
+        if not getattr(relaxation, "second_order", True):
+            raise ValueError(f"curvature with relaxation={relaxation.name}: expected one whose weights are smooth.")
         self._search = search
         self._products = tf.function(self._product, autograph=False)
 

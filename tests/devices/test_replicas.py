@@ -20,6 +20,17 @@ def test_each_average_of_the_architecture_gradient_is_needed_where_it_is():
         assert right < 1e-9 and min(wrong) > 1e-3
 
 
+def test_replicas_agree_about_an_attack():
+    result = found("perturbation")
+    assert result["equal"] and result["difference"] < 1e-12 < 1e-2 < result["alone"]
+
+
+@pytest.mark.slow
+def test_curvature_of_a_search_on_two_devices():
+    result = found("curvature")
+    assert result["single"] == pytest.approx(result["mirrored"], 1e-3)
+
+
 @pytest.mark.parametrize("unrolled", [False, True])
 def test_replicas_with_the_same_batch_equal_one_device(unrolled):
     differences = found("search", unrolled, False, True)
