@@ -4,9 +4,10 @@ What `SearchCell` and `derived_cell` have in common, the topology, is in the fun
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from darts_tf.ops import operations
+from darts_tf.ops import kernels, operations
 from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.mixed_op import MixedOp
 from darts_tf.ops.operations import Operation, factorized_reduce, relu_conv_bn
@@ -55,6 +56,11 @@ def targets(source, nodes):
     return range(max(source + 1, 2), nodes + 2)
 
 
+def edges_by_source(nodes):
+    """The edges that leave each node but the last, a list of their numbers for each."""
+    return [[num_edges(node - 2) + source for node in targets(source, nodes)] for source in range(nodes + 1)]
+
+
 def rows_by_source(weights, nodes):
     """Regroups the edges of a cell, numbered by target node and then by source, by their source node.
 
@@ -65,10 +71,7 @@ def rows_by_source(weights, nodes):
     Returns:
         For each node but the last, the rows (edges that leave it, operations).
     """
-    return [
-        tf.gather(weights, [num_edges(node - 2) + source for node in targets(source, nodes)])
-        for source in range(nodes + 1)
-    ]
+    return [tf.gather(weights, rows) for rows in edges_by_source(nodes)]
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -81,24 +84,42 @@ class SearchCell(keras.layers.Layer):
         nodes: number of intermediate nodes; the result is their concatenation.
         reduction: whether the cell halves the image.
         reduction_prev: whether the cell before it does.
+        candidates: bool (edges, operations), which edges have which operations; None if each has all.
+        partial_channels: K; only the first `channels // K` channels of a node go through the operations. The others
+            pass by, and all are shuffled at the next node (PC-DARTS).
 
     Call arguments:
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
-        inline: see `MixedOp`.
+        passing: with `partial_channels`, weights of what passes by, a list of tensors (edges that leave the node,) for
+            each node; None for one.
+        dropout: (rate, seed) as of `MixedOp`, or None; the seed is that of the cell.
+        inline, drawn, others: see `MixedOp`.
 
     Returns:
         (batch, height', width', nodes * channels).
     """
 
-    def __init__(self, primitives, channels, nodes=4, reduction=False, reduction_prev=False, **kwargs):
+    def __init__(
+        self,
+        primitives,
+        channels,
+        nodes=4,
+        reduction=False,
+        reduction_prev=False,
+        candidates=None,
+        partial_channels=1,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.primitives = tuple(primitives)
         self.channels = channels
         self.nodes = nodes
         self.reduction = reduction
         self.reduction_prev = reduction_prev
+        self.partial_channels = partial_channels
+        self.candidates = None if candidates is None else np.array(candidates, bool)
         self.preprocess = [
             Operation(stages, channels, name=f"preprocess{place}")
             for place, stages in enumerate(preprocessing(reduction_prev, affine=False))
@@ -106,31 +127,54 @@ class SearchCell(keras.layers.Layer):
         self.mixed_ops = [
             MixedOp(
                 self.primitives,
-                channels,
-                edges=len(targets(source, nodes)),
+                channels // partial_channels,
+                edges=len(rows),
                 stride=edge_stride(source, reduction),
+                candidates=None if candidates is None else self.candidates[rows],
                 name=f"node{source}",
             )
-            for source in range(nodes + 1)
+            for source, rows in enumerate(edges_by_source(nodes))
         ]
 
     def build(self, input_shape):
         for operation, shape in zip(self.preprocess, input_shape, strict=True):
             operation.build(shape)
         for mixed_op in self.mixed_ops:
-            mixed_op.build((*input_shape[0][:-1], self.channels))
+            mixed_op.build((*input_shape[0][:-1], mixed_op.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, inline=False):
+    def call(self, inputs, weights, training=False, passing=None, dropout=None, **options):
+        def mixed(source, image):
+            more = options
+            if dropout is not None:
+                rate, seed = dropout
+                more = {**options, "dropout": (rate, tf.random.experimental.stateless_fold_in(seed, source))}
+            edges = self.mixed_ops[source](image, weights[source], training=training, **more)
+            return tf.split(edges, len(targets(source, self.nodes)), -1)
+
         def edges_from(source, image):
             fed = targets(source, self.nodes)
             if not fed:
                 return []
-            edges = self.mixed_ops[source](image, weights[source], training=training, inline=inline)
-            return zip(fed, tf.split(edges, len(fed), -1), strict=True)
+            if self.partial_channels == 1:
+                return zip(fed, mixed(source, image), strict=True)
+            own = self.channels // self.partial_channels
+            image, rest = tf.split(image, [own, self.channels - own], -1)
+            if edge_stride(source, self.reduction) == 2:
+                rest = tf.nn.max_pool2d(rest, 2, 2, "SAME")
+            rests = [rest] * len(fed)
+            if passing is not None:
+                rests = [rest * tf.cast(share, rest.dtype) for share in tf.unstack(passing[source], len(fed))]
+            return zip(fed, zip(mixed(source, image), rests, strict=True), strict=True)
+
+        def total(node, images):
+            if self.partial_channels == 1:
+                return tf.add_n(images)
+            sums = [tf.add_n(parts) for parts in zip(*images, strict=True)]
+            return kernels.shuffle(tf.concat(sums, -1), self.partial_channels)
 
         inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
-        states = connect(inputs, self.nodes, edges_from, total=lambda node, images: tf.add_n(images))
+        states = connect(inputs, self.nodes, edges_from, total)
         return tf.concat(states[2:], -1)
 
     def get_config(self):
@@ -141,6 +185,8 @@ class SearchCell(keras.layers.Layer):
             "nodes": self.nodes,
             "reduction": self.reduction,
             "reduction_prev": self.reduction_prev,
+            "candidates": None if self.candidates is None else self.candidates.tolist(),
+            "partial_channels": self.partial_channels,
         }
 
 

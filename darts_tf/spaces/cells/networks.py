@@ -1,11 +1,15 @@
 """Networks made of cells: the supernet, and what a genotype becomes."""
 
+import dataclasses
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation, get_operation, stem
 from darts_tf.ops.stages import BatchNorm, Conv, ReLU
+from darts_tf.spaces.base import of
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.cell import SearchCell, derived_cell, rows_by_source
 from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
@@ -42,12 +46,22 @@ class SearchNetwork(Supernet):
         stem_multiplier: the stem has `stem_multiplier * channels` channels.
         sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
         relaxation: how alphas become weights of the operations (equation 2): a name or an object, see
-            `darts_tf.methods.relaxations`.
+            `darts_tf.methods.relaxations`. Of one that is `hard` only the operation of the largest weight of each edge
+            is computed.
+        space: `CellSpace` or one like it, or a dict that describes it; by default that of `nodes` and `primitives`.
+        candidates, edge_normalization: see `Supernet`; without a candidate an edge has no weights for it.
+        partial_channels: K; only each K-th of the channels of a node goes through the operations, the others pass by,
+            and all are shuffled (section 3.2 of PC-DARTS). 2x2 max pools halve images that pass by, odd ones padded.
+        auxiliary_skip: whether every edge has a skip connection beside its operations, that counts `auxiliary_rate`
+            (DARTS-, equation 3); where it halves the image it has weights of its own.
+        skip_dropout: whether skip connections that keep the image's size are dropped by element at a rate of
+            rate in training (section 3.2 of P-DARTS).
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
         exact: whether to compute in the type of the variables, whatever the dtype policy is.
         mixture: weights of the operations, {kind: (edges, operations)}, in place of those that alphas give.
+        draw: seed of dropout, an int32 tensor (2,); None for none.
 
     Returns:
         Logits (batch, num_classes), of the type of the variables.
@@ -55,12 +69,15 @@ class SearchNetwork(Supernet):
     Attributes:
         inline: whether the graph has the operations of each node written out. XLA needs that: where nodes share a
             function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
+        auxiliary_rate, skip_dropout: scalar variables, 1 and 0 at first; None without what they are of, and
+            before the model is built.
+        has_noise: whether there is dropout.
 
     With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
     the statistics of batch norms are not.
 
     Raises:
-        ValueError: an argument is out of range, or an operation is not registered.
+        ValueError: an argument is out of range or does not go with another, or an operation is not registered.
     """
 
     def __init__(
@@ -76,39 +93,85 @@ class SearchNetwork(Supernet):
         space=None,
         candidates=None,
         edge_normalization=False,
+        partial_channels=1,
+        auxiliary_skip=False,
+        skip_dropout=False,
         **kwargs,
     ):
-        space = space or CellSpace(nodes, primitives)
+        space = CellSpace(nodes, primitives) if space is None else of(space) if isinstance(space, dict) else space
         super().__init__(space, num_classes, relaxation, candidates, edge_normalization, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
             ("layers", layers, 3, "cells, two of which are reduction cells"),
             ("num_classes", num_classes, 1, "class"),
             ("stem_multiplier", stem_multiplier, 1, "times the channels"),
+            ("partial_channels", partial_channels, 1, "as the part of the channels that operations see"),
         ):
             if value != int(value) or value < least:
                 raise ValueError(f"{name}={value}: expected at least {least} {what}.")
+        if channels % partial_channels:
+            raise ValueError(f"partial_channels={partial_channels}: expected a divisor of the {channels} channels.")
+        if auxiliary_skip and self.relaxation.hard:
+            raise ValueError(
+                f"auxiliary_skip with relaxation={self.relaxation.name}: expected a relaxation that mixes operations."
+            )
         for name in self.space.primitives:
             get_operation(name)
         self.channels = channels
         self.num_layers = layers
         self.num_classes = num_classes
-        self.nodes = nodes
+        self.nodes = self.space.nodes
         self.primitives = self.space.primitives
         self.stem_multiplier = stem_multiplier
         self.sync_batch_norm = sync_batch_norm
-        self.inline = False
+        self.partial_channels = partial_channels
+        self.auxiliary_skip = auxiliary_skip
+        self.has_noise = skip_dropout
+        self.auxiliary_rate = self.skip_dropout = None
+        self._inline = False
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
         self.cells = []
         reduction_prev = False
         for index, (width, reduction) in enumerate(stack(channels, layers)):
-            self.cells.append(SearchCell(primitives, width, nodes, reduction, reduction_prev, name=f"cell{index}"))
+            names, candidates = self.primitives, self.candidates["reduce" if reduction else "normal"]
+            if auxiliary_skip:
+                names, candidates = (*names, "skip_connect"), np.pad(candidates, [(0, 0), (0, 1)], constant_values=True)
+            self.cells.append(
+                SearchCell(
+                    names,
+                    width,
+                    self.nodes,
+                    reduction,
+                    reduction_prev,
+                    candidates,
+                    partial_channels,
+                    name=f"cell{index}",
+                )
+            )
             reduction_prev = reduction
         self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
 
+    @property
+    def inline(self):
+        return self._inline
+
+    @inline.setter
+    def inline(self, value):
+        if value and self.relaxation.hard:
+            raise ValueError(
+                f"jit_compile=True with relaxation={self.relaxation.name}: expected jit_compile=False; what is "
+                "computed changes from step to step, and XLA would compile it anew."
+            )
+        self._inline = value
+
     def build(self, input_shape):
         self.add_alphas()
+        fixed = {"shape": (), "trainable": False, "autocast": False}
+        if self.auxiliary_skip:
+            self.auxiliary_rate = self.add_weight(initializer="ones", name="auxiliary_rate", **fixed)
+        if self.has_noise:
+            self.skip_dropout = self.add_weight(initializer="zeros", name="skip_dropout", **fixed)
         self.stem.build(input_shape)
         before, last = [self.stem_multiplier * self.channels] * 2
         for cell in self.cells:
@@ -117,18 +180,32 @@ class SearchNetwork(Supernet):
         self.classifier.build((None, last))
         self.built = True
 
-    def call(self, x, training=False, exact=False, mixture=None):
+    def call(self, x, training=False, exact=False, mixture=None, draw=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
-        weights = {kind: rows_by_source(rows, self.nodes) for kind, rows in mixture.items()}
+        weights, passing = {}, {}
+        shares = self.edge_weights()
+        for kind, rows in mixture.items():
+            if self.auxiliary_skip:
+                rate = tf.cast(self.auxiliary_rate, rows.dtype)
+                rows = tf.concat([rows, tf.fill([rows.shape[0], 1], rate)], 1)
+            if shares is not None:
+                rows *= shares[kind][:, None]
+                passing[kind] = rows_by_source(shares[kind], self.nodes)
+            weights[kind] = rows_by_source(rows, self.nodes)
+        options = {"drawn": self.relaxation.hard, "others": getattr(self.relaxation, "others", False)}
         inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
             inline = True  # what replicas exchange has its own place in the graph of each
         before = last = self.stem(x, training=training)
-        for cell in self.cells:
+        for index, cell in enumerate(self.cells):
             kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell([before, last], weights[kind], training=training, inline=inline)
+            if self.has_noise and training and draw is not None:
+                seed = tf.random.experimental.stateless_fold_in(draw, index)
+                options["dropout"] = tf.convert_to_tensor(self.skip_dropout), seed
+            more = {"passing": passing.get(kind), "inline": inline, **options}
+            before, last = last, cell([before, last], weights[kind], training=training, **more)
         return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
 
     def get_config(self):
@@ -142,6 +219,12 @@ class SearchNetwork(Supernet):
             "stem_multiplier": self.stem_multiplier,
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
+            "space": {"space": self.space.name, **dataclasses.asdict(self.space)},
+            "candidates": {kind: rows.tolist() for kind, rows in self.candidates.items()},
+            "edge_normalization": self.edge_normalization,
+            "partial_channels": self.partial_channels,
+            "auxiliary_skip": self.auxiliary_skip,
+            "skip_dropout": self.has_noise,
         }
 
 
