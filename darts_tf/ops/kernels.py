@@ -97,87 +97,113 @@ def _repeat_gradient(op, dy):
     return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
 
 
-def first(x, count):
-    """x[:count], of images (batch, height, width, channels)."""
-    batch = tf.shape(x)[0]
+def beside(tensors, *companions):
+    """The tensors, each beside a companion of each kind, which the gradients of `first` and `take` find there.
 
-    @tf.custom_gradient
-    def taken(x):
-        return x[:count], lambda dy: tf.pad(dy, [[0, batch - count], [0, 0], [0, 0], [0, 0]])
-
-    return taken(x)
+    Without that they would have to compute from large tensors, and so keep them in memory.
+    """
+    return tf.identity_n([*tensors, *(one for kind in companions for one in kind)])[: len(tensors)]
 
 
-def reshape(x, before, after):
-    """x of the shape `before` in the shape `after`, int32 tensors."""
-
-    @tf.custom_gradient
-    def reshaped(x):
-        return tf.reshape(x, after), lambda dy: tf.reshape(dy, before)
-
-    return reshaped(x)
+def _companions(tensor, kinds):
+    together = tensor.op.outputs
+    count = len(together) // (1 + kinds)
+    return [together[tensor.value_index + (1 + kind) * count] for kind in range(kinds)]
 
 
-def take(x, index, place, axis):
-    """Takes groups of a weight: those at `index` along an axis on which groups of equal width stand side by side.
+def first(x, size):
+    """The first images of x (batch, height, width, channels).
+
+    Args:
+        size: [images, -1, -1, -1], `beside` what is missing: [batch - images, 0, 0, 0].
+    """
+    with _gradient("Slice", "darts_tf.First"):
+        return tf.slice(x, [0, 0, 0, 0], size)
+
+
+@tf.RegisterGradient("darts_tf.First")
+def _first_gradient(op, dy):
+    (missing,) = _companions(op.inputs[2], 1)
+    return tf.pad(dy, tf.stack([tf.zeros_like(missing), missing], 1)), None, None
+
+
+def take(x, index, axis):
+    """Takes some of x along an axis.
 
     Args:
         x: tensor of known rank.
-        index: (taken,), at least one group.
-        place: (groups,), where in the result each of the groups of x is; -1 if it is not taken, whatever `index` says.
+        index: (taken,), `beside` the place in the result of each thing of x (0 where it is not taken), and whether it
+            is taken. What is taken though that says otherwise has no gradient.
         axis: int.
     """
+    with _gradient("GatherV2", "darts_tf.Take"):
+        return tf.gather(x, index, axis=axis)
 
-    def taken(x, index, groups):
-        shape = tf.unstack(tf.shape(x))
-        x = tf.reshape(x, [*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]])
-        return tf.reshape(tf.gather(x, index, axis=axis), [*shape[:axis], -1, *shape[axis + 1 :]])
+
+@tf.RegisterGradient("darts_tf.Take")
+def _take_gradient(op, dy):
+    place, there = _companions(op.inputs[1], 2)
+    return put(dy, place, there, tf.get_static_value(op.inputs[2]).item()), None, None
+
+
+def put(values, place, there, axis, old=0):
+    """The inverse of `take`: what is at each place of values along an axis, or what was there before."""
+    there = tf.reshape(there, [-1] + [1] * (values.shape.rank - 1 - axis)) if axis < values.shape.rank - 1 else there
+    return tf.where(there, tf.gather(values, place, axis=axis), tf.cast(old, values.dtype))
+
+
+def shuffle(x, groups):
+    """Channels (groups, width) of x (batch, height, width, groups * width) in the order (width, groups)."""
+
+    channels = x.shape[-1]
+
+    def transposed(x, rows):
+        pairs = tf.reshape(x, [-1, rows, channels // rows])
+        return tf.reshape(tf.transpose(pairs, [0, 2, 1]), tf.shape(x))
 
     @tf.custom_gradient
-    def differentiable(x):
-        return taken(x, index, tf.size(place)), lambda dy: put(dy, place, axis, tf.size(index))
+    def shuffled(x):
+        return transposed(x, groups), lambda dy: transposed(dy, channels // groups)
 
-    return differentiable(x)
-
-
-def put(values, place, axis, count, old=None):
-    """The inverse of `take`.
-
-    Args:
-        values: tensor of known rank, of `count` groups along the axis.
-        place: (groups,), which of them each group of the result is; -1 if none of them.
-        axis: int.
-        old: what is there where there is none, like the result; 0 by default.
-    """
-    shape = tf.unstack(tf.shape(values))
-    rows, width = tf.unstack([count, shape[axis] // count])
-    split = [*shape[:axis], rows, width, *shape[axis + 1 :]]
-    chosen = tf.gather(tf.reshape(values, split), tf.maximum(place, 0), axis=axis)
-    there = tf.reshape(place >= 0, [-1] + [1] * (len(shape) - axis))
-    old = 0 if old is None else tf.reshape(old, tf.shape(chosen))
-    return tf.reshape(tf.where(there, chosen, old), [*shape[:axis], -1, *shape[axis + 1 :]])
+    return tf.ensure_shape(shuffled(x), x.shape)
 
 
-def sum_by_edge(parts, sizes, index, edge, channels, added=None):
+def sum_by_edge(parts, sizes, index, edge, channels, batch=None, added=None):
     """Sums groups of channels that belong to the same edge.
 
     Args:
-        parts: images (batch, height, width, groups * channels), some of which may have no group.
-        sizes: the numbers of their groups.
+        parts: images (batch, height, width, groups * channels).
+        sizes: (parts,) or a list, the numbers of their groups.
         index: (edges, most), the groups of each edge, counted over all parts; the number of all groups stands for none.
         edge: (groups,), the edge of each group.
         channels: scalar.
+        batch: scalar, how many images there are; then a part whose size is zero is (1, height, width, channels) and is
+            left out. None if there is no such part.
         added: (edges,) or None, zeros that count as numbers added to all that an edge has: their gradient is the sum of
             that of the edge.
 
     Returns:
         (batch, height, width, edges * channels).
     """
-    batch, height, width, _ = tf.unstack(tf.shape(parts[0]))
-    edges, groups, pixels = tf.shape(index)[0], tf.size(edge), batch * height * width
-    widths = tf.stack([size * channels for size in sizes])
+    images, height, width, _ = tf.unstack(tf.shape(parts[0]))
+    edges, groups = tf.shape(index)[0], tf.size(edge)
+    batch, may_lack = (images, False) if batch is None else (batch, True)
+    pixels, widths = batch * height * width, tf.stack(sizes) * channels
+
+    def each(*columns):
+        """For each part a vector of its values in columns."""
+        return tf.unstack(tf.stack([column + tf.zeros_like(widths) for column in columns], 1), len(parts))
+
+    lacks = tf.where(widths > 0, 0, 1)
+    here = batch * (1 - lacks)
 
     def total(parts):
+        if may_lack:
+            ends, shapes = each(here, -1, -1, -1), each(batch, height, width, widths)
+            parts = [
+                tf.reshape(tf.slice(part, [0] * 4, end), shape)
+                for part, end, shape in zip(parts, ends, shapes, strict=True)
+            ]
         x = tf.concat([*parts, tf.zeros([batch, height, width, channels], parts[0].dtype)], -1)
         x = tf.gather(tf.reshape(x, [pixels, groups + 1, channels]), tf.reshape(index, [-1]), axis=1)
         if index.shape[1] != 1:
@@ -187,8 +213,15 @@ def sum_by_edge(parts, sizes, index, edge, channels, added=None):
     def gradient(dy):  # each group is of one edge
         dy = tf.reshape(dy, [pixels, edges, channels])
         dx = tf.reshape(tf.gather(dy, edge, axis=1), [batch, height, width, groups * channels])
+        dx = tf.split(dx, widths, -1, num=len(parts))
+        if may_lack:  # a part that was left out becomes one image of zeros
+            shapes, missing = each(here, height, width, widths + lacks * channels), each(lacks, 0, 0, 0)
+            dx = [
+                tf.pad(tf.reshape(d, shape), tf.stack([tf.zeros_like(more), more], 1))
+                for d, shape, more in zip(dx, shapes, missing, strict=True)
+            ]
         numbers = [] if added is None else [tf.cast(tf.reduce_sum(dy, [0, 2]), added.dtype)]
-        return *numbers, *tf.split(dx, widths, -1, num=len(parts))
+        return *numbers, *dx
 
     @tf.custom_gradient
     def summed(*arguments):

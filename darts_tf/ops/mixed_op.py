@@ -1,7 +1,6 @@
 """The mixed operation: all candidate operations on all the edges that leave one node (equation 2 of the paper)."""
 
 import functools
-import itertools
 
 import keras
 import numpy as np
@@ -99,10 +98,14 @@ class MixedOp(keras.layers.Layer):
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
             edges_at_once = _edges_at_once(
-                tuple((index, _split(operation.stages)[1], modes[index]) for index, operation in self.shared.items()),
+                tuple(
+                    (index, operation.stages if drawn else _split(operation.stages)[1], modes[index])
+                    for index, operation in self.shared.items()
+                ),
                 tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),
                 len(self.primitives),
                 which,
+                bool(tables),
                 others and drawn,
                 dropped,
                 inline,
@@ -111,14 +114,10 @@ class MixedOp(keras.layers.Layer):
                 weights.dtype,
             )
             images, tensors = [], []
-            best = tf.argmax(weights, 1) if drawn else None
-            for index, operation in self.shared.items():
-                outside, _ = _split(operation.stages)
-                image = x
-                if drawn:
-                    some = tf.reduce_any(tf.equal(best, index))
-                    image = kernels.first(x, tf.where(some, tf.shape(x)[0], 1))
-                images.append(compute(outside, image, [[]] * len(outside), 1, training)[0])
+            for operation in self.shared.values():
+                outside = () if drawn else _split(operation.stages)[0]
+                if not drawn:
+                    images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
             drop = [*dropout] if dropped else []
@@ -151,7 +150,7 @@ class MixedOp(keras.layers.Layer):
             place = np.full([len(members), self.edges], -1, np.int32)
             for row, edges in zip(place, members, strict=True):
                 row[edges] = range(len(edges))
-            return _Drawn, [members, place]
+            return _Drawn, [place] if (place < 0).any() else []
         if all(len(edges) == self.edges for edges in own):
             return _All, []
         edge = np.concatenate(own)
@@ -266,86 +265,124 @@ class _Drawn(_All):
     Where there are none, one group is computed of one image, and left out.
     """
 
-    def __init__(self, scales, channels, columns, tables, images, others):
-        """`images` is how many there are, `others` as in `MixedOp`."""
+    def __init__(self, scales, channels, columns, tables, batch, others):
+        """`batch` is how many images there are, `others` as in `MixedOp`."""
         super().__init__(scales, channels, columns, tables)
-        self.images = images
+        self.batch, number = batch, len(columns)
         drawn = tf.argmax(scales, 1, tf.int32)
-        rank = np.full(scales.shape[1], len(columns), np.int32)
-        rank[columns] = range(len(columns))
-        self.rank = tf.gather(rank, drawn)
-        self.order = tf.argsort(self.rank, stable=True)  # edges, by what they drew
-        self.where = tf.math.invert_permutation(self.order)
-        self.sizes = tf.unstack(tf.reduce_sum(tf.one_hot(self.rank, len(columns), dtype=tf.int32), 0), len(columns))
-        self.starts = [tf.zeros([], tf.int32), *itertools.accumulate(self.sizes, tf.add)]
-        self.members = [self._members(place) for place in range(len(columns))]
-        self.added = None
-        if others:
-            self.added = tf.reduce_sum(scales * tf.one_hot(drawn, scales.shape[1], 0, 1, dtype=scales.dtype), 1)
+        one_hot = tf.one_hot(drawn, scales.shape[1], dtype=scales.dtype)
+        self.drawn_scale = self._repeat(tf.reduce_sum(scales * one_hot, 1))
+        self.added = tf.reduce_sum(scales * (1 - one_hot), 1) if others else None
+
+        # Edges in the order of what they drew, `place` among the columns; those of other operations come last.
+        place = np.full(scales.shape[1], number, np.int32)
+        place[columns] = range(number)
+        place = tf.gather(place, drawn)
+        self.order = tf.argsort(place, stable=True)
+        self.position = tf.math.invert_permutation(self.order)
+        there = tf.equal(place[None], tf.range(number)[:, None])  # (operations, edges)
+        self.sizes = tf.reduce_sum(tf.cast(there, tf.int32), 1)
+        starts, lengths = tf.cumsum(self.sizes, exclusive=True), tf.maximum(self.sizes, 1)
+        self.lengths, self.all = tf.unstack(lengths, number), tf.reduce_sum(self.sizes)
+        within = tf.where(there, self.position - starts[:, None], 0)
+
+        some = tf.cast(self.sizes > 0, tf.int32)
+        images, three = batch * some + 1 - some, np.zeros([number, 3], np.int32)
+        ends, missing = (
+            tf.unstack(tf.concat([column[:, None], rest], 1), number)
+            for column, rest in ((images, three - 1), (batch - images, three))
+        )
+        self.ends = kernels.beside(ends, missing)
+        self.some = tf.unstack(some > 0, number)
+
+        order = tf.concat([self.order, [0]], 0)  # an operation that no edge drew is computed for any
+        begins, lengths = (tf.unstack(column[:, None], number) for column in (starts, lengths))
+        self.edges = [tf.slice(order, *part) for part in zip(begins, lengths, strict=True)]
+        self.channel_index = kernels.beside(
+            [self._each(edges) for edges in self.edges],
+            tf.unstack(self._each(within), number),
+            tf.unstack(self._repeat(there), number),
+        )
+        self.within, self.there = tf.unstack(within, number), tf.unstack(there, number)
+
+    def _each(self, groups, width=None):
+        """The index of each channel, given that of the groups, (..., groups)."""
+        width = self.channels if width is None else width
+        channels = tf.expand_dims(groups * width, -1) + tf.range(width)
+        return tf.reshape(channels, [*groups.shape[:-1], -1])
+
+    def _repeat(self, groups, width=None):
+        """What each channel has, given what the groups have, (..., groups)."""
+        width = self.channels if width is None else width
+        channels = tf.tile(tf.expand_dims(groups, -1), [*[1] * groups.shape.rank, width])
+        return tf.reshape(channels, [*groups.shape[:-1], -1])
 
     def groups(self, place):
-        return tf.maximum(self.sizes[place], 1)
-
-    def _members(self, place):
-        """The edges of the groups, and for each edge which group it has, -1 if none."""
-        edges = self.starts[place] + tf.range(self.groups(place))
-        there = tf.where(self.rank == place, self.where - self.starts[place], -1)
-        return tf.gather(self.order, tf.minimum(edges, self.edges - 1)), there
-
-    def count(self, place):
-        """How many images an operation is computed of."""
-        return tf.where(self.sizes[place] > 0, self.images, 1)
+        return self.lengths[place]
 
     def image(self, x, place):
-        return kernels.first(x, self.count(place))
+        return kernels.first(x, self.ends[place])
 
-    def column(self, place):
-        return kernels.take(super().column(place), *self.members[place], 0)
+    def scale(self, place):
+        return kernels.take(self.drawn_scale, self.channel_index[place], 0)
 
     def weights(self, stages, tensors, place):
-        own, position = self._own(place)
-        edges, there = self.members[place]
-        index, there = tf.maximum(tf.gather(position, edges), 0), tf.gather(there, own)
+        edges, within, there = self._of_owners(place)
+        wide = self.channel_index[place] if not self.tables else self._wide(edges, within, there, self.channels)
+
+        def index(weight, tensor):
+            axis = weight.free[-1]
+            if weight.shape[axis] == _MANY:
+                return wide
+            return self._wide(edges, within, there, tf.shape(tensor)[axis] // tf.size(there))
+
         return [
             [
-                kernels.take(tensor, index, there, weight.free[-1])
-                for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
+                kernels.take(
+                    tensor if weight.trainable else tf.stop_gradient(tensor), index(weight, tensor), weight.free[-1]
+                )
+                for weight, tensor in zip(stage.weights(_MANY, _MANY, 1), row, strict=True)
             ]
             for stage, row in zip(stages, tensors, strict=True)
         ]
 
     def updates(self, stages, tensors, updates, place):
-        own, _ = self._own(place)
-        there = tf.gather(self.members[place][1], own)
+        _, within, there = self._of_owners(place)
+        within, there = self._each(within), self._repeat(there)
         old = [
             tensor
             for stage, row in zip(stages, tensors, strict=True)
             for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
             if not weight.trainable
         ]
-        return [kernels.put(new, there, 1, self.groups(place), was) for new, was in zip(updates, old, strict=True)]
+        new = [kernels.put(new, within, there, 1, was) for new, was in zip(updates, old, strict=True)]
+        return [tf.stop_gradient(value) for value in new]
 
-    def _own(self, place):
-        """The edges that have weights of the operation, and where each edge has its own among them."""
-        members, positions = self.tables
-        return members[place], positions[place]
+    def _of_owners(self, place):
+        """The index of each group, and for all edges that have weights its group if it drew the operation."""
+        edges, within, there = self.edges[place], self.within[place], self.there[place]
+        if not self.tables:
+            return edges, within, there
+        positions = self.tables[0][place]
+        own = tf.where(positions >= 0)[:, 0]
+        return tf.maximum(tf.gather(positions, edges), 0), tf.gather(within, own), tf.gather(there, own)
+
+    def _wide(self, edges, within, there, width):
+        indices = self._each(edges, width=width), self._each(within, width=width), self._repeat(there, width)
+        (index,) = kernels.beside([indices[0]], *([one] for one in indices[1:]))
+        return index
 
     def total(self, results):
-        groups = self.starts[-1]
-        index, edge = tf.minimum(self.where, groups)[:, None], self.order[:groups]
-        parts, sizes = [], []
-        for place, y in results:
-            _, height, width, _ = tf.unstack(tf.shape(y))
-            size, images = self.sizes[place], tf.where(self.sizes[place] > 0, self.images, 0)
-            before = [images, height, width, self.groups(place) * self.channels]
-            after = [self.images, height, width, size * self.channels]
-            parts.append(kernels.reshape(kernels.first(y, images), before, after))
-            sizes.append(size)
-        return [kernels.sum_by_edge(parts, sizes, index, edge, self.channels, self.added)]
+        index, edge = tf.minimum(self.position, self.all)[:, None], self.order[: self.all]
+        parts = [y for _, y in results]
+        return [kernels.sum_by_edge(parts, self.sizes, index, edge, self.channels, self.batch, self.added)]
+
+
+_MANY = 2**31 - 1  # channels, no other length
 
 
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inline, frozen, dtype, exact_dtype):
+def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropped, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     `shared` and `grouped` hold (index, stages, training) of each operation; the updates that the function returns are
@@ -371,17 +408,18 @@ def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inli
             keeps = tf.random.stateless_uniform(tf.shape(y), seed, dtype=rate.dtype) >= rate
             return tf.cast(tf.where(keeps, 1 / (1 - rate), 0), dtype)
 
-        for place, ((index, stages, training), image, tensors) in enumerate(
-            zip(shared, images, weights[: len(shared)], strict=True)
-        ):
+        for place, ((index, stages, training), tensors) in enumerate(zip(shared, weights[: len(shared)], strict=True)):
+            image = layout.image(x, place) if which is _Drawn else images[place]
             y, update = compute(stages, image, tensors, 1, training)
             if which is _Drawn:
                 y = kernels.repeat(y, layout.groups(place))
                 y = y * dropout(y) if index in dropped else y
                 results.append((place, y * tf.cast(layout.scale(place), dtype)))
-                there = layout.sizes[place] > 0
                 old = [tensor for row in tensors for tensor in row]
-                update = [tf.where(there, new, was) for new, was in zip(update, old, strict=True)]
+                update = [
+                    tf.stop_gradient(tf.where(layout.some[place], new, was))
+                    for new, was in zip(update, old, strict=True)
+                ]
             else:
                 spread.append(y)
                 if index in dropped:  # the difference, so that a rate of zero is as if there were no dropout
@@ -428,11 +466,12 @@ def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inli
     weights = [
         [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
     ]
-    signature = [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
-    if which is not _All or dropped:
+    images = [] if which is _Drawn else [image] * len(shared)
+    signature = [image, images, tf.TensorSpec([None, num_operations], exact_dtype), weights]
+    if masked or dropped:
         members = [tf.TensorSpec([None], tf.int32)] * len(weights)
         matrix, vector = (tf.TensorSpec([None] * rank, tf.int32) for rank in (2, 1))
-        tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [members, matrix]}[which]
+        tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [matrix] if masked else []}[which]
         noise = [tf.TensorSpec([], exact_dtype), tf.TensorSpec([2], tf.int32)]
         signature += [tables, noise if dropped else []]
     return never_inlined(edges_at_once, signature)

@@ -67,6 +67,9 @@ class Cells(SearchSpace):
         sync_batch_norm=False,
         candidates=None,
         edge_normalization=False,
+        partial_channels=1,
+        auxiliary_skip=False,
+        skip_dropout=False,
     ):
         """The stack of cells of mixed operations, see `networks.SearchNetwork`."""
         from darts_tf.spaces.cells.networks import SearchNetwork
@@ -80,6 +83,9 @@ class Cells(SearchSpace):
             space=self,
             candidates=candidates,
             edge_normalization=edge_normalization,
+            partial_channels=partial_channels,
+            auxiliary_skip=auxiliary_skip,
+            skip_dropout=skip_dropout,
         )
 
     def network(

@@ -95,10 +95,11 @@ class SearchNetwork201(SearchNetwork):
         self.last = Operation(LAST, 0, name="last")
 
     def _make_cells(self):
+        names, more = self._of_cells("cell")
         return [
             ResidualBlock(width, name=f"cell{index}")
             if reduction
-            else SearchCell201(self.primitives, width, self.nodes, edges=self.edges["cell"], name=f"cell{index}")
+            else SearchCell201(names, width, self.nodes, **more, name=f"cell{index}")
             for index, (width, reduction) in enumerate(stack(self.channels, self.num_layers))
         ]
 
@@ -111,10 +112,11 @@ class SearchNetwork201(SearchNetwork):
         self.last.build((None, None, None, last))
         return last
 
-    def _through_cells(self, x, weights, draws, training=False, **options):
+    def _through_cells(self, x, weights, passing, draws, training=False, **options):
         for cell, draw in zip(self.cells, draws, strict=True):
             if isinstance(cell, SearchCell):
-                x = cell([x], weights["cell"], training=training, draw=draw, **options)
+                more = {"passing": passing["cell"], "draw": draw, **options}
+                x = cell([x], weights["cell"], training=training, **more)
             else:
                 x = cell(x, training=training)
         return self.last(x, training=training)
