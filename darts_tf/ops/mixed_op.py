@@ -58,7 +58,7 @@ class MixedOp(keras.layers.Layer):
         self.candidates = np.ones(shape, bool) if candidates is None else np.array(candidates, bool).reshape(shape)
         self.shared, self.grouped, self.separate = {}, {}, {}
         for index, name in enumerate(self.primitives):
-            members = self._members(index)
+            members = self.members(index)
             if not len(members):
                 continue
             made = make_operation(name, channels, stride, affine=affine)
@@ -75,13 +75,13 @@ class MixedOp(keras.layers.Layer):
                 pooled = pool_norm and bool(made) and isinstance(made[-1], Pool)
                 self.shared[index] = Operation([*made, BatchNorm()] if pooled else made, channels, name=name)
 
-    def _members(self, index):
+    def members(self, index):
         """The edges that have an operation, an array."""
         return np.flatnonzero(self.candidates[:, index]).astype(np.int32)
 
     def build(self, input_shape):
         for index, operation in self.grouped.items():
-            operation.build((*input_shape[:-1], len(self._members(index)) * input_shape[-1]))
+            operation.build((*input_shape[:-1], len(self.members(index)) * input_shape[-1]))
         for layer in [*self.shared.values(), *(layer for layers in self.separate.values() for layer in layers)]:
             layer.build(input_shape)
             kernels.reroute_strided_pointwise(layer)
@@ -132,9 +132,9 @@ class MixedOp(keras.layers.Layer):
             column, parts = weights[:, index], [None] * self.edges
             if drawn:
                 column = tf.where(tf.argmax(weights, 1) == index, column, 0)
-            for edge, layer in zip(self._members(index), layers, strict=True):
+            for edge, layer in zip(self.members(index), layers, strict=True):
                 parts[edge] = tf.cast(layer(x, training=bool(training)), x.dtype) * tf.cast(column[edge], x.dtype)
-            there = parts[self._members(index)[0]]
+            there = parts[self.members(index)[0]]
             total.append(tf.concat([tf.zeros_like(there) if part is None else part for part in parts], -1))
         if self.noisy and training and noise is not None:
             total.append(self._noise(x, weights, noise))
@@ -144,7 +144,7 @@ class MixedOp(keras.layers.Layer):
 
     def _tables(self, drawn):
         """Which layout `_edges_at_once` is to have, and the tables of edges that it needs for that."""
-        members = [self._members(index) for index in (*self.shared, *self.grouped)]
+        members = [self.members(index) for index in (*self.shared, *self.grouped)]
         own = members[len(self.shared) :]
         if drawn:
             place = np.full([len(members), self.edges], -1, np.int32)

@@ -173,6 +173,24 @@ class SearchNetwork(Supernet):
             reduction_prev = reduction
         return cells
 
+    def operations(self):
+        """All `Operation`s but the candidates that are Keras layers, as (key, (operation, edges that it is of)).
+
+        The key is the same in networks of the same cells, whatever candidates and channels these have.
+        """
+        yield ("stem",), (self.stem, [0])
+        for place, cell in enumerate(self.cells):
+            if not isinstance(cell, SearchCell):
+                yield from (((place, operation.name), (operation, [0])) for operation in cell.operations())
+                continue
+            for number, operation in enumerate(cell.preprocess):
+                yield (place, "preprocess", number), (operation, [0])
+            for source, mixed_op in cell.mixed_ops.items():
+                for index, operation in mixed_op.shared.items():
+                    yield (place, source, index), (operation, [0])
+                for index, operation in mixed_op.grouped.items():
+                    yield (place, source, index), (operation, mixed_op.members(index).tolist())
+
     def _build_cells(self):
         """Builds them; returns the channels of their result."""
         before, last = [self.stem_multiplier * self.channels] * 2

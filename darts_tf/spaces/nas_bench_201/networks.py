@@ -48,6 +48,10 @@ class ResidualBlock(keras.layers.Layer):
             Operation(stages, channels, name=name) for name, stages in residual_stages().items()
         )
 
+    def operations(self):
+        """Its `Operation`s, a list."""
+        return [self.conv_a, self.conv_b, self.downsample]
+
     def build(self, input_shape):
         for operation in (self.conv_a, self.downsample):
             operation.build(input_shape)
@@ -93,6 +97,10 @@ class SearchNetwork201(SearchNetwork):
         sizes = {"stem_multiplier": 1, "nodes": None, "primitives": None}
         super().__init__(channels, layers, num_classes, space=space, **(sizes | kwargs))
         self.last = Operation(LAST, 0, name="last")
+
+    def operations(self):
+        yield from super().operations()
+        yield ("last",), (self.last, [0])
 
     def _make_cells(self):
         names, more = self._of_cells("cell")
