@@ -1,12 +1,37 @@
-"""Times the search step: `python -m benchmarks.search_step [--unrolled]` prints one JSON line, see `timing`."""
+"""Times the search step: `python -m benchmarks.search_step [--unrolled]` prints one JSON line, see `timing`.
+
+    python -m benchmarks.search_step --method=gdas,pc-darts,s1,p-darts
+
+compares methods: each runs in a process of its own, after `darts`, and its line has ratios to that, too.
+"""
 
 import json
+import subprocess
+import sys
 
 from absl import app, flags
 
 from benchmarks import timing
 
 FLAGS = flags.FLAGS
+METHODS = {
+    "darts": {},
+    "gdas": {"relaxation": "gumbel_hard"},
+    "gdas-v1": {"relaxation": "gumbel_hard_v1"},
+    "pc-darts": {"partial_channels": 4, "edge_normalization": True},
+    "s1": {"candidates": 2},
+    "p-darts": {"candidates": 3},
+    "darts-minus": {"auxiliary_skip": True},
+    "skip-dropout": {"skip_dropout": True},
+}
+flags.DEFINE_list(
+    "method",
+    ["darts"],
+    f"Which of {', '.join(METHODS)}: s1 has 2 of 8 candidates on each edge, p-darts 3. Of several, also the ratios.",
+)
+flags.register_validator(
+    "method", lambda value: value and set(value) <= set(METHODS), f"Expected some of {', '.join(METHODS)}."
+)
 flags.DEFINE_boolean("unrolled", False, "Second order.")
 flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.", lower_bound=1)
 flags.DEFINE_integer("layers", 8, "Cells.", lower_bound=3)
@@ -20,13 +45,32 @@ flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 def main(_):
     from darts_tf.devices import runtime
 
+    if len(FLAGS.method) > 1:
+        return compare()
     runtime.configure(precision=FLAGS.precision)
-    print(json.dumps(timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())))
+    before = timing.peak_memory_mb()
+    measured = timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())
+    print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - before}))
+
+
+def compare():
+    """Prints a line for each method, with ratios to the first, darts."""
+    first = None
+    for method in ("darts", *(name for name in FLAGS.method if name != "darts")):
+        others = [argument for argument in sys.argv[1:] if not argument.lstrip("-").startswith("method")]
+        command = [sys.executable, "-m", "benchmarks.search_step", f"--method={method}", *others]
+        line = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        first = first or line
+        ratios = {
+            f"{name}_ratio": round(line[name] / first[name], 3)
+            for name in ("step_seconds", "step_cpu_seconds", "memory_mb", "first_step_seconds")
+        }
+        print(json.dumps({**line, **ratios}), flush=True)
 
 
 def settings():
     names = ("unrolled", "precision", "jit_compile", "init_channels", "layers", "batch_size", "image_size", "steps")
-    return {name: FLAGS[name].value for name in names}
+    return {"method": FLAGS.method[0], **{name: FLAGS[name].value for name in names}}
 
 
 def make():
@@ -36,7 +80,10 @@ def make():
     from darts_tf import DARTS, SearchNetwork
     from darts_tf.methods.optimizers import SGD, Adam
 
-    search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers), unrolled=FLAGS.unrolled)
+    options = dict(METHODS[FLAGS.method[0]])
+    if "candidates" in options:
+        options["candidates"] = some_candidates(options["candidates"])
+    search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers, **options), unrolled=FLAGS.unrolled)
     search.compile(
         optimizer=SGD(global_clipnorm=5.0, loss_scale=FLAGS.precision == "float16"),
         arch_optimizer=Adam(),
@@ -45,6 +92,20 @@ def make():
         jit_compile=FLAGS.jit_compile,
     )
     return search
+
+
+def some_candidates(number):
+    """So many candidates on each edge, each candidate on as many edges, {table: bool array (rows, candidates)}."""
+    import numpy as np
+
+    from darts_tf.spaces.cells.space import CellSpace
+
+    masks = {}
+    for name, table in CellSpace().choices.items():
+        places = np.arange(len(table.rows) * number).reshape(-1, number) % len(table.candidates)
+        masks[name] = np.zeros((len(table.rows), len(table.candidates)), bool)
+        np.put_along_axis(masks[name], places, True, axis=1)
+    return masks
 
 
 def batch(images):

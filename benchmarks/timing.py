@@ -20,12 +20,19 @@ def process_start():
         return IMPORTED
 
 
+def peak_memory_mb():
+    """The largest resident set of this process until now."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return round(kilobytes / 1024)
+
+
 def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
     """Runs `fit` on one batch again and again.
 
     The result is a dict of the settings and
 
     step_seconds        median over `steps` steps, after the first
+    step_cpu_seconds    the same of the time that all cores were busy with it
     first_step_seconds  from the start of the process until the first step is done
     peak_memory_mb      largest resident set of the process
 
@@ -39,18 +46,23 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
     import keras
     import tensorflow as tf
 
-    ends = []
-    end_of_step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.time()))
+    ends, cpu = [], []
+
+    def end_step(batch, logs):
+        ends.append(time.time())
+        cpu.append(time.process_time())
+
+    end_of_step = keras.callbacks.LambdaCallback(on_train_batch_end=end_step)
     batches = tf.data.Dataset.from_tensors(batch).repeat(1 + steps)
     model.fit(feed(batches), callbacks=[end_of_step], verbose=0, shuffle=False)
 
-    seconds = [end - start for start, end in itertools.pairwise(ends)]
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    seconds, cpu_seconds = ([end - start for start, end in itertools.pairwise(times)] for times in (ends, cpu))
     return {
         **settings,
         "step_seconds": round(statistics.median(seconds), 4),
+        "step_cpu_seconds": round(statistics.median(cpu_seconds), 4),
         "first_step_seconds": round(ends[0] - process_start(), 2),
-        "peak_memory_mb": round(kilobytes / 1024),
+        "peak_memory_mb": peak_memory_mb(),
         "images_per_second": round(settings["batch_size"] / statistics.median(seconds), 2),
         "device": (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type,
         "tensorflow": tf.__version__,

@@ -108,6 +108,22 @@ def first(x, count):
     return taken(x)
 
 
+def shuffle(x, groups):
+    """Channels (groups, width) of x (batch, height, width, groups * width) in the order (width, groups)."""
+
+    channels = x.shape[-1]
+
+    def transposed(x, rows):
+        pairs = tf.reshape(x, [-1, rows, channels // rows])
+        return tf.reshape(tf.transpose(pairs, [0, 2, 1]), tf.shape(x))
+
+    @tf.custom_gradient
+    def shuffled(x):
+        return transposed(x, groups), lambda dy: transposed(dy, channels // groups)
+
+    return tf.ensure_shape(shuffled(x), x.shape)
+
+
 def reshape(x, before, after):
     """x of the shape `before` in the shape `after`, int32 tensors."""
 

@@ -4,9 +4,10 @@ What `SearchCell` and `derived_cell` have in common, the topology, is in the fun
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from darts_tf.ops import operations
+from darts_tf.ops import kernels, operations
 from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.mixed_op import MixedOp
 from darts_tf.ops.operations import Operation, factorized_reduce, relu_conv_bn
@@ -82,12 +83,17 @@ class SearchCell(keras.layers.Layer):
         reduction_prev: whether the cell before it does.
         edges: (node, source) pairs, by default each node is fed by all before it.
         affine: whether the batch norms of candidates learn a scale and an offset.
+        candidates: bool (edges, operations), which edges have which operations; None if each has all.
+        partial_channels: K; only the first `channels // K` channels of a node go through the operations. The others
+            pass by, and all are shuffled at the next node (PC-DARTS).
 
     Call arguments:
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
-        draw: seed of what is drawn in the cell, int32 (2,), or None.
+        passing: with `partial_channels`, weights of what passes by, {source: (edges that leave it,)}; None for one.
+        dropout: (rate, seed) as of `MixedOp`, or None; the seed is that of the cell.
+        noise: seed of operations that give noise, int32 (2,), or None.
         **options: `inline`, `drawn` and `others` of `MixedOp`.
 
     Returns:
@@ -106,6 +112,8 @@ class SearchCell(keras.layers.Layer):
         reduction_prev=False,
         edges=None,
         affine=False,
+        candidates=None,
+        partial_channels=1,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -116,15 +124,18 @@ class SearchCell(keras.layers.Layer):
         self.reduction_prev = reduction_prev
         self.edges = tuple(map(tuple, edges)) if edges else genotypes.every_edge(nodes, self.num_inputs)
         self.affine = affine
+        self.partial_channels = partial_channels
+        self.candidates = None if candidates is None else np.array(candidates, bool)
         self.preprocess = [
             Operation(stages, channels, name=f"preprocess{place}") for place, stages in enumerate(self._preprocessing())
         ]
         self.mixed_ops = {
             source: MixedOp(
                 self.primitives,
-                channels,
+                channels // partial_channels,
                 edges=len(rows_from(source, self.edges)),
                 stride=edge_stride(source, reduction),
+                candidates=None if candidates is None else self.candidates[rows_from(source, self.edges)],
                 pool_norm=self.pool_norm,
                 affine=affine,
                 name=f"node{source}",
@@ -144,22 +155,44 @@ class SearchCell(keras.layers.Layer):
         for operation, shape in zip(self.preprocess, input_shape, strict=False):
             operation.build(shape)
         for mixed_op in self.mixed_ops.values():
-            mixed_op.build((*input_shape[0][:-1], self.channels))
+            mixed_op.build((*input_shape[0][:-1], mixed_op.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, draw=None, **options):
+    def call(self, inputs, weights, training=False, passing=None, dropout=None, noise=None, **options):
+        def mixed(source, image):
+            more = dict(options)
+            if dropout is not None:
+                rate, seed = dropout
+                more["dropout"] = rate, tf.random.experimental.stateless_fold_in(seed, source)
+            if noise is not None:
+                more["noise"] = tf.random.experimental.stateless_fold_in(noise, source)
+            edges = self.mixed_ops[source](image, weights[source], training=training, **more)
+            return tf.split(edges, self.mixed_ops[source].edges, -1)
+
         def edges_from(source, image):
             if source not in self.mixed_ops:
                 return []
             fed = [self.edges[row][0] for row in rows_from(source, self.edges)]
-            noise = None if draw is None else tf.random.experimental.stateless_fold_in(draw, source)
-            edges = self.mixed_ops[source](image, weights[source], training=training, noise=noise, **options)
-            return zip(fed, tf.split(edges, len(fed), -1), strict=True)
+            if self.partial_channels == 1:
+                return zip(fed, mixed(source, image), strict=True)
+            own = self.channels // self.partial_channels
+            image, rest = tf.split(image, [own, self.channels - own], -1)
+            if edge_stride(source, self.reduction) == 2:
+                rest = tf.nn.max_pool2d(rest, 2, 2, "SAME")
+            rests = [rest] * len(fed)
+            if passing is not None:
+                rests = [rest * tf.cast(share, rest.dtype) for share in tf.unstack(passing[source], len(fed))]
+            return zip(fed, zip(mixed(source, image), rests, strict=True), strict=True)
+
+        def total(node, images):
+            if self.partial_channels == 1:
+                return tf.add_n(images)
+            sums = [tf.add_n(parts) for parts in zip(*images, strict=True)]
+            return kernels.shuffle(tf.concat(sums, -1), self.partial_channels)
 
         if self.preprocess:
             inputs = [operation(x, training=training) for operation, x in zip(self.preprocess, inputs, strict=True)]
-        states = connect(inputs, self.nodes, edges_from, total=lambda node, images: tf.add_n(images))
-        return self._result(states)
+        return self._result(connect(inputs, self.nodes, edges_from, total))
 
     def get_config(self):
         return {
@@ -171,6 +204,8 @@ class SearchCell(keras.layers.Layer):
             "reduction_prev": self.reduction_prev,
             "edges": self.edges,
             "affine": self.affine,
+            "candidates": None if self.candidates is None else self.candidates.tolist(),
+            "partial_channels": self.partial_channels,
         }
 
 

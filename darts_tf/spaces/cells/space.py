@@ -65,8 +65,11 @@ class Cells(SearchSpace):
         init_channels=16,
         layers=8,
         sync_batch_norm=False,
-        candidates=None,
+        partial_channels=1,
         edge_normalization=False,
+        auxiliary_skip=False,
+        skip_dropout=False,
+        candidates=None,
     ):
         """The stack of cells of mixed operations, see `networks.SearchNetwork`."""
         from darts_tf.spaces.cells.networks import SearchNetwork
@@ -75,11 +78,14 @@ class Cells(SearchSpace):
             init_channels,
             layers,
             task.outputs,
-            sync_batch_norm=sync_batch_norm,
             relaxation=relaxation,
+            sync_batch_norm=sync_batch_norm,
             space=self,
-            candidates=candidates,
+            partial_channels=partial_channels,
             edge_normalization=edge_normalization,
+            auxiliary_skip=auxiliary_skip,
+            skip_dropout=skip_dropout,
+            candidates=candidates,
         )
 
     def network(

@@ -119,12 +119,34 @@ class NasBench201(SearchSpace):
         rows = [f"{source} → {node}" for node, source in self.edges()]
         return {"cell": every_row("Cell", rows, self.primitives)}
 
-    def supernet(self, task, relaxation="softmax", init_channels=16, layers=5, sync_batch_norm=False):
+    def supernet(
+        self,
+        task,
+        relaxation="softmax",
+        init_channels=16,
+        layers=5,
+        sync_batch_norm=False,
+        partial_channels=1,
+        edge_normalization=False,
+        auxiliary_skip=False,
+        skip_dropout=False,
+        candidates=None,
+    ):
         """Stages of cells of mixed operations, see `networks.SearchNetwork201`."""
         from darts_tf.spaces.nas_bench_201.networks import SearchNetwork201
 
         return SearchNetwork201(
-            init_channels, layers, task.outputs, sync_batch_norm=sync_batch_norm, relaxation=relaxation, space=self
+            init_channels,
+            layers,
+            task.outputs,
+            relaxation=relaxation,
+            sync_batch_norm=sync_batch_norm,
+            space=self,
+            partial_channels=partial_channels,
+            edge_normalization=edge_normalization,
+            auxiliary_skip=auxiliary_skip,
+            skip_dropout=skip_dropout,
+            candidates=candidates,
         )
 
     def network(self, architecture, task, init_channels=16, layers=5):
