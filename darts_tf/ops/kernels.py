@@ -97,15 +97,17 @@ def _repeat_gradient(op, dy):
     return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
 
 
-def first(x, count):
-    """x[:count], of images (batch, height, width, channels)."""
-    batch = tf.shape(x)[0]
+def first(x, count, batch):
+    """x[:count] of a batch of images (batch, height, width, channels)."""
+    end, _ = tf.unstack(tf.stack([[count, -1, -1, -1], [batch - count, 0, 0, 0]]))
+    with _gradient("Slice", "darts_tf.First"):
+        return tf.slice(x, [0, 0, 0, 0], end)
 
-    @tf.custom_gradient
-    def taken(x):
-        return x[:count], lambda dy: tf.pad(dy, [[0, batch - count], [0, 0], [0, 0], [0, 0]])
 
-    return taken(x)
+@tf.RegisterGradient("darts_tf.First")
+def _first_gradient(op, dy):
+    _, missing = op.inputs[2].op.outputs
+    return tf.pad(dy, tf.stack([tf.zeros_like(missing), missing], 1)), None, None
 
 
 def shuffle(x, groups):
@@ -124,76 +126,63 @@ def shuffle(x, groups):
     return tf.ensure_shape(shuffled(x), x.shape)
 
 
-def reshape(x, before, after):
-    """x of the shape `before` in the shape `after`, int32 tensors."""
-
-    @tf.custom_gradient
-    def reshaped(x):
-        return tf.reshape(x, after), lambda dy: tf.reshape(dy, before)
-
-    return reshaped(x)
+def taking(index, place):
+    """An index for `take`: which of some things are taken, and at which place in the result each of them is, or -1."""
+    index, _ = tf.identity_n([index, place])
+    return index
 
 
-def take(x, index, place, axis):
-    """Takes groups of a weight: those at `index` along an axis on which groups of equal width stand side by side.
+def take(x, index, axis):
+    """Takes some of x along an axis, each at most once; `index` is of `taking`, and may have other things in addition.
 
-    Args:
-        x: tensor of known rank.
-        index: (taken,), at least one group.
-        place: (groups,), where in the result each of the groups of x is; -1 if it is not taken, whatever `index` says.
-        axis: int.
+    The others, whose place is not told, have no gradient.
     """
-
-    def taken(x, index, groups):
-        shape = tf.unstack(tf.shape(x))
-        x = tf.reshape(x, [*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]])
-        return tf.reshape(tf.gather(x, index, axis=axis), [*shape[:axis], -1, *shape[axis + 1 :]])
-
-    @tf.custom_gradient
-    def differentiable(x):
-        return taken(x, index, tf.size(place)), lambda dy: put(dy, place, axis, tf.size(index))
-
-    return differentiable(x)
+    with _gradient("GatherV2", "darts_tf.Take"):
+        return tf.gather(x, index, axis=axis)
 
 
-def put(values, place, axis, count, old=None):
-    """The inverse of `take`.
-
-    Args:
-        values: tensor of known rank, of `count` groups along the axis.
-        place: (groups,), which of them each group of the result is; -1 if none of them.
-        axis: int.
-        old: what is there where there is none, like the result; 0 by default.
-    """
-    shape = tf.unstack(tf.shape(values))
-    rows, width = tf.unstack([count, shape[axis] // count])
-    split = [*shape[:axis], rows, width, *shape[axis + 1 :]]
-    chosen = tf.gather(tf.reshape(values, split), tf.maximum(place, 0), axis=axis)
-    there = tf.reshape(place >= 0, [-1] + [1] * (len(shape) - axis))
-    old = 0 if old is None else tf.reshape(old, tf.shape(chosen))
-    return tf.reshape(tf.where(there, chosen, old), [*shape[:axis], -1, *shape[axis + 1 :]])
+@tf.RegisterGradient("darts_tf.Take")
+def _take_gradient(op, dy):
+    _, place = op.inputs[1].op.outputs
+    return put(dy, place, tf.get_static_value(op.inputs[2]).item()), None, None
 
 
-def sum_by_edge(parts, sizes, index, edge, channels, added=None):
+def put(values, place, axis, old=0):
+    """What is at each place of values along an axis, and where the place is -1 what there was before."""
+    there = tf.reshape(place >= 0, [-1] + [1] * (values.shape.rank - 1 - axis))
+    return tf.where(there, tf.gather(values, tf.maximum(place, 0), axis=axis), tf.cast(old, values.dtype))
+
+
+def sum_by_edge(parts, sizes, index, edge, channels, batch=None, added=None):
     """Sums groups of channels that belong to the same edge.
 
     Args:
-        parts: images (batch, height, width, groups * channels), some of which may have no group.
+        parts: images (batch, height, width, groups * channels).
         sizes: the numbers of their groups.
         index: (edges, most), the groups of each edge, counted over all parts; the number of all groups stands for none.
         edge: (groups,), the edge of each group.
         channels: scalar.
+        batch: scalar, how many images there are; then a part whose size is zero is (1, height, width, channels) and is
+            left out. None if there is no such part.
         added: (edges,) or None, zeros that count as numbers added to all that an edge has: their gradient is the sum of
             that of the edge.
 
     Returns:
         (batch, height, width, edges * channels).
     """
-    batch, height, width, _ = tf.unstack(tf.shape(parts[0]))
+    images, height, width, _ = tf.unstack(tf.shape(parts[0]))
+    may_lack, batch = batch is not None, images if batch is None else batch
     edges, groups, pixels = tf.shape(index)[0], tf.size(edge), batch * height * width
-    widths = tf.stack([size * channels for size in sizes])
+    widths = tf.stack(sizes) * channels
+    border = [[0, 0]] * 3
+    shapes = [[batch, height, width, size * channels] for size in sizes]
 
     def total(parts):
+        if may_lack:
+            parts = [
+                tf.reshape(tf.slice(part, [0] * 4, [tf.where(size > 0, batch, 0), -1, -1, -1]), shape)
+                for part, size, shape in zip(parts, sizes, shapes, strict=True)
+            ]
         x = tf.concat([*parts, tf.zeros([batch, height, width, channels], parts[0].dtype)], -1)
         x = tf.gather(tf.reshape(x, [pixels, groups + 1, channels]), tf.reshape(index, [-1]), axis=1)
         if index.shape[1] != 1:
@@ -203,8 +192,18 @@ def sum_by_edge(parts, sizes, index, edge, channels, added=None):
     def gradient(dy):  # each group is of one edge
         dy = tf.reshape(dy, [pixels, edges, channels])
         dx = tf.reshape(tf.gather(dy, edge, axis=1), [batch, height, width, groups * channels])
+        dx = tf.split(dx, widths, -1, num=len(parts))
+        if may_lack:  # a part of no groups becomes one image of zeros
+            none = [tf.where(size > 0, 0, 1) for size in sizes]
+            dx = [
+                tf.pad(
+                    tf.reshape(d, [batch * (1 - lacks), height, width, (size + lacks) * channels]),
+                    [[0, lacks], *border],
+                )
+                for d, size, lacks in zip(dx, sizes, none, strict=True)
+            ]
         numbers = [] if added is None else [tf.cast(tf.reduce_sum(dy, [0, 2]), added.dtype)]
-        return *numbers, *tf.split(dx, widths, -1, num=len(parts))
+        return *numbers, *dx
 
     @tf.custom_gradient
     def summed(*arguments):

@@ -99,10 +99,14 @@ class MixedOp(keras.layers.Layer):
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
             edges_at_once = _edges_at_once(
-                tuple((index, _split(operation.stages)[1], modes[index]) for index, operation in self.shared.items()),
+                tuple(
+                    (index, operation.stages if drawn else _split(operation.stages)[1], modes[index])
+                    for index, operation in self.shared.items()
+                ),
                 tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),
                 len(self.primitives),
                 which,
+                bool(tables),
                 others and drawn,
                 dropped,
                 inline,
@@ -111,14 +115,10 @@ class MixedOp(keras.layers.Layer):
                 weights.dtype,
             )
             images, tensors = [], []
-            best = tf.argmax(weights, 1) if drawn else None
-            for index, operation in self.shared.items():
-                outside, _ = _split(operation.stages)
-                image = x
-                if drawn:
-                    some = tf.reduce_any(tf.equal(best, index))
-                    image = kernels.first(x, tf.where(some, tf.shape(x)[0], 1))
-                images.append(compute(outside, image, [[]] * len(outside), 1, training)[0])
+            for operation in self.shared.values():
+                outside = () if drawn else _split(operation.stages)[0]
+                if not drawn:
+                    images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
             drop = [*dropout] if dropped else []
@@ -151,7 +151,7 @@ class MixedOp(keras.layers.Layer):
             place = np.full([len(members), self.edges], -1, np.int32)
             for row, edges in zip(place, members, strict=True):
                 row[edges] = range(len(edges))
-            return _Drawn, [members, place]
+            return _Drawn, [place] if (place < 0).any() else []
         if all(len(edges) == self.edges for edges in own):
             return _All, []
         edge = np.concatenate(own)
@@ -266,86 +266,94 @@ class _Drawn(_All):
     Where there are none, one group is computed of one image, and left out.
     """
 
-    def __init__(self, scales, channels, columns, tables, images, others):
-        """`images` is how many there are, `others` as in `MixedOp`."""
+    def __init__(self, scales, channels, columns, tables, batch, others):
+        """`batch` is how many images there are, `others` as in `MixedOp`."""
         super().__init__(scales, channels, columns, tables)
-        self.images = images
+        self.batch = batch
         drawn = tf.argmax(scales, 1, tf.int32)
         rank = np.full(scales.shape[1], len(columns), np.int32)
         rank[columns] = range(len(columns))
         self.rank = tf.gather(rank, drawn)
         self.order = tf.argsort(self.rank, stable=True)  # edges, by what they drew
         self.where = tf.math.invert_permutation(self.order)
-        self.sizes = tf.unstack(tf.reduce_sum(tf.one_hot(self.rank, len(columns), dtype=tf.int32), 0), len(columns))
+        sizes = tf.reduce_sum(tf.one_hot(self.rank, len(columns), dtype=tf.int32), 0)
+        self.sizes, self.computed = (tf.unstack(n, len(columns)) for n in (sizes, tf.maximum(sizes, 1)))
+        self.counts = tf.unstack(tf.where(sizes > 0, batch, 1), len(columns))
         self.starts = [tf.zeros([], tf.int32), *itertools.accumulate(self.sizes, tf.add)]
         self.members = [self._members(place) for place in range(len(columns))]
         self.added = None
         if others:
             self.added = tf.reduce_sum(scales * tf.one_hot(drawn, scales.shape[1], 0, 1, dtype=scales.dtype), 1)
 
-    def groups(self, place):
-        return tf.maximum(self.sizes[place], 1)
-
     def _members(self, place):
         """The edges of the groups, and for each edge which group it has, -1 if none."""
-        edges = self.starts[place] + tf.range(self.groups(place))
-        there = tf.where(self.rank == place, self.where - self.starts[place], -1)
+        edges = self.starts[place] + tf.range(self.computed[place])
+        there = tf.where(tf.equal(self.rank, place), self.where - self.starts[place], -1)
         return tf.gather(self.order, tf.minimum(edges, self.edges - 1)), there
 
-    def count(self, place):
-        """How many images an operation is computed of."""
-        return tf.where(self.sizes[place] > 0, self.images, 1)
+    def groups(self, place):
+        return self.computed[place]
 
     def image(self, x, place):
-        return kernels.first(x, self.count(place))
+        return kernels.first(x, self.counts[place], self.batch)
 
     def column(self, place):
-        return kernels.take(super().column(place), *self.members[place], 0)
+        return kernels.take(super().column(place), kernels.taking(*self.members[place]), 0)
 
     def weights(self, stages, tensors, place):
-        own, position = self._own(place)
-        edges, there = self.members[place]
-        index, there = tf.maximum(tf.gather(position, edges), 0), tf.gather(there, own)
+        edges, there = self._of_owners(place)
+        all_channels = kernels.taking(_each(edges, self.channels), _each(there, self.channels))
+
+        def index(weight, tensor):
+            axis = weight.free[-1]
+            if weight.shape[axis] == _MANY:
+                return all_channels
+            width = tf.shape(tensor)[axis] // tf.size(there)
+            return kernels.taking(_each(edges, width), _each(there, width))
+
         return [
             [
-                kernels.take(tensor, index, there, weight.free[-1])
-                for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
+                kernels.take(tensor, index(weight, tensor), weight.free[-1])
+                for weight, tensor in zip(stage.weights(_MANY, _MANY, 1), row, strict=True)
             ]
             for stage, row in zip(stages, tensors, strict=True)
         ]
 
     def updates(self, stages, tensors, updates, place):
-        own, _ = self._own(place)
-        there = tf.gather(self.members[place][1], own)
+        there = _each(self._of_owners(place)[1], self.channels)
         old = [
             tensor
             for stage, row in zip(stages, tensors, strict=True)
             for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
             if not weight.trainable
         ]
-        return [kernels.put(new, there, 1, self.groups(place), was) for new, was in zip(updates, old, strict=True)]
+        return [kernels.put(new, there, 1, was) for new, was in zip(updates, old, strict=True)]
 
-    def _own(self, place):
-        """The edges that have weights of the operation, and where each edge has its own among them."""
-        members, positions = self.tables
-        return members[place], positions[place]
+    def _of_owners(self, place):
+        """`members` where edges are those that have weights of the operation."""
+        edges, there = self.members[place]
+        if not self.tables:
+            return edges, there
+        own = tf.cast(tf.where(self.tables[0][place] >= 0)[:, 0], tf.int32)
+        return tf.maximum(tf.gather(self.tables[0][place], edges), 0), tf.gather(there, own)
 
     def total(self, results):
         groups = self.starts[-1]
         index, edge = tf.minimum(self.where, groups)[:, None], self.order[:groups]
-        parts, sizes = [], []
-        for place, y in results:
-            _, height, width, _ = tf.unstack(tf.shape(y))
-            size, images = self.sizes[place], tf.where(self.sizes[place] > 0, self.images, 0)
-            before = [images, height, width, self.groups(place) * self.channels]
-            after = [self.images, height, width, size * self.channels]
-            parts.append(kernels.reshape(kernels.first(y, images), before, after))
-            sizes.append(size)
-        return [kernels.sum_by_edge(parts, sizes, index, edge, self.channels, self.added)]
+        parts = [y for _, y in results]
+        return [kernels.sum_by_edge(parts, self.sizes, index, edge, self.channels, self.batch, self.added)]
+
+
+_MANY = 2**31 - 1  # channels, no other length
+
+
+def _each(index, width):
+    """The index of each channel of groups of a width, where the index of groups is given."""
+    return tf.reshape(index[:, None] * width + tf.range(width), [-1])
 
 
 @functools.cache
-def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inline, frozen, dtype, exact_dtype):
+def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropped, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
     `shared` and `grouped` hold (index, stages, training) of each operation; the updates that the function returns are
@@ -371,9 +379,8 @@ def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inli
             keeps = tf.random.stateless_uniform(tf.shape(y), seed, dtype=rate.dtype) >= rate
             return tf.cast(tf.where(keeps, 1 / (1 - rate), 0), dtype)
 
-        for place, ((index, stages, training), image, tensors) in enumerate(
-            zip(shared, images, weights[: len(shared)], strict=True)
-        ):
+        for place, ((index, stages, training), tensors) in enumerate(zip(shared, weights[: len(shared)], strict=True)):
+            image = layout.image(x, place) if which is _Drawn else images[place]
             y, update = compute(stages, image, tensors, 1, training)
             if which is _Drawn:
                 y = kernels.repeat(y, layout.groups(place))
@@ -428,11 +435,12 @@ def _edges_at_once(shared, grouped, num_operations, which, others, dropped, inli
     weights = [
         [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
     ]
-    signature = [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
-    if which is not _All or dropped:
+    images = [] if which is _Drawn else [image] * len(shared)
+    signature = [image, images, tf.TensorSpec([None, num_operations], exact_dtype), weights]
+    if masked or dropped:
         members = [tf.TensorSpec([None], tf.int32)] * len(weights)
         matrix, vector = (tf.TensorSpec([None] * rank, tf.int32) for rank in (2, 1))
-        tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [members, matrix]}[which]
+        tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [matrix] if masked else []}[which]
         noise = [tf.TensorSpec([], exact_dtype), tf.TensorSpec([2], tf.int32)]
         signature += [tables, noise if dropped else []]
     return never_inlined(edges_at_once, signature)
