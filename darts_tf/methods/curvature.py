@@ -52,7 +52,7 @@ class Curvature:
             whole[there] = vector
             return self._products(batch, tf.constant(whole)).numpy()[there].astype(np.float64)
 
-        return largest_eigenvalue(product, int(there.sum()), 1e3 * np.finfo(dtype).eps)
+        return largest_eigenvalue(product, int(there.sum()), np.sqrt(np.finfo(dtype).eps))
 
     def _there(self):
         """Which of alpha's numbers the network has candidates for: bool array, alpha after alpha, row by row."""

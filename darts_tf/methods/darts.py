@@ -268,6 +268,16 @@ class DARTS(ModelHooks):
                 f"unrolled=True with relaxation={relaxation.name}: expected unrolled=False; what is drawn does not "
                 "change with the weights, so that there is no second order."
             )
+        if self.perturbation and getattr(relaxation, "hard", False):
+            raise ValueError(
+                f"perturbation={self.perturbation.name} with relaxation={relaxation.name}: expected a relaxation that "
+                "mixes all candidates."
+            )
+        if self.perturbation and self.perturbation.normalizes and not getattr(relaxation, "normalized", True):
+            raise ValueError(
+                f"perturbation={self.perturbation.name} with relaxation={relaxation.name}: expected a relaxation whose "
+                "weights sum to one."
+            )
         takes = inspect.signature(self.network.call).parameters
         for needed, what in (
             (getattr(self.network, "is_sampled", False), f"relaxation={getattr(relaxation, 'name', None)}"),

@@ -16,12 +16,14 @@ class Perturbation:
         size: how far a weight may be moved, by default at the end of the search; `--perturbation_size`.
         first_size: the same at its start.
         schedule: how the size goes from epoch to epoch, a name of `darts_tf.methods.schedules`.
+        normalizes: whether the weights of a row sum to one after it, which they have to do before.
     """
 
     name = None
     size = 0.3
     first_size = 0.03
     schedule = "linear"
+    normalizes = True
 
     def __call__(self, mixture, candidates, loss, size, seed):
         """The mixture that the weights' step sees.

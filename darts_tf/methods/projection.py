@@ -141,6 +141,7 @@ class Projected(perturbations.Perturbation):
     """
 
     name = "projected"
+    normalizes = False
 
     def __init__(self, projection):
         self._variables = {

@@ -33,12 +33,14 @@ class Relaxation:
         formula: text for the report, "softmax(alpha)".
         hard: whether one candidate of a row has the weight one and the others zero, so that only that one need be
             computed.
+        normalized: whether the weights of a row sum to one.
         second_order: whether equations 6 to 8 make sense: whether the weights' gradient is that of the weights.
     """
 
     name = None
     formula = "weights"
     hard = False
+    normalized = True
     second_order = True
 
     def __call__(self, alpha):
@@ -130,6 +132,7 @@ class Sigmoid(Relaxation):
     """Candidates do not compete: the weight of each is the sigmoid of its alpha (equation 5 of FairDARTS)."""
 
     formula = "sigmoid(alpha)"
+    normalized = False
 
     def __call__(self, alpha):
         import tensorflow as tf

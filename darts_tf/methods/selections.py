@@ -85,21 +85,27 @@ class Threshold(Strongest):
         return [pick for pick in super().__call__(strengths, choices) if np.asarray(strengths)[pick] >= self.threshold]
 
 
-def above(strengths, choices, threshold=0.85, most=2):
-    """The candidates that reach a threshold, at most so many on each row: what may stay together, not an architecture.
+@register_selection("threshold_edges")
+class ThresholdEdges(Selection):
+    """Keeps all candidates that reach a threshold, at most so many of a row; rows do not compete (FairDARTS).
 
-    Of FairDARTS, whose rows do not compete (its `threshold_edge`).
+    Row by row, the strongest of a row last.
 
-    Returns:
-        list of (row, candidate), row by row, the strongest of a row last.
+    Args:
+        threshold: the least strength.
+        most: candidates of a row.
     """
-    strengths = _of_candidates(strengths, choices)
-    return [
-        (row, int(candidate))
-        for row, own in enumerate(strengths)
-        for candidate in np.argsort(own, kind="stable")[-most:]
-        if own[candidate] >= threshold
-    ]
+
+    def __init__(self, threshold=0.85, most=2):
+        self.threshold, self.most = threshold, most
+
+    def __call__(self, strengths, choices):
+        return [
+            (row, int(candidate))
+            for row, own in enumerate(_of_candidates(strengths, choices))
+            for candidate in np.argsort(own, kind="stable")[-self.most :]
+            if own[candidate] >= self.threshold
+        ]
 
 
 @register_selection("strongest_pairs")

@@ -97,17 +97,59 @@ def _repeat_gradient(op, dy):
     return tf.reduce_sum(tf.reshape(dy, tf.concat([tf.shape(dy)[:3], [times, -1]], 0)), 3), None
 
 
-def first(x, count, batch):
-    """x[:count] of a batch of images (batch, height, width, channels)."""
-    end, _ = tf.unstack(tf.stack([[count, -1, -1, -1], [batch - count, 0, 0, 0]]))
+def beside(tensors, *companions):
+    """The tensors, each beside a companion of each kind, which the gradients of `first` and `take` find there.
+
+    Without that they would have to compute from large tensors, and so keep them in memory.
+    """
+    return tf.identity_n([*tensors, *(one for kind in companions for one in kind)])[: len(tensors)]
+
+
+def _companions(tensor, kinds):
+    together = tensor.op.outputs
+    count = len(together) // (1 + kinds)
+    return [together[tensor.value_index + (1 + kind) * count] for kind in range(kinds)]
+
+
+def first(x, size):
+    """The first images of x (batch, height, width, channels).
+
+    Args:
+        size: [images, -1, -1, -1], `beside` what is missing: [batch - images, 0, 0, 0].
+    """
     with _gradient("Slice", "darts_tf.First"):
-        return tf.slice(x, [0, 0, 0, 0], end)
+        return tf.slice(x, [0, 0, 0, 0], size)
 
 
 @tf.RegisterGradient("darts_tf.First")
 def _first_gradient(op, dy):
-    _, missing = op.inputs[2].op.outputs
+    (missing,) = _companions(op.inputs[2], 1)
     return tf.pad(dy, tf.stack([tf.zeros_like(missing), missing], 1)), None, None
+
+
+def take(x, index, axis):
+    """Takes some of x along an axis.
+
+    Args:
+        x: tensor of known rank.
+        index: (taken,), `beside` the place in the result of each thing of x (0 where it is not taken), and whether it
+            is taken. What is taken though that says otherwise has no gradient.
+        axis: int.
+    """
+    with _gradient("GatherV2", "darts_tf.Take"):
+        return tf.gather(x, index, axis=axis)
+
+
+@tf.RegisterGradient("darts_tf.Take")
+def _take_gradient(op, dy):
+    place, there = _companions(op.inputs[1], 2)
+    return put(dy, place, there, tf.get_static_value(op.inputs[2]).item()), None, None
+
+
+def put(values, place, there, axis, old=0):
+    """The inverse of `take`: what is at each place of values along an axis, or what was there before."""
+    there = tf.reshape(there, [-1] + [1] * (values.shape.rank - 1 - axis)) if axis < values.shape.rank - 1 else there
+    return tf.where(there, tf.gather(values, place, axis=axis), tf.cast(old, values.dtype))
 
 
 def shuffle(x, groups):
@@ -126,39 +168,12 @@ def shuffle(x, groups):
     return tf.ensure_shape(shuffled(x), x.shape)
 
 
-def taking(index, place):
-    """An index for `take`: which of some things are taken, and at which place in the result each of them is, or -1."""
-    index, _ = tf.identity_n([index, place])
-    return index
-
-
-def take(x, index, axis):
-    """Takes some of x along an axis, each at most once; `index` is of `taking`, and may have other things in addition.
-
-    The others, whose place is not told, have no gradient.
-    """
-    with _gradient("GatherV2", "darts_tf.Take"):
-        return tf.gather(x, index, axis=axis)
-
-
-@tf.RegisterGradient("darts_tf.Take")
-def _take_gradient(op, dy):
-    _, place = op.inputs[1].op.outputs
-    return put(dy, place, tf.get_static_value(op.inputs[2]).item()), None, None
-
-
-def put(values, place, axis, old=0):
-    """What is at each place of values along an axis, and where the place is -1 what there was before."""
-    there = tf.reshape(place >= 0, [-1] + [1] * (values.shape.rank - 1 - axis))
-    return tf.where(there, tf.gather(values, tf.maximum(place, 0), axis=axis), tf.cast(old, values.dtype))
-
-
 def sum_by_edge(parts, sizes, index, edge, channels, batch=None, added=None):
     """Sums groups of channels that belong to the same edge.
 
     Args:
         parts: images (batch, height, width, groups * channels).
-        sizes: the numbers of their groups.
+        sizes: (parts,) or a list, the numbers of their groups.
         index: (edges, most), the groups of each edge, counted over all parts; the number of all groups stands for none.
         edge: (groups,), the edge of each group.
         channels: scalar.
@@ -171,17 +186,23 @@ def sum_by_edge(parts, sizes, index, edge, channels, batch=None, added=None):
         (batch, height, width, edges * channels).
     """
     images, height, width, _ = tf.unstack(tf.shape(parts[0]))
-    may_lack, batch = batch is not None, images if batch is None else batch
-    edges, groups, pixels = tf.shape(index)[0], tf.size(edge), batch * height * width
-    widths = tf.stack(sizes) * channels
-    border = [[0, 0]] * 3
-    shapes = [[batch, height, width, size * channels] for size in sizes]
+    edges, groups = tf.shape(index)[0], tf.size(edge)
+    batch, may_lack = (images, False) if batch is None else (batch, True)
+    pixels, widths = batch * height * width, tf.stack(sizes) * channels
+
+    def each(*columns):
+        """For each part a vector of its values in columns."""
+        return tf.unstack(tf.stack([column + tf.zeros_like(widths) for column in columns], 1), len(parts))
+
+    lacks = tf.where(widths > 0, 0, 1)
+    here = batch * (1 - lacks)
 
     def total(parts):
         if may_lack:
+            ends, shapes = each(here, -1, -1, -1), each(batch, height, width, widths)
             parts = [
-                tf.reshape(tf.slice(part, [0] * 4, [tf.where(size > 0, batch, 0), -1, -1, -1]), shape)
-                for part, size, shape in zip(parts, sizes, shapes, strict=True)
+                tf.reshape(tf.slice(part, [0] * 4, end), shape)
+                for part, end, shape in zip(parts, ends, shapes, strict=True)
             ]
         x = tf.concat([*parts, tf.zeros([batch, height, width, channels], parts[0].dtype)], -1)
         x = tf.gather(tf.reshape(x, [pixels, groups + 1, channels]), tf.reshape(index, [-1]), axis=1)
@@ -193,14 +214,11 @@ def sum_by_edge(parts, sizes, index, edge, channels, batch=None, added=None):
         dy = tf.reshape(dy, [pixels, edges, channels])
         dx = tf.reshape(tf.gather(dy, edge, axis=1), [batch, height, width, groups * channels])
         dx = tf.split(dx, widths, -1, num=len(parts))
-        if may_lack:  # a part of no groups becomes one image of zeros
-            none = [tf.where(size > 0, 0, 1) for size in sizes]
+        if may_lack:  # a part that was left out becomes one image of zeros
+            shapes, missing = each(here, height, width, widths + lacks * channels), each(lacks, 0, 0, 0)
             dx = [
-                tf.pad(
-                    tf.reshape(d, [batch * (1 - lacks), height, width, (size + lacks) * channels]),
-                    [[0, lacks], *border],
-                )
-                for d, size, lacks in zip(dx, sizes, none, strict=True)
+                tf.pad(tf.reshape(d, shape), tf.stack([tf.zeros_like(more), more], 1))
+                for d, shape, more in zip(dx, shapes, missing, strict=True)
             ]
         numbers = [] if added is None else [tf.cast(tf.reduce_sum(dy, [0, 2]), added.dtype)]
         return *numbers, *dx

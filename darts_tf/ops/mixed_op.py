@@ -1,7 +1,6 @@
 """The mixed operation: all candidate operations on all the edges that leave one node (equation 2 of the paper)."""
 
 import functools
-import itertools
 
 import keras
 import numpy as np
@@ -271,87 +270,117 @@ class _Drawn(_All):
     def __init__(self, scales, channels, columns, tables, batch, others):
         """`batch` is how many images there are, `others` as in `MixedOp`."""
         super().__init__(scales, channels, columns, tables)
-        self.batch = batch
+        self.batch, number = batch, len(columns)
         drawn = tf.argmax(scales, 1, tf.int32)
-        rank = np.full(scales.shape[1], len(columns), np.int32)
-        rank[columns] = range(len(columns))
-        self.rank = tf.gather(rank, drawn)
-        self.order = tf.argsort(self.rank, stable=True)  # edges, by what they drew
-        self.where = tf.math.invert_permutation(self.order)
-        sizes = tf.reduce_sum(tf.one_hot(self.rank, len(columns), dtype=tf.int32), 0)
-        self.sizes, self.computed = (tf.unstack(n, len(columns)) for n in (sizes, tf.maximum(sizes, 1)))
-        self.counts = tf.unstack(tf.where(sizes > 0, batch, 1), len(columns))
-        self.starts = [tf.zeros([], tf.int32), *itertools.accumulate(self.sizes, tf.add)]
-        self.members = [self._members(place) for place in range(len(columns))]
-        self.added = None
-        if others:
-            self.added = tf.reduce_sum(scales * tf.one_hot(drawn, scales.shape[1], 0, 1, dtype=scales.dtype), 1)
+        one_hot = tf.one_hot(drawn, scales.shape[1], dtype=scales.dtype)
+        self.drawn_scale = self._repeat(tf.reduce_sum(scales * one_hot, 1))
+        self.added = tf.reduce_sum(scales * (1 - one_hot), 1) if others else None
 
-    def _members(self, place):
-        """The edges of the groups, and for each edge which group it has, -1 if none."""
-        edges = self.starts[place] + tf.range(self.computed[place])
-        there = tf.where(tf.equal(self.rank, place), self.where - self.starts[place], -1)
-        return tf.gather(self.order, tf.minimum(edges, self.edges - 1)), there
+        # Edges in the order of what they drew, `place` among the columns; those of other operations come last.
+        place = np.full(scales.shape[1], number, np.int32)
+        place[columns] = range(number)
+        place = tf.gather(place, drawn)
+        self.order = tf.argsort(place, stable=True)
+        self.position = tf.math.invert_permutation(self.order)
+        there = tf.equal(place[None], tf.range(number)[:, None])  # (operations, edges)
+        self.sizes = tf.reduce_sum(tf.cast(there, tf.int32), 1)
+        starts, lengths = tf.cumsum(self.sizes, exclusive=True), tf.maximum(self.sizes, 1)
+        self.lengths, self.all = tf.unstack(lengths, number), tf.reduce_sum(self.sizes)
+        within = tf.where(there, self.position - starts[:, None], 0)
+
+        some = tf.cast(self.sizes > 0, tf.int32)
+        images, three = batch * some + 1 - some, np.zeros([number, 3], np.int32)
+        ends, missing = (
+            tf.unstack(tf.concat([column[:, None], rest], 1), number)
+            for column, rest in ((images, three - 1), (batch - images, three))
+        )
+        self.ends = kernels.beside(ends, missing)
+        self.some = tf.unstack(some > 0, number)
+
+        order = tf.concat([self.order, [0]], 0)  # an operation that no edge drew is computed for any
+        begins, lengths = (tf.unstack(column[:, None], number) for column in (starts, lengths))
+        self.edges = [tf.slice(order, *part) for part in zip(begins, lengths, strict=True)]
+        self.channel_index = kernels.beside(
+            [self._each(edges) for edges in self.edges],
+            tf.unstack(self._each(within), number),
+            tf.unstack(self._repeat(there), number),
+        )
+        self.within, self.there = tf.unstack(within, number), tf.unstack(there, number)
+
+    def _each(self, groups, width=None):
+        """The index of each channel, given that of the groups, (..., groups)."""
+        width = self.channels if width is None else width
+        channels = tf.expand_dims(groups * width, -1) + tf.range(width)
+        return tf.reshape(channels, [*groups.shape[:-1], -1])
+
+    def _repeat(self, groups, width=None):
+        """What each channel has, given what the groups have, (..., groups)."""
+        width = self.channels if width is None else width
+        channels = tf.tile(tf.expand_dims(groups, -1), [*[1] * groups.shape.rank, width])
+        return tf.reshape(channels, [*groups.shape[:-1], -1])
 
     def groups(self, place):
-        return self.computed[place]
+        return self.lengths[place]
 
     def image(self, x, place):
-        return kernels.first(x, self.counts[place], self.batch)
+        return kernels.first(x, self.ends[place])
 
-    def column(self, place):
-        return kernels.take(super().column(place), kernels.taking(*self.members[place]), 0)
+    def scale(self, place):
+        return kernels.take(self.drawn_scale, self.channel_index[place], 0)
 
     def weights(self, stages, tensors, place):
-        edges, there = self._of_owners(place)
-        all_channels = kernels.taking(_each(edges, self.channels), _each(there, self.channels))
+        edges, within, there = self._of_owners(place)
+        wide = self.channel_index[place] if not self.tables else self._wide(edges, within, there, self.channels)
 
         def index(weight, tensor):
             axis = weight.free[-1]
             if weight.shape[axis] == _MANY:
-                return all_channels
-            width = tf.shape(tensor)[axis] // tf.size(there)
-            return kernels.taking(_each(edges, width), _each(there, width))
+                return wide
+            return self._wide(edges, within, there, tf.shape(tensor)[axis] // tf.size(there))
 
         return [
             [
-                kernels.take(tensor, index(weight, tensor), weight.free[-1])
+                kernels.take(
+                    tensor if weight.trainable else tf.stop_gradient(tensor), index(weight, tensor), weight.free[-1]
+                )
                 for weight, tensor in zip(stage.weights(_MANY, _MANY, 1), row, strict=True)
             ]
             for stage, row in zip(stages, tensors, strict=True)
         ]
 
     def updates(self, stages, tensors, updates, place):
-        there = _each(self._of_owners(place)[1], self.channels)
+        _, within, there = self._of_owners(place)
+        within, there = self._each(within), self._repeat(there)
         old = [
             tensor
             for stage, row in zip(stages, tensors, strict=True)
             for weight, tensor in zip(stage.weights(1, 1, 1), row, strict=True)
             if not weight.trainable
         ]
-        return [kernels.put(new, there, 1, was) for new, was in zip(updates, old, strict=True)]
+        new = [kernels.put(new, within, there, 1, was) for new, was in zip(updates, old, strict=True)]
+        return [tf.stop_gradient(value) for value in new]
 
     def _of_owners(self, place):
-        """`members` where edges are those that have weights of the operation."""
-        edges, there = self.members[place]
+        """The index of each group, and for all edges that have weights its group if it drew the operation."""
+        edges, within, there = self.edges[place], self.within[place], self.there[place]
         if not self.tables:
-            return edges, there
-        own = tf.cast(tf.where(self.tables[0][place] >= 0)[:, 0], tf.int32)
-        return tf.maximum(tf.gather(self.tables[0][place], edges), 0), tf.gather(there, own)
+            return edges, within, there
+        positions = self.tables[0][place]
+        own = tf.where(positions >= 0)[:, 0]
+        return tf.maximum(tf.gather(positions, edges), 0), tf.gather(within, own), tf.gather(there, own)
+
+    def _wide(self, edges, within, there, width):
+        indices = self._each(edges, width=width), self._each(within, width=width), self._repeat(there, width)
+        (index,) = kernels.beside([indices[0]], *([one] for one in indices[1:]))
+        return index
 
     def total(self, results):
-        groups = self.starts[-1]
-        index, edge = tf.minimum(self.where, groups)[:, None], self.order[:groups]
+        index, edge = tf.minimum(self.position, self.all)[:, None], self.order[: self.all]
         parts = [y for _, y in results]
         return [kernels.sum_by_edge(parts, self.sizes, index, edge, self.channels, self.batch, self.added)]
 
 
 _MANY = 2**31 - 1  # channels, no other length
-
-
-def _each(index, width):
-    """The index of each channel of groups of a width, where the index of groups is given."""
-    return tf.reshape(index[:, None] * width + tf.range(width), [-1])
 
 
 @functools.cache
@@ -388,9 +417,11 @@ def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropp
                 y = kernels.repeat(y, layout.groups(place))
                 y = y * dropout(y) if index in dropped else y
                 results.append((place, y * tf.cast(layout.scale(place), dtype)))
-                there = layout.sizes[place] > 0
                 old = [tensor for row in tensors for tensor in row]
-                update = [tf.where(there, new, was) for new, was in zip(update, old, strict=True)]
+                update = [
+                    tf.stop_gradient(tf.where(layout.some[place], new, was))
+                    for new, was in zip(update, old, strict=True)
+                ]
             else:
                 spread.append(y)
                 if index in dropped:  # the difference, so that a rate of zero is as if there were no dropout

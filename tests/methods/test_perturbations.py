@@ -74,3 +74,11 @@ def test_step_of_the_weights_sees_it():
     for weights, alphas in found.values():
         assert np.array_equal(alphas, plain[1])
         assert 1e-6 < np.abs(weights - plain[0]).max() < 1
+
+
+@pytest.mark.parametrize(
+    "relaxation, expected", [("gumbel_hard", "mixes all candidates"), ("sigmoid", "whose weights sum to one")]
+)
+def test_relaxations_that_cannot_be_perturbed(relaxation, expected):
+    with pytest.raises(ValueError, match=f"perturbation=random with relaxation={relaxation}: .*{expected}"):
+        DARTS(SearchNetwork(2, 3, 3, 1, relaxation=relaxation), perturbation="random")

@@ -3,6 +3,7 @@ import pytest
 
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Choices, every_row, read
+from darts_tf.spaces.cells.networks import cifar_network
 from darts_tf.spaces.cells.space import CellSpace
 
 SPACE = CellSpace(1, ("none", "skip_connect", "sep_conv_3x3"))
@@ -35,6 +36,13 @@ def test_a_node_may_keep_fewer_edges_than_two():
     assert picture.edges(genotype, np.full((2, 3), 0.5))
     genotype = decided(np.zeros((2, 3)), "threshold")
     assert genotype.normal == [("none", 0), ("none", 1)]
+
+
+def test_a_node_may_keep_more_edges_than_two():
+    genotype = decided([[0.99, 0.9, 0.95], [0.99, 0.9, 0.3]], "threshold_edges")
+    assert genotype.normal == [("skip_connect", 0, 2), ("sep_conv_3x3", 0, 2), ("skip_connect", 1, 2)]
+    network = cifar_network(genotype, 2, 3, 3, (8, 8, 3))
+    assert network(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 3)
 
 
 def test_both_operations_of_a_node_on_one_edge():

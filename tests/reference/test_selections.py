@@ -21,12 +21,10 @@ def test_thresholds(losses_file):
             method, _, threshold = method.partition("/")
             for kind, theirs in zip(CELLS, expected, strict=True):
                 table = space.choices[kind]
-                if method == "threshold_edge":
-                    picks = selections.above(strengths[kind], table, float(threshold))
-                elif method == "threshold_sparse":
-                    picks = selections.get("threshold", threshold=float(threshold))(strengths[kind], table)
-                else:
-                    picks = selections.get("strongest")(strengths[kind], table)
+                name = {"threshold_edge": "threshold_edges", "threshold_sparse": "threshold"}.get(method, "strongest")
+                picks = selections.configured({"selection": name, "threshold": float(threshold)})(
+                    strengths[kind], table
+                )
                 node = {row: (2 + place, row - rows[0]) for place, (rows, _) in enumerate(table.groups) for row in rows}
                 ours = [[table.candidates[candidate], *node[row]] for row, candidate in picks]
                 theirs = [[name, *more] for name, *more in theirs]

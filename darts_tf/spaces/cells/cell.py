@@ -82,18 +82,18 @@ class SearchCell(keras.layers.Layer):
         reduction: whether the cell halves the image.
         reduction_prev: whether the cell before it does.
         edges: (node, source) pairs, by default each node is fed by all before it.
-        affine: whether the batch norms of candidates learn a scale and an offset.
         candidates: bool (edges, operations), which edges have which operations; None if each has all.
         partial_channels: K; only the first `channels // K` channels of a node go through the operations. The others
             pass by, and all are shuffled at the next node (PC-DARTS).
+        affine: whether the batch norms of candidates learn a scale and an offset.
 
     Call arguments:
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
         weights: architecture weights after the softmax, as `rows_by_source` gives them.
         passing: with `partial_channels`, weights of what passes by, {source: (edges that leave it,)}; None for one.
-        dropout: (rate, seed) as of `MixedOp`, or None; the seed is that of the cell.
-        noise: seed of operations that give noise, int32 (2,), or None.
+        draw: seed of what is drawn in the cell, int32 (2,), or None.
+        dropout: rate of dropout after identities, a scalar, or None; there is none without a draw.
         **options: `inline`, `drawn` and `others` of `MixedOp`.
 
     Returns:
@@ -111,9 +111,9 @@ class SearchCell(keras.layers.Layer):
         reduction=False,
         reduction_prev=False,
         edges=None,
-        affine=False,
         candidates=None,
         partial_channels=1,
+        affine=False,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -123,9 +123,9 @@ class SearchCell(keras.layers.Layer):
         self.reduction = reduction
         self.reduction_prev = reduction_prev
         self.edges = tuple(map(tuple, edges)) if edges else genotypes.every_edge(nodes, self.num_inputs)
-        self.affine = affine
         self.partial_channels = partial_channels
         self.candidates = None if candidates is None else np.array(candidates, bool)
+        self.affine = affine
         self.preprocess = [
             Operation(stages, channels, name=f"preprocess{place}") for place, stages in enumerate(self._preprocessing())
         ]
@@ -158,23 +158,20 @@ class SearchCell(keras.layers.Layer):
             mixed_op.build((*input_shape[0][:-1], mixed_op.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, passing=None, dropout=None, noise=None, **options):
-        def mixed(source, image):
-            more = dict(options)
-            if dropout is not None:
-                rate, seed = dropout
-                more["dropout"] = rate, tf.random.experimental.stateless_fold_in(seed, source)
-            if noise is not None:
-                more["noise"] = tf.random.experimental.stateless_fold_in(noise, source)
-            edges = self.mixed_ops[source](image, weights[source], training=training, **more)
-            return tf.split(edges, self.mixed_ops[source].edges, -1)
+    def call(self, inputs, weights, training=False, passing=None, draw=None, dropout=None, **options):
+        def mixed(source, image, count):
+            more = options
+            if draw is not None:
+                seed = tf.random.experimental.stateless_fold_in(draw, source)
+                more = {**options, "noise": seed, "dropout": None if dropout is None else (dropout, seed)}
+            return tf.split(self.mixed_ops[source](image, weights[source], training=training, **more), count, -1)
 
         def edges_from(source, image):
             if source not in self.mixed_ops:
                 return []
             fed = [self.edges[row][0] for row in rows_from(source, self.edges)]
             if self.partial_channels == 1:
-                return zip(fed, mixed(source, image), strict=True)
+                return zip(fed, mixed(source, image, len(fed)), strict=True)
             own = self.channels // self.partial_channels
             image, rest = tf.split(image, [own, self.channels - own], -1)
             if edge_stride(source, self.reduction) == 2:
@@ -182,7 +179,7 @@ class SearchCell(keras.layers.Layer):
             rests = [rest] * len(fed)
             if passing is not None:
                 rests = [rest * tf.cast(share, rest.dtype) for share in tf.unstack(passing[source], len(fed))]
-            return zip(fed, zip(mixed(source, image), rests, strict=True), strict=True)
+            return zip(fed, zip(mixed(source, image, len(fed)), rests, strict=True), strict=True)
 
         def total(node, images):
             if self.partial_channels == 1:
@@ -203,9 +200,9 @@ class SearchCell(keras.layers.Layer):
             "reduction": self.reduction,
             "reduction_prev": self.reduction_prev,
             "edges": self.edges,
-            "affine": self.affine,
             "candidates": None if self.candidates is None else self.candidates.tolist(),
             "partial_channels": self.partial_channels,
+            "affine": self.affine,
         }
 
 

@@ -1,7 +1,5 @@
 """Networks made of cells: the supernet, and what a genotype becomes."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -48,20 +46,21 @@ class SearchNetwork(Supernet):
         relaxation: how alphas become weights of the operations (equation 2): a name or an object, see
             `darts_tf.methods.relaxations`. Of one that is `hard` only the operation of the largest weight of each edge
             is computed.
-        space: `Cells`, or a dict that describes them as config.json does; by default those of `nodes` and `primitives`.
+        space: `Cells` that say nodes, edges and operations, in place of `nodes` and `primitives`; or what its `spec`
+            says.
         candidates, edge_normalization: see `Supernet`; without a candidate an edge has no weights for it.
         partial_channels: K; only each K-th of the channels of a node goes through the operations, the others pass by,
             and all are shuffled (section 3.2 of PC-DARTS). 2x2 max pools halve images that pass by, odd ones padded.
         auxiliary_skip: whether every edge has a skip connection beside its operations, that counts `auxiliary_rate`
-            (DARTS-, equation 3); where it halves the image it has weights of its own.
-        skip_dropout: whether skip connections that keep the image's size are dropped by element at a rate of
-            `skip_dropout` in training (section 3.2 of P-DARTS).
+            (equation 3 of DARTS-); where it halves the image it has weights of its own.
+        skip_dropout: whether skip connections that keep the image's size are followed by dropout in training, at a
+            rate of `skip_dropout` (section 3.2 of P-DARTS).
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
         exact: whether to compute in the type of the variables, whatever the dtype policy is.
         mixture: weights of the operations, {kind: (edges, operations)}, in place of those that alphas give.
-        draw: seed of dropout and of operations that give noise, int32 (2,); None for none.
+        draw: seed of what operations and dropout draw in training, int32 (2,); None for nothing.
 
     Returns:
         Logits (batch, num_classes), of the type of the variables.
@@ -71,7 +70,7 @@ class SearchNetwork(Supernet):
             function it takes their images for constants and compiles again in each step. `DARTS.compile` sets it.
         auxiliary_rate, skip_dropout: scalar variables, 1 and 0 at first; None without what they are of, and
             before the model is built.
-        has_noise: whether `call` takes `draw` for something.
+        has_noise: whether there is dropout, or an operation that draws.
 
     With a dtype policy such as "mixed_bfloat16", images and kernels are of the low precision; architecture weights and
     the statistics of batch norms are not.
@@ -100,8 +99,8 @@ class SearchNetwork(Supernet):
         skip_dropout=False,
         **kwargs,
     ):
-        if space is None or isinstance(space, dict):
-            space = spaces.of(space or {"nodes": nodes, "primitives": primitives})
+        sizes = {"nodes": nodes, "primitives": primitives}
+        space = spaces.of(sizes | {"space": space}) if space is None or isinstance(space, str) else space
         super().__init__(space, num_classes, relaxation, candidates, edge_normalization, autocast=False, **kwargs)
         for name, value, least, what in (
             ("channels", channels, 1, "channel"),
@@ -130,31 +129,19 @@ class SearchNetwork(Supernet):
         self.sync_batch_norm = sync_batch_norm
         self.partial_channels = partial_channels
         self.auxiliary_skip = auxiliary_skip
+        self._has_dropout = skip_dropout
         self.auxiliary_rate = self.skip_dropout = None
-        self._inline, self._drops = False, skip_dropout
+        self._inline = False
 
         self.stem = Operation(stem(affine=True), stem_multiplier * channels, name="stem")
         self.cells = self._make_cells()
         self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
-        search_cells = [cell for cell in self.cells if isinstance(cell, SearchCell)]
-        self.has_noise = skip_dropout or any(op.noisy for cell in search_cells for op in cell.mixed_ops.values())
-
-    def _make_cells(self):
-        """The layers between stem and classifier."""
-        cells, reduction_prev = [], False
-        for width, reduction in stack(self.channels, self.num_layers):
-            more = {"reduction": reduction, "reduction_prev": reduction_prev, "name": f"cell{len(cells)}"}
-            cells.append(self._search_cell(SearchCell, "reduce" if reduction else "normal", width, **more))
-            reduction_prev = reduction
-        return cells
-
-    def _search_cell(self, make, kind, width, **more):
-        """A cell of a kind, of the class `make`."""
-        names, candidates = self.primitives, self.candidates[kind]
-        if self.auxiliary_skip:
-            names, candidates = (*names, "skip_connect"), np.pad(candidates, [(0, 0), (0, 1)], constant_values=True)
-        parts = {"candidates": candidates, "partial_channels": self.partial_channels}
-        return make(names, width, self.nodes, edges=self.edges[kind], **parts, **more)
+        self.has_noise = skip_dropout or any(
+            mixed_op.noisy
+            for cell in self.cells
+            if isinstance(cell, SearchCell)
+            for mixed_op in cell.mixed_ops.values()
+        )
 
     @property
     def inline(self):
@@ -169,16 +156,22 @@ class SearchNetwork(Supernet):
             )
         self._inline = value
 
-    def build(self, input_shape):
-        self.add_alphas()
-        fixed = {"shape": (), "trainable": False, "autocast": False}
+    def _of_cells(self, kind):
+        """What the cells of a kind are made with: their operations, and more arguments, a dict."""
+        names, candidates = self.primitives, self.candidates[kind]
         if self.auxiliary_skip:
-            self.auxiliary_rate = self.add_weight(initializer="ones", name="auxiliary_rate", **fixed)
-        if self._drops:
-            self.skip_dropout = self.add_weight(initializer="zeros", name="skip_dropout", **fixed)
-        self.stem.build(input_shape)
-        self.classifier.build((None, self._build_cells()))
-        self.built = True
+            names, candidates = (*names, "skip_connect"), np.pad(candidates, [(0, 0), (0, 1)], constant_values=True)
+        more = {"edges": self.edges[kind], "candidates": candidates, "partial_channels": self.partial_channels}
+        return names, more
+
+    def _make_cells(self):
+        """The layers between stem and classifier."""
+        cells, reduction_prev = [], False
+        for index, (width, reduction) in enumerate(stack(self.channels, self.num_layers)):
+            names, more = self._of_cells("reduce" if reduction else "normal")
+            cells.append(SearchCell(names, width, self.nodes, reduction, reduction_prev, **more, name=f"cell{index}"))
+            reduction_prev = reduction
+        return cells
 
     def _build_cells(self):
         """Builds them; returns the channels of their result."""
@@ -188,49 +181,63 @@ class SearchNetwork(Supernet):
             before, last = last, self.nodes * cell.channels
         return last
 
+    def _through_cells(self, x, weights, passing, draws, **options):
+        """The result of the cells.
+
+        Args:
+            x: of the stem.
+            weights, passing: {kind: rows by source}, see `SearchCell`; the latter may be {kind: None}.
+            draws: a seed for each cell, or None.
+            options: of each cell.
+        """
+        before = last = x
+        for cell, draw in zip(self.cells, draws, strict=True):
+            kind = "reduce" if cell.reduction else "normal"
+            before, last = last, cell([before, last], weights[kind], passing=passing[kind], draw=draw, **options)
+        return last
+
+    def build(self, input_shape):
+        self.add_alphas()
+        fixed = {"shape": (), "trainable": False, "autocast": False}
+        if self.auxiliary_skip:
+            self.auxiliary_rate = self.add_weight(initializer="ones", name="auxiliary_rate", **fixed)
+        if self._has_dropout:
+            self.skip_dropout = self.add_weight(initializer="zeros", name="skip_dropout", **fixed)
+        self.stem.build(input_shape)
+        self.classifier.build((None, self._build_cells()))
+        self.built = True
+
     def call(self, x, training=False, exact=False, mixture=None, draw=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
-        weights, passing = {}, {}
-        shares = self.edge_weights()
+        weights, passing, shares = {}, {}, self.edge_weights()
         for kind, rows in mixture.items():
             if self.auxiliary_skip:
                 rate = tf.cast(self.auxiliary_rate, rows.dtype)
                 rows = tf.concat([rows, tf.fill([rows.shape[0], 1], rate)], 1)
+            passing[kind] = None
             if shares is not None:
                 rows *= shares[kind][:, None]
                 passing[kind] = rows_by_source(shares[kind], self.edges[kind])
             weights[kind] = rows_by_source(rows, self.edges[kind])
-        options = {"drawn": self.relaxation.hard, "others": getattr(self.relaxation, "others", False)}
-        options["inline"] = self.inline
-        draws = self.has_noise and training and draw is not None
+        inline = self.inline
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
-            options["inline"] = True  # what replicas exchange has its own place in the graph of each
-
-        def run(index, inputs, kind):
-            more = {"passing": passing.get(kind), "training": training}
-            if draws:  # the first draws are those of `mixture`
-                more["noise"] = tf.random.experimental.stateless_fold_in(draw, len(mixture) + index)
-                if self._drops:
-                    more["dropout"] = tf.convert_to_tensor(self.skip_dropout), more["noise"]
-            return self.cells[index](inputs, weights[kind], **more, **options)
-
-        last = self._through_cells(self.stem(x, training=training), run, training)
+            inline = True  # what replicas exchange has its own place in the graph of each
+        options = {
+            "inline": inline,
+            "drawn": self.relaxation.hard,
+            "others": getattr(self.relaxation, "others", False),
+            "dropout": None if self.skip_dropout is None else tf.convert_to_tensor(self.skip_dropout),
+        }
+        draws = [None] * len(self.cells)
+        if draw is not None and training:  # the first of them are `mixture`'s
+            places = range(len(weights), len(weights) + len(self.cells))
+            draws = [tf.random.experimental.stateless_fold_in(draw, place) for place in places]
+        last = self._through_cells(
+            self.stem(x, training=training), weights, passing, draws, training=training, **options
+        )
         return self.classifier(tf.reduce_mean(tf.cast(last, self.variable_dtype), [1, 2]))
-
-    def _through_cells(self, x, run, training):
-        """The result of the cells, given that of the stem.
-
-        Args:
-            x: of the stem.
-            run: function (place of a `SearchCell`, its inputs, its kind) -> its result.
-            training: as of other layers.
-        """
-        before = last = x
-        for index, cell in enumerate(self.cells):
-            before, last = last, run(index, [before, last], "reduce" if cell.reduction else "normal")
-        return last
 
     def get_config(self):
         return {
@@ -243,12 +250,12 @@ class SearchNetwork(Supernet):
             "stem_multiplier": self.stem_multiplier,
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
-            "space": {"space": self.space.spec, **dataclasses.asdict(self.space)},
+            "space": self.space.spec,
             "candidates": {kind: rows.tolist() for kind, rows in self.candidates.items()},
             "edge_normalization": self.edge_normalization,
             "partial_channels": self.partial_channels,
             "auxiliary_skip": self.auxiliary_skip,
-            "skip_dropout": self._drops,
+            "skip_dropout": self._has_dropout,
         }
 
 

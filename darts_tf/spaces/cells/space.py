@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from typing import ClassVar
 
 from darts_tf.spaces.base import Choices, SearchSpace, register_space
 from darts_tf.spaces.cells import genotypes
@@ -35,7 +34,6 @@ class Cells(SearchSpace):
     """
 
     keep = 2
-    least: ClassVar = {"layers": 3}  # two of which are reduction cells
 
     def edges(self, kind):
         """{(node, source): names of the candidates}: the edges of a cell, "normal" or "reduce", by node and source.
@@ -67,11 +65,11 @@ class Cells(SearchSpace):
         init_channels=16,
         layers=8,
         sync_batch_norm=False,
-        partial_channels=1,
+        candidates=None,
         edge_normalization=False,
+        partial_channels=1,
         auxiliary_skip=False,
         skip_dropout=False,
-        candidates=None,
     ):
         """The stack of cells of mixed operations, see `networks.SearchNetwork`."""
         from darts_tf.spaces.cells.networks import SearchNetwork
@@ -80,14 +78,14 @@ class Cells(SearchSpace):
             init_channels,
             layers,
             task.outputs,
-            relaxation=relaxation,
             sync_batch_norm=sync_batch_norm,
+            relaxation=relaxation,
             space=self,
-            partial_channels=partial_channels,
+            candidates=candidates,
             edge_normalization=edge_normalization,
+            partial_channels=partial_channels,
             auxiliary_skip=auxiliary_skip,
             skip_dropout=skip_dropout,
-            candidates=candidates,
         )
 
     def network(

@@ -1,7 +1,6 @@
 """Networks of NAS-Bench-201's cells: three stages of cells, and residual blocks between them that halve the image."""
 
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -90,19 +89,18 @@ class SearchNetwork201(SearchNetwork):
 
     least_layers = 1, "cell in each stage"
 
-    def __init__(self, channels=16, layers=5, num_classes=10, space=None, **kwargs):
-        space = space or {"space": "nas-bench-201"}
+    def __init__(self, channels=16, layers=5, num_classes=10, space="nas-bench-201", **kwargs):
         sizes = {"stem_multiplier": 1, "nodes": None, "primitives": None}
         super().__init__(channels, layers, num_classes, space=space, **(sizes | kwargs))
         self.last = Operation(LAST, 0, name="last")
 
     def _make_cells(self):
-        names = (f"cell{index}" for index in itertools.count())
+        names, more = self._of_cells("cell")
         return [
-            ResidualBlock(width, name=next(names))
+            ResidualBlock(width, name=f"cell{index}")
             if reduction
-            else self._search_cell(SearchCell201, "cell", width, name=next(names))
-            for width, reduction in stack(self.channels, self.num_layers)
+            else SearchCell201(names, width, self.nodes, **more, name=f"cell{index}")
+            for index, (width, reduction) in enumerate(stack(self.channels, self.num_layers))
         ]
 
     def _build_cells(self):
@@ -114,9 +112,13 @@ class SearchNetwork201(SearchNetwork):
         self.last.build((None, None, None, last))
         return last
 
-    def _through_cells(self, x, run, training):
-        for index, cell in enumerate(self.cells):
-            x = run(index, [x], "cell") if isinstance(cell, SearchCell) else cell(x, training=training)
+    def _through_cells(self, x, weights, passing, draws, training=False, **options):
+        for cell, draw in zip(self.cells, draws, strict=True):
+            if isinstance(cell, SearchCell):
+                more = {"passing": passing["cell"], "draw": draw, **options}
+                x = cell([x], weights["cell"], training=training, **more)
+            else:
+                x = cell(x, training=training)
         return self.last(x, training=training)
 
 

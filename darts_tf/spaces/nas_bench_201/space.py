@@ -126,11 +126,11 @@ class NasBench201(SearchSpace):
         init_channels=16,
         layers=5,
         sync_batch_norm=False,
-        partial_channels=1,
+        candidates=None,
         edge_normalization=False,
+        partial_channels=1,
         auxiliary_skip=False,
         skip_dropout=False,
-        candidates=None,
     ):
         """Stages of cells of mixed operations, see `networks.SearchNetwork201`."""
         from darts_tf.spaces.nas_bench_201.networks import SearchNetwork201
@@ -139,14 +139,14 @@ class NasBench201(SearchSpace):
             init_channels,
             layers,
             task.outputs,
-            relaxation=relaxation,
             sync_batch_norm=sync_batch_norm,
+            relaxation=relaxation,
             space=self,
-            partial_channels=partial_channels,
+            candidates=candidates,
             edge_normalization=edge_normalization,
+            partial_channels=partial_channels,
             auxiliary_skip=auxiliary_skip,
             skip_dropout=skip_dropout,
-            candidates=candidates,
         )
 
     def network(self, architecture, task, init_channels=16, layers=5):
