@@ -142,6 +142,9 @@ def completed(config, data):
     config = config.completed(defaults | recipe | starting.space_sizes(config))
     space, config = starting.search_space(config)
     sizes.check_given(config, space, space.supernet)
+    for name, least in space.least.items():
+        if getattr(config, name) < least:
+            raise UsageError(f"--{name}={getattr(config, name)}: expected at least {least} with --space={space.name}.")
     try:
         relaxations.get(config.relaxation), selections.configured(config.to_dict())
     except ValueError as error:

@@ -137,7 +137,7 @@ class MixedOp(keras.layers.Layer):
             there = parts[self.members(index)[0]]
             total.append(tf.concat([tf.zeros_like(there) if part is None else part for part in parts], -1))
         if self.noisy and training and noise is not None:
-            total.append(self._noise(x, weights, noise))
+            total.append(self._noise(x, weights, noise, drawn))
         if not total:
             return tf.tile(tf.zeros_like(kernels.subsample(x, self.stride)), [1, 1, 1, self.edges])
         return tf.add_n(total)
@@ -160,15 +160,17 @@ class MixedOp(keras.layers.Layer):
             row[: len(some)] = some
         return _Some, [members, index, edge]
 
-    def _noise(self, x, weights, seed):
+    def _noise(self, x, weights, seed, drawn):
         """What operations that give noise add to the edges."""
         parts = []
         for index in self.noisy:
+            column = weights[:, index]
+            if drawn:
+                column = tf.where(tf.argmax(weights, 1) == index, column, 0)
             shape = tf.shape(kernels.subsample(x, self.stride)[..., :1]) * [1, 1, 1, self.edges * self.channels]
-            drawn = tf.random.stateless_normal(
-                shape, tf.random.experimental.stateless_fold_in(seed, index), dtype=x.dtype
-            )
-            parts.append(drawn * tf.cast(tf.repeat(weights[:, index], self.channels), x.dtype))
+            own = tf.random.experimental.stateless_fold_in(seed, index)
+            normal = tf.random.stateless_normal(shape, own, dtype=x.dtype)
+            parts.append(normal * tf.cast(tf.repeat(column, self.channels), x.dtype))
         return tf.add_n(parts)
 
     def get_config(self):

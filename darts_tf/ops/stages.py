@@ -267,8 +267,7 @@ class FactorizedReduce(Stage):
     def weights(self, inputs, outputs, groups):
         halves = ("conv_1", outputs - outputs // 2), ("conv_2", outputs // 2)
         convolutions = [_kernel(name, (1, 1, inputs, groups * width), inputs) for name, width in halves]
-        biases = [_bias(f"{name}_bias", groups * width, inputs) for name, width in halves]
-        return [*convolutions, *(biases if self.bias else [])]
+        return convolutions + [_bias(f"{name}_bias", groups * width, inputs) for name, width in halves if self.bias]
 
     def channels(self, inputs, outputs):
         return outputs

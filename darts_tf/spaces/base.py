@@ -115,12 +115,14 @@ class SearchSpace:
     Attributes:
         name: what `register_space` calls it.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
+        least: {flag: value}, the least sizes that `supernet` takes.
         notation: what the texts of its architectures begin with, where they are of a form of their own; then
             `from_notation(text)` reads them.
     """
 
     name: ClassVar[str] = None
     sizes: ClassVar[dict] = {}
+    least: ClassVar[dict] = {}
     notation: ClassVar[str] = None
 
     @property

@@ -74,3 +74,12 @@ def test_batch_norm_follows_its_batches():
         y = operation(x, training=True)
     np.testing.assert_allclose(tf.math.reduce_std(y, [0, 1, 2]), 1, atol=1e-3)
     np.testing.assert_allclose(operation(x, training=False), y, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", operation_names())
+def test_no_seed_is_drawn_for_weights_that_there_are_not(name, monkeypatch):
+    """Every initializer draws one, so that one too many would change all weights that are made after it."""
+    made, uniform = [], stages._uniform
+    monkeypatch.setattr(stages, "_uniform", lambda fan_in: made.append(fan_in) or uniform(fan_in))
+    weights = [w for stage in get_operation(name)(stride=2, affine=True) for w in stage.weights(4, 4, 1)]
+    assert len(made) == sum(isinstance(w.initializer, keras.initializers.RandomUniform) for w in weights)

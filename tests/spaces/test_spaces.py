@@ -110,6 +110,11 @@ def test_noise_is_drawn_anew_in_training_only():
     weights = tf.constant([[1.0, 0.0]])
     noise = mixed_op(tf.zeros([50, 8, 8, 2]), weights, training=True, noise=seeds[0]).numpy()
     assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
+    with tf.GradientTape() as tape:
+        weights = tf.constant([[0.0, 1.0]])
+        tape.watch(weights)
+        y = mixed_op(tf.ones([5, 8, 8, 2]), weights, training=True, noise=seeds[0], drawn=True)
+    assert tape.gradient(y, weights)[0, 0] == 0
     assert not S1(1).supernet(TASK, init_channels=2, layers=3).has_noise
 
 

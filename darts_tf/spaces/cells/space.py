@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import ClassVar
 
 from darts_tf.spaces.base import Choices, SearchSpace, register_space
 from darts_tf.spaces.cells import genotypes
@@ -34,6 +35,7 @@ class Cells(SearchSpace):
     """
 
     keep = 2
+    least: ClassVar = {"layers": 3}  # two of which are reduction cells
 
     def edges(self, kind):
         """{(node, source): names of the candidates}: the edges of a cell, "normal" or "reduce", by node and source.
