@@ -7,6 +7,7 @@ keeps that tensor in memory until the backward pass (the gradients of `tf.reshap
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from darts_tf.devices import replicas
@@ -125,6 +126,15 @@ def first(x, size):
 def _first_gradient(op, dy):
     (missing,) = _companions(op.inputs[2], 1)
     return tf.pad(dy, tf.stack([tf.zeros_like(missing), missing], 1)), None, None
+
+
+def ends(some, batch, number):
+    """Sizes for `first`: all images of a batch, or one where `some`, bools (number,), says that none is wanted."""
+    images = tf.where(some, batch, 1)[:, None]
+    zeros = np.zeros([number, 3], np.int32)
+    return beside(
+        *(tf.unstack(tf.concat(columns, 1), number) for columns in ([images, zeros - 1], [batch - images, zeros]))
+    )
 
 
 def take(x, index, axis):

@@ -98,10 +98,7 @@ class MixedOp(keras.layers.Layer):
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
             edges_at_once = _edges_at_once(
-                tuple(
-                    (index, operation.stages if drawn else _split(operation.stages)[1], modes[index])
-                    for index, operation in self.shared.items()
-                ),
+                tuple((index, *_split(operation.stages), modes[index]) for index, operation in self.shared.items()),
                 tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),
                 len(self.primitives),
                 which,
@@ -114,10 +111,11 @@ class MixedOp(keras.layers.Layer):
                 weights.dtype,
             )
             images, tensors = [], []
-            for operation in self.shared.values():
-                outside = () if drawn else _split(operation.stages)[0]
-                if not drawn:
-                    images.append(compute(outside, x, [[]] * len(outside), 1, training)[0])
+            counted = self._where_drawn(x, weights) if drawn else {}
+            for index, operation in self.shared.items():
+                outside, _ = _split(operation.stages)
+                image = kernels.first(x, counted[index]) if outside and drawn else x
+                images.append(compute(outside, image, [[]] * len(outside), 1, training)[0])
                 tensors.append(operation.tensors(x.dtype)[len(outside) :])
             tensors += [operation.tensors(x.dtype) for operation in self.grouped.values()]
             drop = [*dropout] if dropped else []
@@ -141,6 +139,13 @@ class MixedOp(keras.layers.Layer):
         if not total:
             return tf.tile(tf.zeros_like(kernels.subsample(x, self.stride)), [1, 1, 1, self.edges])
         return tf.add_n(total)
+
+    def _where_drawn(self, x, weights):
+        """For each operation without weights how many images are computed, for `kernels.first`; one if none drew it."""
+        indices = [index for index, operation in self.shared.items() if _split(operation.stages)[0]]
+        some = tf.equal(tf.argmax(weights, 1), np.array(indices, np.int64).reshape(-1, 1))
+        ends = kernels.ends(tf.reduce_any(some, 1), tf.shape(x)[0], len(indices))
+        return dict(zip(indices, ends, strict=True))
 
     def _tables(self, drawn):
         """Which layout `_edges_at_once` is to have, and the tables of edges that it needs for that."""
@@ -288,14 +293,8 @@ class _Drawn(_All):
         self.lengths, self.all = tf.unstack(lengths, number), tf.reduce_sum(self.sizes)
         within = tf.where(there, self.position - starts[:, None], 0)
 
-        some = tf.cast(self.sizes > 0, tf.int32)
-        images, three = batch * some + 1 - some, np.zeros([number, 3], np.int32)
-        ends, missing = (
-            tf.unstack(tf.concat([column[:, None], rest], 1), number)
-            for column, rest in ((images, three - 1), (batch - images, three))
-        )
-        self.ends = kernels.beside(ends, missing)
-        self.some = tf.unstack(some > 0, number)
+        some = self.sizes > 0
+        self.ends, self.some = kernels.ends(some, batch, number), tf.unstack(some, number)
 
         order = tf.concat([self.order, [0]], 0)  # an operation that no edge drew is computed for any
         begins, lengths = (tf.unstack(column[:, None], number) for column in (starts, lengths))
@@ -387,9 +386,10 @@ _MANY = 2**31 - 1  # channels, no other length
 def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropped, inline, frozen, dtype, exact_dtype):
     """The body of `MixedOp` as one graph function for all nodes of all cells, whatever their channels and edges.
 
-    `shared` and `grouped` hold (index, stages, training) of each operation; the updates that the function returns are
-    those of operations that are in training. `which` is the class that says which edges an operation is computed for,
-    `dropped` are the identities that dropout follows on.
+    `grouped` holds (index, stages, training) of each operation with weights, `shared` (index, stages before the call,
+    stages within, training) of each without. The updates that the function returns are those of operations that are in
+    training. `which` is the class that says which edges an operation is computed for, `masked` whether it needs tables
+    for that, `dropped` are the identities that dropout follows on.
 
     Tracing and optimising the graph of each node anew would take most of the time until the first step, so the
     function leaves every length open and is never inlined, unless `inline` says so. With `frozen` it computes no
@@ -410,10 +410,12 @@ def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropp
             keeps = tf.random.stateless_uniform(tf.shape(y), seed, dtype=rate.dtype) >= rate
             return tf.cast(tf.where(keeps, 1 / (1 - rate), 0), dtype)
 
-        for place, ((index, stages, training), tensors) in enumerate(zip(shared, weights[: len(shared)], strict=True)):
-            image = layout.image(x, place) if which is _Drawn else images[place]
-            y, update = compute(stages, image, tensors, 1, training)
+        for place, ((index, outside, stages, training), tensors) in enumerate(
+            zip(shared, weights[: len(shared)], strict=True)
+        ):
+            y, update = compute(stages, images[place], tensors, 1, training)
             if which is _Drawn:
+                y = y if outside else layout.image(y, place)
                 y = kernels.repeat(y, layout.groups(place))
                 y = y * dropout(y) if index in dropped else y
                 results.append((place, y * tf.cast(layout.scale(place), dtype)))
@@ -466,10 +468,9 @@ def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropp
         return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
 
     weights = [
-        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for _, stages, _ in (*shared, *grouped)
+        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for *_, stages, _ in (*shared, *grouped)
     ]
-    images = [] if which is _Drawn else [image] * len(shared)
-    signature = [image, images, tf.TensorSpec([None, num_operations], exact_dtype), weights]
+    signature = [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
     if masked or dropped:
         members = [tf.TensorSpec([None], tf.int32)] * len(weights)
         matrix, vector = (tf.TensorSpec([None] * rank, tf.int32) for rank in (2, 1))

@@ -81,7 +81,9 @@ def layers_of(network):
         for source, mixed_op in cell.mixed_ops.items():
             for place, edge in enumerate(rows_from(source, cell.edges)):
                 for index, operation in mixed_op.grouped.items():
-                    found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", place)
+                    if mixed_op.candidates[place, index]:
+                        own = mixed_op.candidates[:place, index].sum()
+                        found |= operation_tensors(operation, f"cell{c}_edge{edge}_candidate{index}", own)
     found["classifier", "weight"] = Tensor(network.classifier.kernel, "dense")
     found["classifier", "bias"] = Tensor(network.classifier.bias, "vector")
     return found
