@@ -17,27 +17,42 @@ class Method:
         source: the paper, and the code that the values are from.
         parts, training: {flag: value}. Values of `EPOCHS` are in epochs of `training["epochs"]`; for another number of
             epochs they are scaled.
+        cells: {flag: value}, more parts that only mean something to the space of DARTS.
+        small: {flag: value}, what takes the place of parts for small data.
     """
 
     idea: str
     source: str
     parts: dict = dataclasses.field(default_factory=dict)
     training: dict = dataclasses.field(default_factory=dict)
+    cells: dict = dataclasses.field(default_factory=dict)
+    small: dict = dataclasses.field(default_factory=dict)
 
-    def values(self, small, epochs=None):
+    def values(self, space="darts", small=False, epochs=None):
         """{flag: value} of a search.
 
         Args:
+            space: its name.
             small: whether the data is small, so that `training` is not taken.
             epochs: of the search; by default those of the method, for small data 50.
         """
-        values = self.parts if small else {**self.training, **self.parts}
-        wanted = epochs or values.get("epochs", 50)
-        scale = wanted / self.training.get("epochs", 50)
+        cells = self.cells if space == "darts" else {}
+        values = {**self.parts, **cells, **self.small} if small else {**self.training, **self.parts, **cells}
+        scale = (epochs or values.get("epochs", 50)) / self.training.get("epochs", 50)
         return {name: round(value * scale) if name in EPOCHS else value for name, value in values.items()}
 
 
 EPOCHS = ("warmup_epochs",)
+# FairDARTS and DrNAS have no "none".
+WITHOUT_NONE = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 
 METHODS = {
     "darts": Method(
@@ -67,13 +82,14 @@ METHODS = {
         "Chen et al.: P-DARTS (ICCV 2019); chenxin061/pdarts",
         {
             "stages": ["8", "5", "3"],
-            "stage_layers": ["5", "11", "17"],
             "stage_dropout": ["0.0", "0.4", "0.7"],
             "selection": "max_skips",
             "max_skips": 2,
             "warmup_epochs": 10,
         },
         {"epochs": 75, "batch_size": 96, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
+        {"stage_layers": ["5", "11", "17"]},
+        {"stage_layers": ["3", "4", "5"]},
     ),
     "fair-darts": Method(
         "Candidates do not compete: each has a sigmoid, which a penalty drives to zero or one.",
@@ -87,6 +103,7 @@ METHODS = {
             "arch_beta_1": 0.9,
         },
         {"batch_size": 128, "learning_rate": 0.005, "arch_learning_rate": 3e-3},
+        {"primitives": list(WITHOUT_NONE)},
     ),
     "dr-nas": Method(
         "The weights of candidates are drawn from a Dirichlet distribution whose concentration is learnt.",
@@ -98,13 +115,9 @@ METHODS = {
             "stage_partial_channels": ["6", "4"],
             "warmup_epochs": 10,
         },
-        {
-            "init_channels": 36,
-            "layers": 20,
-            "learning_rate": 0.1,
-            "learning_rate_min": 0.0,
-            "arch_learning_rate": 6e-4,
-        },
+        {"learning_rate": 0.1, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
+        {"init_channels": 36, "layers": 20, "primitives": list(WITHOUT_NONE)},
+        {"init_channels": 12, "layers": 5},
     ),
     "beta-darts": Method(
         "Alphas are kept from growing, ever more strongly, so that no candidate wins early.",

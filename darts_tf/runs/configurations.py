@@ -273,7 +273,7 @@ class SearchConfig(FitConfig):
     def begun(self):
         method = presets.get(self.method)
         epochs = self.epochs if "epochs" in self.given else None
-        return self.taken_over(method.values(self.dataset == "digits", epochs))
+        return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
 
     def check(self):
         """Raises UsageError for what can be seen without the data."""

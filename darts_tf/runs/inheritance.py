@@ -9,8 +9,8 @@ from darts_tf.private.keras import moments_of, place_of
 def inherit(search, before):
     """Gives a search the alphas, the weights and the optimizers' state of another one of the same cells.
 
-    Edges keep the weights of the candidates that are left. Where operations see more channels than before the new
-    channels are copies of the old ones, and what reads them divides by how many there are (Net2Wider; Chen et al. 2016).
+    Edges keep the weights of the candidates that are left. Where operations see more channels than before, the new
+    channels are copies of the old ones, and what reads them divides by how many there are (Net2Net; Chen et al. 2016).
 
     Args:
         search: compiled `DARTS` of a `SearchNetwork`, all variables of which exist; it is changed.
