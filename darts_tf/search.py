@@ -118,9 +118,62 @@ def _fit(search, networks, data, batches, checkpoints, output):
     if guard.stop:
         record.go_back(guard.stop.epoch)
         messages.say(f"Ended after epoch {guard.stop.noticed + 1}; the result is that of epoch {guard.stop.epoch + 1}.")
+    if selection.by_network:
+        record.genotype = projected(search, networks, batches)
     record.write_genotype()
     report.write_report(output)
     return Search(output, record.genotype, rundirectory.history(output), config)
+
+
+def projected(search, networks, batches):
+    """The architecture that selection by perturbation makes of a search that has ended, see `methods.projection`.
+
+    Between two decisions the weights are trained for `tuning_epochs`, at a tenth of the learning rate, as the authors
+    do. Interrupted, it begins again from the last checkpoint of the search.
+    """
+
+    from darts_tf.methods import projection
+    from darts_tf.runs import callbacks
+
+    config, made, done = networks.config, [], 0
+    first, last = config.learning_rate / 10, min(config.learning_rate_min, config.learning_rate / 10)
+
+    def tune(decided):
+        nonlocal done
+        if not made:
+            with networks.strategy.scope():
+                made.append(projection.Projected(decided))
+                made.append(networks.compiled(search.network, perturbation=made[0]))
+            made[1].alpha_moves = False
+            made[1].create_variables(*batches.spec)
+        mixture, tuned = made
+        mixture.set(decided)
+        epochs = config.tuning_epochs * (decided.rounds - 1)
+        tuned.fit(
+            batches.feed(done * batches.steps),
+            steps_per_epoch=batches.steps,
+            initial_epoch=done,
+            epochs=done + config.tuning_epochs,
+            callbacks=[callbacks.cosine_schedule(first, last, epochs)],
+            shuffle=False,
+            verbose=0,
+        )
+        done += config.tuning_epochs
+
+    def tell(decided, decisions):
+        for decision in decisions:
+            table = networks.space.choices[decision["table"]]
+            if "row" in decision:
+                what = f"{table.candidates[decision['candidate']]} on {table.rows[decision['row']]}"
+            else:
+                what = f"{', '.join(table.rows[row] for row in decision['rows'])} stay"
+            messages.say(f"{decision['table']}: {what}")
+
+    messages.say("Deciding by what the network loses ...")
+    decided = projection.project(
+        search, batches.held_out, tune if config.tuning_epochs else None, seed=config.seed, progress=tell
+    )
+    return networks.space.decide(decided.strengths())
 
 
 def derived_costs(space, data):
@@ -149,6 +202,7 @@ def completed(config, data):
         relaxations.get(config.relaxation), selections.configured(config.to_dict())
     except ValueError as error:
         raise UsageError(f"--{error}") from None
+    phases.check(config, space)
     return space, config
 
 
@@ -161,6 +215,7 @@ class Batches(NamedTuple):
         valid: batches to validate on, for Keras.
         spec: of the weights' part of a training batch.
         first: function without arguments -> alpha's part of the first batch, (x, y).
+        held_out: what `valid` is made of, a `tf.data.Dataset`.
     """
 
     feed: Callable
@@ -168,6 +223,7 @@ class Batches(NamedTuple):
     valid: object
     spec: tuple
     first: Callable
+    held_out: object
 
 
 def make_batches(data, config, strategy, worker):
@@ -189,13 +245,13 @@ def make_batches(data, config, strategy, worker):
     except datasets.DataError as error:
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
     starting.check_batch_size(config.batch_size, strategy)
-    valid = replicas.feed(strategy, valid, worker)
     return Batches(
         lambda done: replicas.feed(strategy, batches(done), worker),
         steps,
-        valid,
+        replicas.feed(strategy, valid, worker),
         batches().element_spec[0],
         lambda: next(iter(batches()))[1],
+        valid,
     )
 
 

@@ -144,7 +144,8 @@ class Wrong(Relaxation):
 def test_the_checks_tell_what_is_wrong(search):
     with pytest.raises(AssertionError, match="softmax: the registered relaxation is another"):
         check_relaxation(Wrong())
-    check_relaxation("softmax")
+    for name in relaxations.names():
+        check_relaxation(name)
     check_space(spaces.CellSpace(1, ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")), draws=3)
     page = {"__name__": "page"}
     exec(SPACE, page)

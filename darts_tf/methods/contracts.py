@@ -54,5 +54,26 @@ def check_relaxation(relaxation):
         raised = alpha.numpy().copy()
         raised[0, 0] += 1
         assert relaxation.strengths(raised)[0, 0] >= strengths[0, 0], f"{name}: a larger alpha is weaker."
+        if isinstance(relaxation, relaxations.Sampled):
+            _check_noise(relaxation, alpha)
+        never = relaxation(tf.concat([alpha, tf.fill([rows, 1], tf.constant(relaxations.NEVER, dtype))], 1))
+        assert (never[:, -1].numpy() == 0).all(), f"{name}: a candidate that a row lacks has a weight."
     huge = relaxation(tf.constant([[1e4, -1e4, 0.0]]))
     assert np.isfinite(huge).all(), f"{name}: large alphas give weights that are no numbers."
+
+
+def _check_noise(relaxation, alpha):
+    import tensorflow as tf
+
+    name, seeds = relaxation.name, [tf.constant([0, place]) for place in range(2)]
+    noise, again, other = (relaxation.noise(alpha, seed) for seed in (seeds[0], seeds[0], seeds[1]))
+    assert noise.shape == alpha.shape and noise.dtype == alpha.dtype, f"{name}: noise is not like alpha."
+    assert np.array_equal(noise, again), f"{name}: the same seed gives other noise."
+    assert not np.array_equal(noise, other), f"{name}: another seed gives the same noise."
+    with tf.GradientTape() as tape:
+        tape.watch(alpha)
+        weights = relaxation(alpha, noise, tf.constant(0.5))
+        some = tf.reduce_sum(weights * tf.random.stateless_uniform(alpha.shape, seeds[0], dtype=alpha.dtype))
+    for what, values in (("weight", weights), ("gradient", tape.gradient(some, alpha))):
+        assert np.isfinite(values).all(), f"{name}: with noise a {what} is no number."
+    assert (weights.numpy() >= 0).all(), f"{name}: with noise a weight is negative."

@@ -86,27 +86,21 @@ class Random(Perturbation):
         return projected({name: weights + noise[name] for name, weights in mixture.items()}, candidates)
 
 
-def ascent(mixture, candidates, loss, size, steps, noise=None):
-    """Steps along the sign of the loss's gradient, in a box around a mixture (projected gradient ascent).
+def ascending(mixture, candidates, loss, size, steps):
+    """A step along the sign of the loss's gradient, in a box around a mixture (projected gradient ascent).
 
     Args:
         mixture, candidates, loss, size: as of a perturbation.
-        steps: how many; each is of 2 * size / steps.
-        noise: {table: tensor}, added to the mixture before the first step; None adds nothing.
+        steps: how many there will be; each is of 2 * size / steps.
 
     Returns:
-        list of mixtures: the first, and that after each step. Each is within the box and then `projected`, which may
-        leave the box again.
+        Function of a mixture -> the next. That is within the box and then `projected`, which may leave the box again.
     """
     import tensorflow as tf
 
     from darts_tf.devices import replicas
 
-    mixtures = [mixture]
-    if noise is not None:
-        mixtures = [projected({name: weights + noise[name] for name, weights in mixture.items()}, candidates)]
-    for _ in range(steps):
-        current = mixtures[-1]
+    def step(current):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(current)
             value = loss(current)
@@ -115,34 +109,49 @@ def ascent(mixture, candidates, loss, size, steps, noise=None):
         moved = {}
         for name, weights in current.items():
             box = tf.cast(size, weights.dtype)
-            step = weights + 2 * box / steps * tf.sign(gradients[name])
-            moved[name] = mixture[name] + tf.clip_by_value(step - mixture[name], -box, box)
-        mixtures.append(projected(moved, candidates))
-    return mixtures
+            there = weights + 2 * box / steps * tf.sign(gradients[name])
+            moved[name] = mixture[name] + tf.clip_by_value(there - mixture[name], -box, box)
+        return projected(moved, candidates)
+
+    return step
 
 
 @register_perturbation("adversarial")
 class Adversarial(Perturbation):
     """The weights of the candidates near the mixture that raise the loss most (SDARTS-ADV; equation 7 of SmoothDARTS).
 
-    Found by `ascent` from a random start; the mixture itself if that has the higher loss. Costs nine more passes.
+    Found by steps of `ascending` from a random start; the mixture itself if that has the higher loss. Costs nine more
+    passes.
 
     Attributes:
-        steps: of the ascent.
+        steps: how many.
     """
 
     steps = 7
 
     def __call__(self, mixture, candidates, loss, size, seed):
-        noise = _draw(mixture, candidates, size, seed)
-        return self.attacked(mixture, candidates, loss, size, noise)
+        return self.attacked(mixture, candidates, loss, size, _draw(mixture, candidates, size, seed))
 
-    def attacked(self, mixture, candidates, loss, size, noise):
-        """The same for a given noise, or None."""
+    def start(self, mixture, candidates, noise=None):
+        """Where the steps begin: the mixture with noise, {table: tensor}, if that is given."""
+        if noise is None:
+            return mixture
+        return projected({name: weights + noise[name] for name, weights in mixture.items()}, candidates)
+
+    def attacked(self, mixture, candidates, loss, size, noise=None):
+        """The result for a given noise."""
         import tensorflow as tf
 
         from darts_tf.devices import replicas
 
-        found = ascent(mixture, candidates, loss, size, self.steps, noise)[-1]
+        step, found = ascending(mixture, candidates, loss, size, self.steps), self.start(mixture, candidates, noise)
+        if replicas.count() > 1:  # which cannot meet within a loop of TensorFlow
+            for _ in range(self.steps):
+                found = step(found)
+        else:  # traced once
+            count = tf.constant(0)
+            _, found = tf.while_loop(
+                lambda count, _: count < self.steps, lambda count, now: (count + 1, step(now)), (count, found)
+            )
         before, after = replicas.average([loss(mixture), loss(found)])
         return {name: tf.where(before > after, mixture[name], found[name]) for name in mixture}

@@ -39,7 +39,7 @@ class Method:
         cells = self.cells if space == "darts" else {}
         values = {**self.parts, **cells, **self.small} if small else {**self.training, **self.parts, **cells}
         scale = (epochs or values.get("epochs", 50)) / self.training.get("epochs", 50)
-        return {name: round(value * scale) if name in EPOCHS else value for name, value in values.items()}
+        return {name: int(value * scale) if name in EPOCHS else value for name, value in values.items()}
 
 
 EPOCHS = ("warmup_epochs",)

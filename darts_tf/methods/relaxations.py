@@ -228,7 +228,8 @@ class Dirichlet(Sampled):
         return drawn / tf.reduce_sum(drawn, -1, keepdims=True)
 
     def strengths(self, alpha):
-        wanted = np.where(np.asarray(alpha, np.float64) > 0, alpha + 1.0, np.exp(np.minimum(alpha, 0.0)))
+        alpha = np.asarray(alpha, np.float64)
+        wanted = np.where(alpha > 0, alpha + 1, np.exp(np.minimum(alpha, 0)))
         return wanted / wanted.sum(-1, keepdims=True)
 
 

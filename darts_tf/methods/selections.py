@@ -18,6 +18,7 @@ class Selection:
     """
 
     name = None
+    by_network = False  # whether the end decides by what the network loses, see `darts_tf.methods.projection`
 
     def __call__(self, strengths, choices):
         """Decides in one table.
@@ -106,6 +107,13 @@ class ThresholdEdges(Selection):
             for candidate in np.argsort(own, kind="stable")[-self.most :]
             if own[candidate] >= self.threshold
         ]
+
+
+@register_selection("perturbation")
+class ByPerturbation(Strongest):
+    """As `strongest` while the search goes on; at its end `darts_tf.methods.projection` decides (DARTS-PT)."""
+
+    by_network = True
 
 
 @register_selection("strongest_pairs")

@@ -213,6 +213,9 @@ class SearchConfig(FitConfig):
         "of those that docs/methods.md lists.",
         topic="Method",
     )
+    tuning_epochs: int = option(
+        10, "Of --selection=perturbation: epochs of training between two decisions.", topic="Method", least=0
+    )
     max_skips: int | None = option(
         None, "At most so many skips in the normal cell. Default: any number.", topic="Method", least=0
     )
@@ -279,12 +282,16 @@ class SearchConfig(FitConfig):
         """Raises UsageError for what can be seen without the data."""
         if not 0 < self.train_portion < 1:
             raise UsageError(f"--train_portion={self.train_portion}: expected a number between 0 and 1.")
+        if self.selection == "perturbation":
+            for name, wrong in (("early_stop", self.early_stop), ("strategy", self.strategy == "multi_worker")):
+                if wrong:
+                    raise UsageError(
+                        f"--selection=perturbation with --{name}={getattr(self, name)}: expected one of them."
+                    )
         if self.early_stop == "curvature" and not self.curvature_every:
             raise UsageError("--early_stop=curvature without --curvature_every: expected both.")
         if (self.early_stop or self.curvature_every) and self.strategy == "multi_worker":
             raise UsageError("--strategy=multi_worker with --early_stop or --curvature_every: expected one machine.")
-        if self.warmup_epochs >= self.epochs:
-            raise UsageError(f"--warmup_epochs={self.warmup_epochs}: expected fewer than --epochs={self.epochs}.")
         if self.init_channels and self.init_channels % 2:
             raise UsageError(f"--init_channels={self.init_channels}: expected an even number.")
 

@@ -40,13 +40,14 @@ class Stage:
         return {name: value for name, value in values.items() if value is not None}
 
 
-# What a supernet may take beside its sizes, and the flag that asks for it.
+# Flags that ask for parts of a supernet, and the argument that each becomes.
 PARTS = {
     "partial_channels": "partial_channels",
     "edge_normalization": "edge_normalization",
     "auxiliary_skip": "auxiliary_skip",
-    "skip_dropout": "stage_dropout",
-    "candidates": "stages",
+    "stage_dropout": "skip_dropout",
+    "stages": "candidates",
+    "prune_below": "candidates",
 }
 LISTS = ("stage_layers", "stage_dropout", "stage_partial_channels")
 
@@ -86,6 +87,36 @@ def stages_of(config):
         )
         for place in range(len(keep))
     ]
+
+
+def check(config, space):
+    """Raises UsageError if the parts of a search do not go together; `config` is complete."""
+    plan, relaxation = stages_of(config), relaxations.get(config.relaxation)
+    if config.unrolled and not relaxation.second_order:
+        raise UsageError(
+            f"--unrolled with --relaxation={config.relaxation}: expected --nounrolled; what is drawn does not change "
+            "with the weights, so that there is no second order."
+        )
+    if config.jit_compile and relaxation.hard:
+        raise UsageError(
+            f"--jit_compile with --relaxation={config.relaxation}: expected --nojit_compile; what is computed changes "
+            "from step to step."
+        )
+    takes = inspect.signature(space.supernet).parameters
+    for flag, name in PARTS.items():
+        asked = getattr(config, flag)
+        if asked not in (None, False, 0, 1) and name not in takes:
+            asked = ",".join(asked) if isinstance(asked, list) else asked
+            raise UsageError(f"--{flag}={asked}: the space {space.name} has no such part.")
+    for stage in plan:
+        parts = stage.partial_channels or config.partial_channels
+        if config.init_channels and config.init_channels % parts:
+            raise UsageError(
+                f"--partial_channels={parts}: expected a divisor of --init_channels={config.init_channels}."
+            )
+        if config.warmup_epochs and config.warmup_epochs >= stage.end - stage.first:
+            epochs = stage.end - stage.first
+            raise UsageError(f"--warmup_epochs={config.warmup_epochs}: expected fewer than the {epochs} of a stage.")
 
 
 def _numbers(config, name, kind, least, count=None):
@@ -285,23 +316,24 @@ class Networks:
         return {name: np.array(mask, bool) for name, mask in json.loads(content).items()}
 
     def _compiled(self, stage, left):
-        from darts_tf.methods.darts import DARTS
-        from darts_tf.methods.optimizers import SGD, Adam
-
         config, supernet = self.config, self.space.supernet
         values = {**config.to_dict(), **stage.sizes()}
         values["skip_dropout"] = any(one.dropout for one in self.plan)
         if len(self.plan) > 1 or config.prune_below:
             values["candidates"] = left
-        takes = inspect.signature(supernet).parameters
-        for name, flag in PARTS.items():
-            if values.get(name) not in (None, False, 1) and name not in takes:
-                raise UsageError(f"--{flag}={getattr(config, flag)}: the space {self.space.name} has no such part.")
         try:
             network = supernet(self.task, config.relaxation, **sizes.of(supernet, values))
-            search = DARTS(network, config.unrolled, config.penalty, config.perturbation, config.seed)
+            return self.compiled(network, config.unrolled, config.penalty, config.perturbation)
         except ValueError as error:
             raise UsageError(f"--method={config.method}: {error}") from None
+
+    def compiled(self, network, unrolled=False, penalty=None, perturbation=None):
+        """A `DARTS` of a network, with the optimizers that the configuration says; arguments are those of `DARTS`."""
+        from darts_tf.methods.darts import DARTS
+        from darts_tf.methods.optimizers import SGD, Adam
+
+        config = self.config
+        search = DARTS(network, unrolled, penalty, perturbation, config.seed)
         search.compile(
             optimizer=SGD(
                 config.learning_rate,

@@ -36,13 +36,16 @@ def test_perturbations(losses_file, monkeypatch):
 
         epsilon, steps = tf.constant(case["epsilon"], tf.float64), int(case["steps"])
         started = noise if case["random_start"] else None
-        trajectory = perturbations.ascent(start, candidates, loss, epsilon, steps, started)
+        adversarial = perturbations.Adversarial()
+        adversarial.steps = steps
+        step = perturbations.ascending(start, candidates, loss, epsilon, steps)
+        trajectory = [adversarial.start(start, candidates, started)]
+        for _ in range(steps):
+            trajectory.append(step(trajectory[-1]))
         assert relative_error([both(mixture) for mixture in trajectory], case["trajectory"]) < EXACT
         assert relative_error(loss(start), case["loss_before"]) < EXACT
         assert relative_error(loss(trajectory[-1]), case["loss_after"]) < EXACT
 
-        adversarial = perturbations.Adversarial()
-        adversarial.steps = steps
         result = adversarial.attacked(start, candidates, loss, epsilon, started)
         assert relative_error(both(result), case["result"]) < EXACT
         assert bool(case["restored"]) == bool(np.allclose(both(result), case["start"]))

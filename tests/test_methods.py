@@ -1,0 +1,152 @@
+"""Searches with the parts that methods are made of: from the flags to what is in the run directory."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from darts_tf import run_search, spaces
+from darts_tf.cli import messages
+from darts_tf.cli.messages import UsageError
+from darts_tf.methods import presets
+from darts_tf.runs import phases, rundirectory
+from darts_tf.runs.configurations import SearchConfig
+
+TINY = {
+    "nodes": 1,
+    "layers": 3,
+    "init_channels": 4,
+    "batch_size": 256,
+    "primitives": ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"],
+}
+
+
+def search(folder, **values):
+    return run_search(SearchConfig(**{**TINY, "epochs": 2, "output": str(folder), **values}), verbose=0)
+
+
+def contents(folder):
+    """What two runs that are the same have in common."""
+    with open(folder / "history.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    return rows, (folder / "alphas.npz").read_bytes(), (folder / "genotype.json").read_bytes()
+
+
+@pytest.mark.parametrize("method", presets.METHODS)
+def test_the_flags_of_every_method_go_together(method):
+    for dataset in ("digits", "cifar10"):
+        for space in ("darts", "s1", "s4", "nas-bench-201"):
+            config = SearchConfig(method=method, dataset=dataset, space=space).begun()
+            channels = config.init_channels or 16
+            if space == "darts" or method != "dr-nas":  # whose six parts do not divide 16 channels
+                phases.check(config.replace(init_channels=channels), spaces.of({"space": space}))
+    chosen = SearchConfig(method=method, penalty="anchor", warmup_epochs=1).begun()
+    assert chosen.penalty == "anchor" and chosen.warmup_epochs == 1
+
+
+def test_epochs_of_a_warm_up_follow_the_epochs_of_the_search():
+    config = SearchConfig(method="pc-darts", epochs=10).begun()
+    assert config.warmup_epochs == 3 and config.partial_channels == 4 and config.edge_normalization
+    assert SearchConfig(method="pc-darts", dataset="cifar10").begun().warmup_epochs == 15
+
+
+@pytest.mark.parametrize(
+    "values, logged",
+    [
+        ({"relaxation": "gumbel_hard", "partial_channels": 2, "edge_normalization": True}, {"temperature": [10, 0.1]}),
+        ({"relaxation": "dirichlet", "penalty": "anchor", "auxiliary_skip": True}, {"auxiliary_rate": [1, 0.5]}),
+        ({"relaxation": "gumbel_soft", "unrolled": True}, {"temperature": [1, 0.515]}),
+        ({"perturbation": "adversarial"}, {"perturbation_size": [0.03, 0.165]}),
+    ],
+)
+@pytest.mark.slow
+def test_a_search_that_draws_goes_on_bit_for_bit(values, logged, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = search(whole, **values)
+    for name, numbers in logged.items():
+        np.testing.assert_allclose([row[name] for row in result.history], numbers, rtol=1e-6)
+    search(parts, **values)
+    # As if it had been killed after the first step of the second epoch.
+    kept = sorted((parts / "checkpoints").iterdir())
+    (parts / "genotype.json").unlink()
+    for file in kept[1:]:
+        file.unlink()
+    search(parts, resume=True)
+    assert contents(parts) == contents(whole)
+    assert json.loads((parts / "config.json").read_text())["relaxation"] == values.get("relaxation", "softmax")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stages": ["4", "2"], "stage_layers": ["3", "4"], "stage_dropout": ["0.0", "0.5"], "warmup_epochs": 1},
+        {"stages": ["4", "3"], "partial_channels": 4, "stage_partial_channels": ["4", "2"]},
+        {"prune_below": 0.2501},
+    ],
+)
+def test_stages_and_pruning_go_on_bit_for_bit(values, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    values = {"epochs": 4, **values}
+    result = search(whole, **values)
+    history = rundirectory.alphas(whole, spaces.of(TINY).choices)
+    left = [mask["normal"].sum() for mask in phases.candidates_of(result.config, spaces.of(TINY), history)]
+    assert left[0] == 8 and left[-1] < left[0]
+    search(parts, **values)
+    for file in sorted((parts / "checkpoints").iterdir())[1:]:
+        file.unlink()
+    search(parts, resume=True)
+    assert contents(parts) == contents(whole)
+
+
+def test_a_search_that_gets_sharp_ends_where_it_was_flat(tmp_path, monkeypatch, capsys):
+    from darts_tf.methods import curvature
+
+    values = iter([0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9])
+    monkeypatch.setattr(curvature.Curvature, "__call__", lambda self, *batch: next(values))
+    flags = {"epochs": 14, "curvature_every": 1, "early_stop": "curvature"}
+    result = search(tmp_path / "run", primitives=["skip_connect", "max_pool_3x3"], **flags)
+    assert 5 < len(result.history) < 14
+    stop = phases.stop_of(result.config, result.genotype.space, result.history, [])
+    assert stop.noticed == len(result.history) - 1 and stop.epoch < stop.noticed
+    assert str(result.genotype) == result.history[stop.epoch]["genotype"]
+    before = contents(tmp_path / "run")
+    search(tmp_path / "run", resume=True)  # which has nothing left to do
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.slow
+def test_selection_by_perturbation(tmp_path):
+    with messages.spoken(0):
+        result = search(tmp_path, selection="perturbation", tuning_epochs=1, epochs=1)
+    assert result.genotype == spaces.read(str(tmp_path / "genotype.json"))
+    result.genotype.space.check(result.genotype)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"unrolled": True, "relaxation": "gumbel_hard"}, "--unrolled with --relaxation=gumbel_hard: expected"),
+        ({"jit_compile": True, "relaxation": "gumbel_hard"}, "--jit_compile with --relaxation=gumbel_hard: expected"),
+        ({"partial_channels": 3}, "--partial_channels=3: expected a divisor of --init_channels=4"),
+        ({"stages": ["4", "0"]}, "--stages=4,0: expected whole numbers of at least 1"),
+        ({"stages": ["2", "4"]}, "--stages=2,4: expected fewer candidates in each stage"),
+        ({"stages": ["4", "2"], "epochs": 1}, "--epochs=1: expected one at least for each of the 2 --stages"),
+        ({"stages": ["4", "2"], "stage_layers": ["3"]}, "--stage_layers=3: expected as many numbers as --stages, 2"),
+        ({"stage_dropout": ["0.5"]}, "--stage_dropout=0.5 without --stages: expected both"),
+        ({"stages": ["4", "2"], "stage_dropout": ["0", "1"]}, "--stage_dropout=0,1: expected numbers below 1"),
+        ({"warmup_epochs": 2}, "--warmup_epochs=2: expected fewer than the 2 of a stage"),
+        ({"early_stop": "curvature"}, "--early_stop=curvature without --curvature_every: expected both"),
+        ({"early_stop": "skips", "strategy": "multi_worker"}, "--strategy=multi_worker with --early_stop"),
+        ({"selection": "perturbation", "early_stop": "skips"}, "--selection=perturbation with --early_stop=skips"),
+        ({"selection": "best"}, "--selection=best: expected one of"),
+        ({"relaxation": "hardmax"}, "--relaxation=hardmax: expected one of"),
+        ({"method": "best"}, "--method=best: expected one of"),
+    ],
+)
+def test_parts_that_do_not_go_together_leave_nothing_behind(values, message, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        search(tmp_path / "run", **values)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
