@@ -48,24 +48,42 @@ def main(_):
     if len(FLAGS.method) > 1:
         return compare()
     runtime.configure(precision=FLAGS.precision)
-    before = timing.peak_memory_mb()
+    start = timing.peak_memory_mb()
     measured = timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())
-    print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - before}))
+    print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - start}))
 
 
 def compare():
-    """Prints a line for each method, with ratios to the first, darts."""
+    """Prints a line for each method, with ratios to the first, darts.
+
+    `memory_mb` is the peak above that of TensorFlow before anything is made, `image_memory_mb` that above the same step
+    on one image of 8x8: what depends on the images, not on how large the graph is.
+    """
     first = None
     for method in ("darts", *(name for name in FLAGS.method if name != "darts")):
-        others = [argument for argument in sys.argv[1:] if not argument.lstrip("-").startswith("method")]
-        command = [sys.executable, "-m", "benchmarks.search_step", f"--method={method}", *others]
-        line = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        line = measure(method)
+        smallest = measure(method, "--batch_size=1", "--image_size=8", "--steps=1")
+        line["image_memory_mb"] = line["peak_memory_mb"] - smallest["peak_memory_mb"]
         first = first or line
-        ratios = {
-            f"{name}_ratio": round(line[name] / first[name], 3)
-            for name in ("step_seconds", "step_cpu_seconds", "memory_mb", "first_step_seconds")
-        }
+        ratios = {f"{name}_ratio": round(line[name] / first[name], 3) for name in COMPARED}
         print(json.dumps({**line, **ratios}), flush=True)
+
+
+COMPARED = (
+    "step_seconds",
+    "step_cpu_seconds",
+    "memory_mb",
+    "image_memory_mb",
+    "first_step_seconds",
+    "first_step_cpu_seconds",
+)
+
+
+def measure(method, *more):
+    """What a process prints for one method, with these flags and more."""
+    others = [argument for argument in sys.argv[1:] if not argument.lstrip("-").startswith("method=")]
+    command = [sys.executable, "-m", "benchmarks.search_step", *others, *more, f"--method={method}"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def settings():

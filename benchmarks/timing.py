@@ -31,10 +31,11 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
 
     The result is a dict of the settings and
 
-    step_seconds        median over `steps` steps, after the first
-    step_cpu_seconds    the same of the time that all cores were busy with it
-    first_step_seconds  from the start of the process until the first step is done
-    peak_memory_mb      largest resident set of the process
+    step_seconds            median over `steps` steps, after the first
+    step_cpu_seconds        the same of the time that all cores were busy with it
+    first_step_seconds      from the start of the process until the first step is done
+    first_step_cpu_seconds  the same of the time that all cores were busy with it
+    peak_memory_mb          largest resident set of the process
 
     Args:
         model: a compiled Keras model.
@@ -62,6 +63,7 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
         "step_seconds": round(statistics.median(seconds), 4),
         "step_cpu_seconds": round(statistics.median(cpu_seconds), 4),
         "first_step_seconds": round(ends[0] - process_start(), 2),
+        "first_step_cpu_seconds": round(cpu[0], 2),
         "peak_memory_mb": peak_memory_mb(),
         "images_per_second": round(settings["batch_size"] / statistics.median(seconds), 2),
         "device": (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type,

@@ -41,11 +41,11 @@ def batches(count, image_shape, twice):
     return tf.data.Dataset.from_tensor_slices(stacked)
 
 
-def searched(strategy, unrolled, sync_batch_norm, twice):
+def searched(strategy, unrolled, sync_batch_norm, twice, **options):
     with strategy.scope():
         keras.utils.set_random_seed(1)
         network = SearchNetwork(
-            4, 3, 3, nodes=1, primitives=["skip_connect", "dil_conv_3x3"], sync_batch_norm=sync_batch_norm
+            4, 3, 3, nodes=1, primitives=["skip_connect", "dil_conv_3x3"], sync_batch_norm=sync_batch_norm, **options
         )
         search = DARTS(network, unrolled=unrolled)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -58,9 +58,15 @@ def difference(ours, theirs):
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def search_case(unrolled, sync_batch_norm, twice):
+def drawn_case(sync_batch_norm, twice):
+    """As `search`, where each step draws one operation for each edge."""
+    return search_case(False, sync_batch_norm, twice, relaxation="gumbel_hard", partial_channels=2)
+
+
+def search_case(unrolled, sync_batch_norm, twice, **options):
     (one, logs), (two, logs_of_two) = (
-        searched(strategy, unrolled, sync_batch_norm, twice and strategy is mirrored) for strategy in (single, mirrored)
+        searched(strategy, unrolled, sync_batch_norm, twice and strategy is mirrored, **options)
+        for strategy in (single, mirrored)
     )
     alphas = [alpha.value.values for alpha in two.network.arch_variables]
     return {

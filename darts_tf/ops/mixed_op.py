@@ -143,6 +143,8 @@ class MixedOp(keras.layers.Layer):
     def _where_drawn(self, x, weights):
         """For each operation without weights how many images are computed, for `kernels.first`; one if none drew it."""
         indices = [index for index, operation in self.shared.items() if _split(operation.stages)[0]]
+        if not indices:
+            return {}
         some = tf.equal(tf.argmax(weights, 1), np.array(indices, np.int64).reshape(-1, 1))
         ends = kernels.ends(tf.reduce_any(some, 1), tf.shape(x)[0], len(indices))
         return dict(zip(indices, ends, strict=True))

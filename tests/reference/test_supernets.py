@@ -1,4 +1,4 @@
-"""Supernets, cells and mixed operations of PC-DARTS, P-DARTS, FairDARTS and DARTS-."""
+"""Supernets, cells and mixed operations of GDAS, PC-DARTS, P-DARTS, FairDARTS and DARTS-."""
 
 import json
 import re
@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 from original import assign, by_original_name, operation_tensors, relative_error, supernet_tensors
 
+from darts_tf.methods import relaxations
 from darts_tf.ops import kernels
 from darts_tf.ops.mixed_op import MixedOp
+from darts_tf.spaces.cells.cell import SearchCell, rows_by_source, rows_from
 from darts_tf.spaces.cells.networks import SearchNetwork
 from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
 
@@ -221,3 +223,81 @@ def test_darts_minus_mixed_operation(losses_file, stride):
     mixed = MixedOp([*names, "skip_connect"], found["x"].shape[1], 1, stride)
     dweights = check_mixed(mixed, found, found["weights"], extra=[float(arrays["darts_minus/rate"])])
     assert relative_error(dweights, found["dweights"]) < CLOSE
+
+
+NASNET = {  # names of operations in the original's space
+    "dua_sepc_3x3": "sep_conv_3x3",
+    "dua_sepc_5x5": "sep_conv_5x5",
+    "dil_sepc_3x3": "dil_conv_3x3",
+    "dil_sepc_5x5": "dil_conv_5x5",
+}
+
+
+class WithoutPoolNorm(SearchCell):
+    pool_norm = False
+
+
+@pytest.mark.parametrize("case", ["normal", "reduce", "after_reduce"])
+def test_gdas_cell(gdas_file, case):
+    """Without the weights that are not drawn as numbers, which they have in the other space only.
+
+    Biases of convolutions are left out: a batch norm right after them takes them out, too.
+    """
+    arrays = np.load(gdas_file)
+    found = under(arrays, f"cellnasnet/{case}/")
+    nodes = int(arrays["cellnasnet/steps"])
+    names = [NASNET.get(str(name), str(name)) for name in arrays["op_names_nasnet"]]
+    cell = WithoutPoolNorm(
+        names, found["dy"].shape[1] // nodes, nodes, reduction=case == "reduce", reduction_prev=case == "after_reduce"
+    )
+    s0, s1, dy = (nhwc(found[name]) for name in ("s0", "s1", "dy"))
+    cell.build([s0.shape, s1.shape])
+    tensors = {}
+    for place, operation in enumerate(cell.preprocess):
+        tensors |= operation_tensors(operation, f"preprocess{place}")
+    for source, mixed in cell.mixed_ops.items():
+        for place, row in enumerate(rows_from(source, cell.edges)):
+            node = cell.edges[row][0] - 2
+            for index, operation in mixed.grouped.items():
+                tensors |= operation_tensors(operation, f"{node}<-{source}.{index}", place)
+
+    def tensor_of(name):
+        """The tensor of ours for a name such as edges.0<-1._ops.2.op_a.op.1.weight."""
+        match = re.match(r"edges\.(\d+<-\d+)\._ops\.(\d+)\.(.*)\.weight", name)
+        layer, rest = (f"{match[1]}.{match[2]}", match[3]) if match else name.removesuffix(".weight").split(".", 1)
+        if rest.startswith("convs"):
+            return tensors[f"{layer}_1_conv_{int(rest[-1]) + 1}", "weight"]
+        return tensors[f"{layer}_{int(rest.rsplit('.', 1)[-1]) + (4 if rest.startswith('op_b') else 0)}", "weight"]
+
+    for name, array in found.items():
+        if name.startswith("w/") and name.endswith("weight"):
+            tensor = tensor_of(name.removeprefix("w/"))
+            whole = np.array(tensor.variable)
+            tensor.write(whole, array)
+            tensor.variable.assign(whole)
+
+    relaxation, alphas = relaxations.get("gumbel_hard_v1"), tf.constant(found["alphas"], tf.float64)
+    noise = tf.constant(-np.log(found["exponential"].astype(np.float64)))
+    variables = cell.trainable_variables
+
+    @tf.function
+    def compute(s0, s1, alphas):
+        with tf.GradientTape() as tape:
+            tape.watch([s0, s1, alphas])
+            weights = relaxation(alphas, noise, arrays["cell201/tau"])
+            y = cell([s0, s1], rows_by_source(weights, cell.edges), training=True, drawn=True)
+            loss = tf.reduce_sum(y * dy)
+        sources = [s0, s1, alphas, [variable.value for variable in variables]]
+        return weights, y, tape.gradient(loss, sources, unconnected_gradients="zero")
+
+    weights, y, (ds0, ds1, dalphas, dvariables) = compute(s0, s1, alphas)
+    assert np.array_equal(np.argmax(weights, 1), found["index"])
+    assert relative_error(y, found["y"].transpose(0, 2, 3, 1)) < CLOSE
+    assert relative_error(ds0, found["ds0"].transpose(0, 2, 3, 1)) < CLOSE
+    assert relative_error(ds1, found["ds1"].transpose(0, 2, 3, 1)) < CLOSE
+    assert relative_error(dalphas, found["dalphas"]) < CLOSE
+    values = {id(variable): gradient for variable, gradient in zip(variables, dvariables, strict=True)}
+    for name in found:
+        if name.startswith("grad/"):
+            tensor = tensor_of(name.removeprefix("grad/"))
+            assert relative_error(tensor.of(values[id(tensor.variable)]), found[name]) < CLOSE, name
