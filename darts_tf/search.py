@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
-from darts_tf.methods import relaxations, selections
+from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
 from darts_tf.runs import fitting, phases, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
@@ -200,6 +200,9 @@ def completed(config, data):
             raise UsageError(f"--{name}={getattr(config, name)}: expected at least {least} with --space={space.name}.")
     try:
         relaxations.get(config.relaxation), selections.configured(config.to_dict())
+        for registry, name in ((penalties, config.penalty), (perturbations, config.perturbation)):
+            if name is not None:
+                registry.get(name)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     phases.check(config, space)

@@ -1,6 +1,7 @@
 """README.md, BUILD.md and docs/: links, commands and names are right; the commands of each page run in short form."""
 
 import contextlib
+import dataclasses
 import importlib
 import itertools
 import pathlib
@@ -19,6 +20,7 @@ import darts_tf.tuner
 import export
 from darts_tf import convert, plot, run_search, run_training, tune
 from darts_tf.cli import configuration, messages
+from darts_tf.methods import penalties, perturbations, presets, relaxations, selections
 from darts_tf.ops import operations
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
 from export import ExportConfig, client, run_export
@@ -131,6 +133,29 @@ def test_every_room_is_in_the_map():
     assert rooms == {path.partition("/")[2] for path in listed if path.startswith("darts_tf/")}
 
 
+def test_every_method_and_part_is_described():
+    page = text_of(ROOT / "docs" / "methods.md")
+    for name, method in presets.METHODS.items():
+        assert f"\n| `{name}` | {method.idea} | {method.source} |" in page
+        parts, training = (written(values) for values in (method.parts | method.cells, method.training))
+        assert f"\n| `{name}` | {parts} | {training} |" in page
+        assert not method.small or written(method.small) in page
+    for registry in (relaxations, penalties, perturbations, selections):
+        names = [name for name in registry.names() if registry.get(name).__module__ == registry.__name__]
+        assert names and not [name for name in names if f"\n| `{name}` |" not in page]
+    fields = [field for field in dataclasses.fields(SearchConfig) if field.metadata["topic"] == "Method"]
+    assert len(fields) > 10 and not [field.name for field in fields if f"`--{field.name}`" not in page]
+    early_stop = next(field for field in fields if field.name == "early_stop")
+    assert not [name for name in early_stop.metadata["values"] if f"\n| `{name}` |" not in page]
+
+
+def written(values):
+    """Flags as docs/methods.md writes them."""
+    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
+    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in texts.items()]
+    return f"`{' '.join(flags)}`" if flags else ""
+
+
 @every_page
 def test_make_targets_exist(page):
     targets = re.findall(r"^([\w-]+):", text_of(ROOT / "Makefile"), re.M)
@@ -189,6 +214,8 @@ class Short:
         short = dict(SHORT.get(module, {}))
         if "primitives" in values or "space" in values:
             short.pop("primitives", None)
+        if values.keys() & {"method", "partial_channels"}:
+            short["init_channels"] = 4  # which a part of the channels divides
         if values.get("space", "").endswith(".json"):
             short.pop("nodes", None)
         if "201" in values.get("space", ""):

@@ -12,7 +12,7 @@ import pytest
 from darts_tf import run_search, run_training, spaces, tune
 from darts_tf.cli import messages
 from darts_tf.data import datasets
-from darts_tf.methods import relaxations
+from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.methods.contracts import check_relaxation
 from darts_tf.methods.relaxations import Relaxation
 from darts_tf.reports import drawing, report
@@ -23,17 +23,18 @@ from darts_tf.spaces.contracts import check_space
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-SPACE, RELAXATION, CHECKS, _ = BLOCKS
+SPACE, RELAXATION, PARTS, CHECKS, _ = BLOCKS
 SMALL = {"epochs": 1, "init_channels": 4, "batch_size": 64}
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """The file that the page makes."""
-    registries = base._spaces.members, relaxations._relaxations.members
+    parts = relaxations._relaxations, penalties._penalties, perturbations._perturbations, selections._selections
+    registries = [registry.members for registry in (base._spaces, *parts)]
     before = [dict(registry) for registry in registries]
     file = tmp_path_factory.mktemp("extend") / "mine.py"
-    file.write_text(SPACE + RELAXATION, encoding="utf-8")
+    file.write_text(SPACE + RELAXATION + PARTS, encoding="utf-8")
     yield str(file)
     for registry, kept in zip(registries, before, strict=True):
         registry.clear()
@@ -43,14 +44,15 @@ def mine(tmp_path_factory):
 @pytest.fixture(scope="module")
 def search(mine, tmp_path_factory):
     output = str(tmp_path_factory.mktemp("extend") / "search")
+    parts = {"penalty": "entropy", "perturbation": "towards-uniform", "selection": "no-skips"}
     config = SearchConfig(
-        operations=mine, space="chain-of-convolutions", relaxation="sharp-softmax", output=output, **SMALL
+        operations=mine, space="chain-of-convolutions", relaxation="sharp-softmax", output=output, **parts, **SMALL
     )
     return run_search(config, verbose=0)
 
 
 def test_each_part_is_short():
-    for block in (SPACE, RELAXATION):
+    for block in (SPACE, RELAXATION, PARTS):
         assert len(block.splitlines()) < 60
 
 
@@ -60,6 +62,8 @@ def test_the_checks_of_the_page(search):
 
 def test_search(search):
     assert search.genotype.space.name == "chain-of-convolutions" and len(search.genotype.chosen["kernels"]) == 3
+    assert "skip_connect" not in search.genotype.chosen["kernels"]
+    assert search.history[-1]["penalty_weight"] == 0 and search.history[-1]["perturbation_size"] > 0
     written = (search.directory / "genotype.json").read_text()
     assert json.loads(written)["space"] == "chain-of-convolutions" and spaces.from_json(written) == search.genotype
     with np.load(search.directory / "alphas.npz") as alphas:

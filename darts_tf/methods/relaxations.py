@@ -30,7 +30,7 @@ class Relaxation:
 
     Attributes:
         name: what `register_relaxation` calls it.
-        formula: text for the report, "softmax(alpha)".
+        formula: of `strengths`, a text for the report: "softmax(alpha)".
         hard: whether one candidate of a row has the weight one and the others zero, so that only that one need be
             computed.
         normalized: whether the weights of a row sum to one.
@@ -152,7 +152,7 @@ def gumbel(shape, seed, dtype):
 class GumbelSoft(Sampled):
     """Softmax of alphas with Gumbel noise, over a temperature: a concrete distribution (equation 4 of SNAS)."""
 
-    formula = "softmax((alpha + Gumbel noise) / temperature)"
+    formula = Softmax.formula
     temperature = (1.0, 0.03)
     strengths = Softmax.strengths
 
@@ -172,7 +172,7 @@ class GumbelHardV1(Sampled):
     Only the candidate that is drawn is computed; it alone has a gradient.
     """
 
-    formula = "one hot of softmax((log softmax(alpha) + Gumbel noise) / temperature)"
+    formula = Softmax.formula
     temperature = (10.0, 0.1)
     schedule = "linear_to_last"
     hard = True
@@ -207,7 +207,7 @@ class Dirichlet(Sampled):
     (Figurnov et al. 2018). Without noise they are the distribution's mean.
     """
 
-    formula = "Dirichlet(elu(alpha) + 1)"
+    formula = "mean of Dirichlet(elu(alpha) + 1)"
 
     def concentration(self, alpha):
         """elu(alpha) + 1, a tensor; never quite zero."""

@@ -15,10 +15,11 @@ import numpy as np
 from darts_tf import spaces
 from darts_tf.cli import messages
 from darts_tf.cli.files import write
-from darts_tf.methods import relaxations, selections
+from darts_tf.methods import guards, relaxations, selections
 from darts_tf.reports import drawing
 from darts_tf.runs import phases, rundirectory
 from darts_tf.runs.configurations import SearchConfig
+from darts_tf.spaces.base import edge_shares, strengths_of
 from darts_tf.spaces.pictures import kind_of
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
@@ -72,7 +73,7 @@ def contents(directory):
     if trials is not None:
         content |= _trials(trials, headline)
     if alphas:
-        content |= _search(config, alphas)
+        content |= _search(config, rows or [], alphas)
     elif content["genotype"]:
         architecture = spaces.from_text(content["genotype"])
         pictures = architecture.space.pictures(architecture)
@@ -113,22 +114,48 @@ def _trials(rows, headline):
     return {"trials": trials, "genotype": None if best is None else rows[best]["genotype"]}
 
 
-def _search(config, alphas):
-    """What a search is like after every epoch."""
+def _search(config, rows, history):
+    """What a search is like after every epoch; history is as of `phases.candidates_of`."""
     space = rundirectory.space(config)
     try:
         own = SearchConfig().taken_over(config)
         relaxation, selection = relaxations.get(own.relaxation), selections.configured(own.to_dict())
-        epochs = phases.strengths_by_epoch(own, space, alphas)
+        left = phases.candidates_of(own, space, history)
+        epochs = phases.strengths_by_epoch(own, space, history)
+        stages = phases.stages_of(own)
+        stop = phases.stop_of(own, space, rows, history)
     except ValueError as error:
         raise rundirectory.DamageError(f"its config.json: {error}") from None
+    left = [left[0], *left[: len(history) - 1]]  # of the epoch before
+    weights = [
+        strengths_of(space, relaxation, alphas, candidates=there)
+        for (alphas, _), there in zip(history, left, strict=True)
+    ]
     strengths = {name: np.stack([tables[name] for tables in epochs]) for name in epochs[0]}
     found = [space.decide(tables, selection) for tables in epochs]
-    content = {"genotypes": [str(architecture) for architecture in found], "formula": relaxation.formula}
     kept = [space.picks(architecture) for architecture in found]
     choices = space.choices
+    result = stop.epoch + 1 if stop else len(rows)
+    content = {
+        "genotypes": [str(architecture) for architecture in found],
+        "formula": relaxation.formula,
+        "normalized": relaxation.normalized,
+        "result": result,
+        "stopped": stop.noticed + 1 if stop else None,
+        "stages": [stage.first + 1 for stage in stages],
+        "decision": _decision(own, relaxation, stop, len(rows)),
+        "averages": _averages(own, rows),
+    }
     content["choices"] = [
-        _choices(name, choices[name], strengths[name], [picks[name] for picks in kept]) for name in choices
+        _choices(
+            name,
+            table,
+            np.stack([tables[name] for tables in weights]),
+            np.stack([tables[name] for tables in left]),
+            [picks[name] for picks in kept],
+            np.stack([betas[name] for _, betas in history]) if history[0][1] else None,
+        )
+        for name, table in choices.items()
     ]
     allowed = {
         name: strengths[name][..., [other not in table.never for other in table.candidates]]
@@ -142,19 +169,59 @@ def _search(config, alphas):
     return content
 
 
-def _choices(name, table, strengths, kept):
-    """One table of choices after every epoch; strengths are (1 + epochs, rows, candidates)."""
+def _decision(config, relaxation, stop, done):
+    """Which parts made the genotype of what, a sentence."""
+    by = f"{relaxation.formula} times the share of the edge" if config.edge_normalization else relaxation.formula
+    limits = {"max_skips": f" (at most {config.max_skips})", "threshold": f" (at least {config.threshold})"}
+    limit = limits.get(config.selection, "") if getattr(config, config.selection, None) is not None else ""
+    when = f"after epoch {stop.epoch + 1 if stop else done}" if done else "at the start"
+    text = f"Method {config.method}: the selection {config.selection}{limit} chose the genotype from {by} {when}"
+    if not config.early_stop:
+        return f"{text}."
+    guard = f"the early stop by {config.early_stop}"
+    if not stop:
+        return f"{text}; {guard} has not ended the search."
+    if stop.epoch == stop.noticed:
+        return f"{text}, where {guard} ended the search."
+    return f"{text}, to which {guard} went back after epoch {stop.noticed + 1}."
+
+
+def _averages(config, rows):
+    """[epoch, local average of the eigenvalues around it] pairs: what the early stop by curvature compares."""
+    seen = [(row["epoch"] - 1, row["eigenvalue"]) for row in rows if row.get("eigenvalue") is not None]
+    if config.early_stop != "curvature" or not seen:
+        return []
+    averages, middles = guards.local_averages(*zip(*seen, strict=True), config.epochs, frequency=config.curvature_every)
+    places = [middle + 1 for middle in middles.values() if middle >= 0]
+    return [[place, _number(value)] for place, value in zip(places, averages, strict=False)]
+
+
+def _choices(name, table, weights, left, kept, betas=None):
+    """One table of choices after every epoch.
+
+    Args:
+        name: of the table.
+        table: its `Choices`.
+        weights: array (1 + epochs, rows, candidates).
+        left: the same of bools: which candidates there were.
+        kept: for each epoch the (row, candidate) pairs of the genotype.
+        betas: array (1 + epochs, rows), None without edge normalisation.
+    """
     skips = [place for place, other in enumerate(table.candidates) if kind_of(other) == "skip"]
+    shares = weights / weights.sum(-1, keepdims=True)
     return {
         "name": name,
         "title": table.title,
         "rows": list(table.rows),
         "first": [rows[0] for rows, _ in table.groups if len(rows) > 1],
         "candidates": list(table.candidates),
-        "weights": np.round(1000 * strengths).astype(int).tolist(),
+        "weights": np.where(left, np.round(1000 * weights).astype(int).astype(object), None).tolist(),
+        "left": np.round(left.sum(-1).mean(-1), 2).tolist(),
+        "all_alike": np.round(np.log(left.sum(-1)).mean(-1), 4).tolist(),
+        "edges": None if betas is None else np.round(1000 * edge_shares(table, betas)).astype(int).tolist(),
         "kept": kept,
         "skips": [sum(place in skips for _, place in picks) for picks in kept] if skips else None,
-        "entropy": np.round(-(strengths * np.log(np.maximum(strengths, 1e-300))).sum(-1).mean(-1), 4).tolist(),
+        "entropy": np.round(-(shares * np.log(np.maximum(shares, 1e-300))).sum(-1).mean(-1), 4).tolist(),
     }
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
-from darts_tf.methods import penalties, perturbations, presets
+from darts_tf.methods import presets
 from darts_tf.runs import recipes
 
 
@@ -61,7 +61,7 @@ class RunConfig(DataConfig):
         most=2**32 - 1,
     )
     operations: str | None = option(
-        None, "A Python file that registers operations, spaces or relaxations of your own.", topic="Run directory"
+        None, "A Python file that registers operations, spaces or parts of methods of your own.", topic="Run directory"
     )
     strategy: str = option(
         "auto",
@@ -193,16 +193,16 @@ class SearchConfig(FitConfig):
     )
     penalty: str | None = option(
         None,
-        "What is added to alpha's loss: beta_decay, zero_one, zero_one_l1 or anchor. Default: nothing.",
+        "What is added to alpha's loss: beta_decay, zero_one, zero_one_l1, anchor, or one of your own. Default: "
+        "nothing.",
         topic="Method",
-        values=tuple(penalties.names()),
     )
     penalty_weight: float | None = option(None, "What it is multiplied by. Default: its own.", topic="Method", least=0)
     perturbation: str | None = option(
         None,
-        "How the mixture is changed where the weights are trained: random or adversarial. Default: not at all.",
+        "How the mixture is changed where the weights are trained: random, adversarial, or one of your own. Default: "
+        "not at all.",
         topic="Method",
-        values=tuple(perturbations.names()),
     )
     perturbation_size: float | None = option(
         None, "How far, in the last epoch. Default: 0.3.", topic="Method", least=0, most=1

@@ -97,6 +97,11 @@ def check(config, space):
             f"--unrolled with --relaxation={config.relaxation}: expected --nounrolled; what is drawn does not change "
             "with the weights, so that there is no second order."
         )
+    if config.curvature_every and not relaxation.second_order:
+        raise UsageError(
+            f"--curvature_every={config.curvature_every} with --relaxation={config.relaxation}: expected a relaxation "
+            "whose weights are smooth."
+        )
     if config.jit_compile and relaxation.hard:
         raise UsageError(
             f"--jit_compile with --relaxation={config.relaxation}: expected --nojit_compile; what is computed changes "

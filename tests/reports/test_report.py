@@ -40,18 +40,41 @@ def write_config(folder, command, classes, **more):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "command": command, "data": data, **more}))
 
 
-def search_run(folder, nodes):
-    """A run directory with alphas that drift."""
+def search_run(folder, nodes, done=EPOCHS, primitives=PRIMITIVES, betas=False, columns=lambda epoch: {}, **config):
+    """A run directory with alphas that drift; columns are more of history.csv, of an epoch from 1."""
     folder.mkdir()
-    write_config(folder, "search", ["a", "b"], nodes=nodes)
-    drift = np.random.default_rng(0).normal(size=(2, EPOCHS + 1, nodes * (nodes + 3) // 2, len(PRIMITIVES)))
+    write_config(folder, "search", ["a", "b"], nodes=nodes, primitives=list(primitives), **config)
+    rows = nodes * (nodes + 3) // 2
+    drift = np.random.default_rng(0).normal(size=(2, done + 1, rows, len(primitives)))
     normal, reduce = drift.cumsum(1)
-    np.savez(folder / "alphas.npz", normal=normal, reduce=reduce, primitives=np.array(PRIMITIVES))
+    more = {f"betas_{name}": drift[place, ..., 0] for place, name in enumerate(("normal", "reduce")) if betas}
+    np.savez(folder / "alphas.npz", normal=normal, reduce=reduce, primitives=np.array(primitives), **more)
     row = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5, "learning_rate": 0.025, "seconds": 1}
-    sizes = {"parameters": 123456, "multiply_adds": ""}
-    write_history(folder, [{"epoch": epoch + 1, **row, **sizes, "genotype": str(GENOTYPE)} for epoch in range(EPOCHS)])
+    row |= {"parameters": 123456, "multiply_adds": "", "genotype": str(GENOTYPE)}
+    write_history(folder, [{"epoch": epoch, **row, **columns(epoch)} for epoch in range(1, done + 1)])
     report.write_report(folder)
     return normal, reduce
+
+
+P_DARTS = {
+    "method": "p-darts",
+    "stages": ["8", "3"],
+    "selection": "max_skips",
+    "max_skips": 1,
+    "edge_normalization": True,
+}
+
+
+def staged_run(folder):
+    """A run of two stages of two epochs, with betas and two schedules."""
+    return search_run(folder, 2, betas=True, columns=lambda epoch: {"skip_dropout": 0.1 * epoch}, **P_DARTS)
+
+
+def stopped_run(folder):
+    """A run that ended by its eigenvalues; returns the epochs, from 1, of the result and after which it ended."""
+    config = {"method": "r-darts", "early_stop": "curvature", "curvature_every": 1, "epochs": 20}
+    search_run(folder, 2, done=12, columns=lambda epoch: {"eigenvalue": 1.0 if epoch < 12 else 4.0}, **config)
+    return 6, 12
 
 
 def train_run(folder, classes=3):
@@ -95,6 +118,63 @@ def test_what_the_report_of_a_search_says(tmp_path):
     assert content["history"][0]["parameters"] == 123456 and content["history"][0]["multiply_adds"] is None
     assert ["--unrolled", "yes"] in content["config"] and ["keras", "3"] in content["config"]
     assert not any(name in ("--output", "--image_size") for name, _ in content["config"])
+
+    assert content["result"] == EPOCHS and content["stopped"] is None and content["stages"] == [1]
+    decision = f"Method darts: the selection strongest chose the genotype from softmax(alpha) after epoch {EPOCHS}."
+    assert content["decision"] == decision
+
+
+def test_what_the_report_says_of_stages_and_edges(tmp_path):
+    alphas = staged_run(tmp_path / "run")
+    content = report.contents(tmp_path / "run")
+    assert content["stages"] == [1, 3]
+    assert content["decision"] == (
+        "Method p-darts: the selection max_skips (at most 1) chose the genotype from softmax(alpha) times the share of "
+        "the edge after epoch 4."
+    )
+    for table, alpha in zip(content["choices"], alphas, strict=True):
+        assert table["left"] == [8, 8, 8, 3, 3]
+        np.testing.assert_allclose(table["all_alike"], np.log(table["left"]), atol=1e-4)
+        for epoch in (3, 4):
+            there = [[weight is not None for weight in row] for row in table["weights"][epoch]]
+            assert np.sum(there, axis=1).tolist() == [3] * 5
+            masked = SOFTMAX.strengths(np.where(there, alpha[epoch], -1e9))
+            shown = [[weight or 0 for weight in row] for row in table["weights"][epoch]]
+            np.testing.assert_allclose(shown, 1000 * masked, atol=0.5)
+            assert all(there[row][candidate] for row, candidate in table["kept"][epoch])
+        edges = np.array(table["edges"])
+        for rows in ([0, 1], [2, 3, 4]):
+            np.testing.assert_allclose(edges[..., rows].sum(-1), 1000, atol=2)
+        assert max(table["skips"]) <= (1 if table["name"] == "normal" else 4)
+        assert 0 < max(table["entropy"]) <= np.log(8) + 1e-4
+
+
+def test_what_the_report_says_of_an_early_stop(tmp_path):
+    result, stopped = stopped_run(tmp_path / "run")
+    content = report.contents(tmp_path / "run")
+    assert (content["result"], content["stopped"]) == (result, stopped)
+    assert content["decision"] == (
+        f"Method r-darts: the selection strongest chose the genotype from softmax(alpha) after epoch {result}, "
+        f"to which the early stop by curvature went back after epoch {stopped}."
+    )
+    # Each average is shown at the middle of its five eigenvalues.
+    assert content["averages"][-1] == [stopped - 2, pytest.approx((4 * 1.0 + 4.0) / 5)]
+    search_run(tmp_path / "skips", 2, done=2, primitives=("none", "skip_connect"), early_stop="skips")
+    content = report.contents(tmp_path / "skips")
+    assert content["result"] == content["stopped"] == 2
+    assert content["decision"].endswith(" after epoch 2, where the early stop by skips ended the search.")
+    search_run(tmp_path / "on", 2, early_stop="ranking")
+    assert report.contents(tmp_path / "on")["decision"].endswith("the early stop by ranking has not ended the search.")
+
+
+@pytest.mark.parametrize("relaxation, formula", [("sigmoid", "sigmoid(alpha)"), ("gumbel_hard", "softmax(alpha)")])
+def test_the_formula_is_of_the_weights_that_are_shown(relaxation, formula, tmp_path):
+    normal, _ = search_run(tmp_path / "run", 2, relaxation=relaxation)
+    content = report.contents(tmp_path / "run")
+    assert content["formula"] == formula and content["normalized"] == (relaxation != "sigmoid")
+    expected = 1 / (1 + np.exp(-normal)) if relaxation == "sigmoid" else SOFTMAX.strengths(normal)
+    np.testing.assert_allclose(content["choices"][0]["weights"], 1000 * expected, atol=0.5)
+    assert max(content["choices"][0]["entropy"]) <= np.log(8) + 1e-4
 
 
 def test_what_the_report_of_a_training_says(tmp_path):
@@ -197,6 +277,31 @@ def test_the_slider_replays_a_search(browser, nodes, width, theme, tmp_path):
         skips = [name for name, _ in genotype.normal].count("skip_connect")
         assert f"normal cell {skips}" in texts(browser, ".legend span")
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("width, theme", [(360, "dark"), (1400, "light")])
+def test_stages_edges_and_schedules(browser, width, theme, tmp_path):
+    staged_run(tmp_path / "run")
+    open_page(browser, tmp_path / "run", width, theme)
+    for epoch, left, stage in ((4, 15, 2), (2, 40, 1)):
+        move_slider(browser, epoch)
+        assert len(texts(browser, ".heat td:not(.share)")) - len(texts(browser, ".heat td.gone")) == 2 * left
+        assert set(texts(browser, ".heat td.gone")) <= {""} and len(texts(browser, "td.share")) == 10
+        assert f"{left} of 40 candidates are left, stage {stage} of 2." in texts(browser, ".card p")
+        assert f"dropout after skips {0.1 * epoch:.1g}" in texts(browser, ".legend span")
+    assert texts(browser, ".chart text").count("stage 2") == 2 and "Schedules" in texts(browser, "h2")
+
+
+def test_the_result_of_a_search_that_ended_early(browser, tmp_path):
+    result, stopped = stopped_run(tmp_path / "run")
+    open_page(browser, tmp_path / "run", 360)
+    assert texts(browser, "#replay output") == [f"epoch {result} of 20, the result"]
+    assert texts(browser, "#genotype") == [report.contents(tmp_path / "run")["genotypes"][result]]
+    assert f"Ended early, after epoch {stopped} of 20; the result is that of epoch {result}." in texts(browser, "p")[0]
+    assert {"result", "stop"} <= set(texts(browser, ".chart text"))
+    move_slider(browser, stopped)
+    assert texts(browser, "#replay output") == [f"epoch {stopped} of 20; the result is {result}"]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
 
 
 def test_replay_and_copy(browser, tmp_path):
