@@ -4,7 +4,6 @@ import csv
 import gzip
 import itertools
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -88,7 +87,8 @@ def test_nas_bench_201(images, tmp_path, capsys):
     assert searched["accuracies"] == [searched["accuracy"]] == [90.0 - searched["nones"]]
     assert summary["accuracy"] == summary["worst"] == searched["accuracy"] and summary["accuracy_deviation"] is None
     assert summary["random_cells"] >= 1 and chance["accuracy"] == pytest.approx(88.8) and chance["worst"] == 84.0
-    assert pathlib.Path(tmp_path / "results" / "darts-1" / "report.html").exists()
+    assert (tmp_path / "results" / "darts-1" / "report.html").exists()
+    assert not json.loads((tmp_path / "results" / "random-1" / "config.json").read_text())["cutout"]
 
 
 @pytest.mark.slow
