@@ -10,16 +10,16 @@ The images are those of Debian's package dataset-fashion-mnist, or a .npz file o
 
 import collections
 import contextlib
-import gzip
 import json
 import math
-import pathlib
 import statistics
 import sys
 import tempfile
 import time
 
 from absl import app, flags
+
+from benchmarks import searches
 
 FLAGS = flags.FLAGS
 METHODS = ["random", "evolution", "reinforce", "darts"]
@@ -62,26 +62,14 @@ def main(_):
 
 def load():
     """A `Dataset` of the flags."""
-    import numpy as np
-
     from darts_tf.data import datasets
-
-    def read(name):
-        with gzip.open(pathlib.Path(FLAGS.dataset) / f"{name}-ubyte.gz") as file:
-            content = file.read()
-        dimensions = content[3]
-        shape = np.frombuffer(content, ">i4", dimensions, 4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
     if FLAGS.dataset.endswith(".npz"):
         data = datasets.load(FLAGS.dataset, FLAGS.image_size)
     else:
-        splits = {"train": "train", "test": "t10k"}
-        images, labels = (
-            [read(f"{split}-{kind}") for split in splits.values()] for kind in ("images-idx3", "labels-idx1")
-        )
-        images[0], labels[0] = images[0][: FLAGS.train_images], labels[0][: FLAGS.train_images]
-        data = datasets.Dataset(images[0], labels[0], images[1], labels[1], [str(label) for label in range(10)])
+        arrays = searches.idx(FLAGS.dataset)
+        x, y = (arrays[name][: FLAGS.train_images] for name in ("x_train", "y_train"))
+        data = datasets.Dataset(x, y, arrays["x_test"], arrays["y_test"], [str(label) for label in range(10)])
         data = data.fitted((FLAGS.image_size, FLAGS.image_size, 1))
     return data
 
