@@ -139,6 +139,12 @@ def test_selection_by_perturbation(tmp_path):
         ({"early_stop": "curvature"}, "--early_stop=curvature without --curvature_every: expected both"),
         ({"early_stop": "skips", "strategy": "multi_worker"}, "--strategy=multi_worker with --early_stop"),
         ({"selection": "perturbation", "early_stop": "skips"}, "--selection=perturbation with --early_stop=skips"),
+        (
+            {"relaxation": "gumbel_hard", "curvature_every": 1},
+            "--curvature_every=1 with --relaxation=gumbel_hard: expected a relaxation whose weights are smooth",
+        ),
+        ({"penalty": "decay"}, "--penalty=decay: expected one of beta_decay, zero_one"),
+        ({"perturbation": "some"}, "--perturbation=some: expected one of random, adversarial"),
         ({"selection": "best"}, "--selection=best: expected one of"),
         ({"relaxation": "hardmax"}, "--relaxation=hardmax: expected one of"),
         ({"method": "best"}, "--method=best: expected one of"),

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import termios
-import types
 
 import numpy as np
 import processes
@@ -17,8 +16,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from darts_tf import SearchConfig, search, spaces
-from darts_tf.cli.messages import UsageError
+from darts_tf import spaces
 from darts_tf.methods.relaxations import Softmax
 from darts_tf.spaces.cells.space import CellSpace
 
@@ -150,22 +148,6 @@ def test_operations_of_the_user_and_a_loss_that_becomes_nan(tmp_path):
 )
 def test_wrong_flags(arguments, message, tmp_path):
     check_refusal([*arguments, f"--output={tmp_path}/run"], message, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        ({"penalty": "decay"}, "--penalty=decay: expected one of beta_decay, zero_one"),
-        ({"perturbation": "some"}, "--perturbation=some: expected one of random, adversarial"),
-        (
-            {"relaxation": "gumbel_hard", "curvature_every": 1},
-            "--curvature_every=1 with --relaxation=gumbel_hard: expected a relaxation whose weights are smooth",
-        ),
-    ],
-)
-def test_parts_that_there_are_not(values, message):
-    with pytest.raises(UsageError, match=re.escape(message)):
-        search.completed(SearchConfig(**values), types.SimpleNamespace(image_shape=(8, 8, 1)))
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def contents(directory):
     if trials is not None:
         content |= _trials(trials, headline)
     if alphas:
-        content |= _search(config, rows or [], alphas)
+        content |= _search(directory, config, rows or [], alphas)
     elif content["genotype"]:
         architecture = spaces.from_text(content["genotype"])
         pictures = architecture.space.pictures(architecture)
@@ -114,7 +114,7 @@ def _trials(rows, headline):
     return {"trials": trials, "genotype": None if best is None else rows[best]["genotype"]}
 
 
-def _search(config, rows, history):
+def _search(directory, config, rows, history):
     """What a search is like after every epoch; history is as of `phases.candidates_of`."""
     space = rundirectory.space(config)
     try:
@@ -133,6 +133,8 @@ def _search(config, rows, history):
     ]
     strengths = {name: np.stack([tables[name] for tables in epochs]) for name in epochs[0]}
     found = [space.decide(tables, selection) for tables in epochs]
+    if selection.by_network and len(rows) == own.epochs:
+        found[-1] = rundirectory.genotype(directory) or found[-1]
     kept = [space.picks(architecture) for architecture in found]
     choices = space.choices
     result = stop.epoch + 1 if stop else len(rows)
@@ -143,7 +145,7 @@ def _search(config, rows, history):
         "result": result,
         "stopped": stop.noticed + 1 if stop else None,
         "stages": [stage.first + 1 for stage in stages],
-        "decision": _decision(own, relaxation, stop, len(rows)),
+        "decision": _decision(own, relaxation, selection, stop, len(rows)),
         "averages": _averages(own, rows),
     }
     content["choices"] = [
@@ -169,9 +171,14 @@ def _search(config, rows, history):
     return content
 
 
-def _decision(config, relaxation, stop, done):
+def _decision(config, relaxation, selection, stop, done):
     """Which parts made the genotype of what, a sentence."""
     by = f"{relaxation.formula} times the share of the edge" if config.edge_normalization else relaxation.formula
+    if selection.by_network:
+        return (
+            f"Method {config.method}: at the end the selection {config.selection} chooses the genotype from what the "
+            f"network loses; until then it is the strongest by {by}."
+        )
     limits = {"max_skips": f" (at most {config.max_skips})", "threshold": f" (at least {config.threshold})"}
     limit = limits.get(config.selection, "") if getattr(config, config.selection, None) is not None else ""
     when = f"after epoch {stop.epoch + 1 if stop else done}" if done else "at the start"

@@ -220,7 +220,11 @@ class SearchConfig(FitConfig):
         None, "At most so many skips in the normal cell. Default: any number.", topic="Method", least=0
     )
     threshold: float | None = option(
-        None, "Of --selection=threshold: operations below it are left out.", topic="Method", least=0, most=1
+        None,
+        "Of --selection=threshold: operations below it are left out. Default: 0.85.",
+        topic="Method",
+        least=0,
+        most=1,
     )
     curvature_every: int = option(
         0,

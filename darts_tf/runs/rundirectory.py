@@ -181,6 +181,11 @@ def alphas(folder, choices):
     return _read(folder, "alphas.npz", parse)
 
 
+def genotype(folder):
+    """genotype.json, an architecture."""
+    return _read(folder, "genotype.json", lambda content: spaces.from_json(content.decode()))
+
+
 def to_alphas(history, choices):
     """The content of alphas.npz, bytes.
 

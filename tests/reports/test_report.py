@@ -167,6 +167,21 @@ def test_what_the_report_says_of_an_early_stop(tmp_path):
     assert report.contents(tmp_path / "on")["decision"].endswith("the early stop by ranking has not ended the search.")
 
 
+def test_the_result_of_a_selection_by_the_network_is_that_of_the_file(tmp_path):
+    alphas = search_run(tmp_path / "run", 2, selection="perturbation")
+    before = report.contents(tmp_path / "run")
+    other = CellSpace(2).decide({"normal": alphas[0][0], "reduce": alphas[1][0]})
+    (tmp_path / "run" / "genotype.json").write_text(other.to_json())
+    content = report.contents(tmp_path / "run")
+    assert content["genotypes"] == [*before["genotypes"][:-1], str(other)] != before["genotypes"]
+    kept = [[tuple(pick) for pick in table["kept"][-1]] for table in content["choices"]]
+    assert kept == list(CellSpace(2).picks(other).values())
+    assert content["decision"] == (
+        "Method darts: at the end the selection perturbation chooses the genotype from what the network loses; until "
+        "then it is the strongest by softmax(alpha)."
+    )
+
+
 @pytest.mark.parametrize("relaxation, formula", [("sigmoid", "sigmoid(alpha)"), ("gumbel_hard", "softmax(alpha)")])
 def test_the_formula_is_of_the_weights_that_are_shown(relaxation, formula, tmp_path):
     normal, _ = search_run(tmp_path / "run", 2, relaxation=relaxation)
