@@ -120,6 +120,11 @@ def _fit(search, networks, data, batches, checkpoints, output):
         messages.say(f"Ended after epoch {guard.stop.noticed + 1}; the result is that of epoch {guard.stop.epoch + 1}.")
     if selection.by_network:
         record.genotype = projected(search, networks, batches)
+    empty = [name for name, picks in space.picks(record.genotype).items() if not picks]
+    if empty:
+        messages.warn(
+            f"{' and '.join(empty)}: nothing was chosen; --threshold={config.threshold} is above all strengths."
+        )
     record.write_genotype()
     report.write_report(output)
     return Search(output, record.genotype, rundirectory.history(output), config)

@@ -48,11 +48,14 @@ def test_the_flags_of_every_method_go_together(method):
     for dataset in ("digits", "cifar10"):
         for space in ("darts", "s1", "s4", "nas-bench-201"):
             config = SearchConfig(method=method, dataset=dataset, space=space).begun()
-            channels = config.init_channels or 16
-            if space == "darts" or method != "dr-nas":  # whose six parts do not divide 16 channels
-                phases.check(config.replace(init_channels=channels), spaces.of({"space": space}))
+            phases.check(config.replace(init_channels=config.init_channels or 16), spaces.of({"space": space}))
     chosen = SearchConfig(method=method, penalty="anchor", warmup_epochs=1).begun()
     assert chosen.penalty == "anchor" and chosen.warmup_epochs == 1
+
+
+def test_what_needs_one_machine():
+    with pytest.raises(UsageError, match="--strategy=multi_worker with --early_stop"):
+        SearchConfig(early_stop="skips", strategy="multi_worker").check()
 
 
 def test_epochs_of_a_warm_up_follow_the_epochs_of_the_search():
@@ -137,7 +140,9 @@ def test_selection_by_perturbation(tmp_path):
         ({"stages": ["4", "2"], "stage_dropout": ["0", "1"]}, "--stage_dropout=0,1: expected numbers below 1"),
         ({"warmup_epochs": 2}, "--warmup_epochs=2: expected fewer than the 2 of a stage"),
         ({"early_stop": "curvature"}, "--early_stop=curvature without --curvature_every: expected both"),
-        ({"early_stop": "skips", "strategy": "multi_worker"}, "--strategy=multi_worker with --early_stop"),
+        ({"temperature": 5.0}, "--temperature=5.0: --relaxation=softmax has no such number; expected another"),
+        ({"penalty_weight": 5.0}, "--penalty_weight=5.0: --penalty=None has no such number; expected another"),
+        ({"max_skips": 1}, "--max_skips=1: --selection=strongest has no such number; expected another --selection"),
         ({"selection": "perturbation", "early_stop": "skips"}, "--selection=perturbation with --early_stop=skips"),
         (
             {"relaxation": "gumbel_hard", "curvature_every": 1},

@@ -108,15 +108,16 @@ METHODS = {
     "dr-nas": Method(
         "The weights of candidates are drawn from a Dirichlet distribution whose concentration is learnt.",
         "Chen et al.: DrNAS (ICLR 2021); xiangning-chen/DrNAS",
+        {"relaxation": "dirichlet"},
+        {"learning_rate": 0.1, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
         {
-            "relaxation": "dirichlet",
-            "partial_channels": 6,
+            "init_channels": 36,
+            "layers": 20,
+            "primitives": list(WITHOUT_NONE),
             "stages": ["7", "4"],
             "stage_partial_channels": ["6", "4"],
             "warmup_epochs": 10,
         },
-        {"learning_rate": 0.1, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
-        {"init_channels": 36, "layers": 20, "primitives": list(WITHOUT_NONE)},
         {"init_channels": 12, "layers": 5},
     ),
     "beta-darts": Method(

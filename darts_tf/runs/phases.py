@@ -107,6 +107,21 @@ def check(config, space):
             f"--jit_compile with --relaxation={config.relaxation}: expected --nojit_compile; what is computed changes "
             "from step to step."
         )
+    parts = {
+        "temperature": getattr(relaxation, "temperature", None),
+        "temperature_min": getattr(relaxation, "temperature", None),
+        "penalty_weight": config.penalty,
+        "perturbation_size": config.perturbation,
+        "max_skips": config.selection == "max_skips",
+        "threshold": config.selection.startswith("threshold"),
+        "tuning_epochs": config.selection == "perturbation",
+    }
+    for flag, part in parts.items():
+        if flag in config.given and not part:
+            what = {"temperature": "relaxation", "temperature_min": "relaxation"}.get(flag, flag.split("_")[0])
+            what = {"max": "selection", "threshold": "selection", "tuning": "selection"}.get(what, what)
+            value, without = getattr(config, flag), getattr(config, what)
+            raise UsageError(f"--{flag}={value}: --{what}={without} has no such number; expected another --{what}.")
     takes = inspect.signature(space.supernet).parameters
     for flag, name in PARTS.items():
         asked = getattr(config, flag)
