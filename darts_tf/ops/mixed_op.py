@@ -300,9 +300,9 @@ class _Drawn(_All):
 
         order = tf.concat([self.order, [0]], 0)  # an operation that no edge drew is computed for any
         begins, lengths = (tf.unstack(column[:, None], number) for column in (starts, lengths))
-        self.edges = [tf.slice(order, *part) for part in zip(begins, lengths, strict=True)]
+        self.members = [tf.slice(order, *part) for part in zip(begins, lengths, strict=True)]
         self.channel_index = kernels.beside(
-            [self._each(edges) for edges in self.edges],
+            [self._each(edges) for edges in self.members],
             tf.unstack(self._each(within), number),
             tf.unstack(self._repeat(there), number),
         )
@@ -363,7 +363,7 @@ class _Drawn(_All):
 
     def _of_owners(self, place):
         """The index of each group, and for all edges that have weights its group if it drew the operation."""
-        edges, within, there = self.edges[place], self.within[place], self.there[place]
+        edges, within, there = self.members[place], self.within[place], self.there[place]
         if not self.tables:
             return edges, within, there
         positions = self.tables[0][place]

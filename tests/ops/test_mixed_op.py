@@ -57,9 +57,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("grouped_kernels", [True, False])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case, stride, grouped_kernels",
+    [*itertools.product(CASES, (1, 2), [True]), *(("drawn of some", stride, False) for stride in (1, 2))],
+)
 def test_is_the_weighted_sum_of_its_operations(case, stride, grouped_kernels, monkeypatch):
     if not grouped_kernels:
         monkeypatch.setattr(kernels, "_has_grouped_convolutions", lambda dtype: False)
