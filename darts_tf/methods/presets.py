@@ -149,8 +149,13 @@ METHODS = {
 }
 
 
+AUTO = "dr-nas"  # what `python -m benchmarks.nas_bench_201` recommends, see docs/methods.md
+NAMES = (*METHODS, "auto")
+
+
 def get(name):
-    """The method of a name; raises ValueError if there is none."""
+    """The method of a name, "auto" included; raises ValueError if there is none."""
+    name = AUTO if name == "auto" else name
     if name not in METHODS:
         raise ValueError(f"method={name}: expected one of {', '.join(METHODS)}.")
     return METHODS[name]

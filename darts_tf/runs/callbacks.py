@@ -265,7 +265,7 @@ class Sharpness(keras.callbacks.Callback):
     def set_model(self, model):
         from darts_tf.methods.curvature import Curvature
 
-        if getattr(self, "_model", None) is not model:
+        if model is not self.model:  # which is None at first
             self._curvature = Curvature(model)
         super().set_model(model)
 

@@ -140,9 +140,10 @@ class SearchConfig(FitConfig):
     method: str = option(
         "darts",
         "A combination of the parts below that a paper made: darts, gdas, snas, pc-darts, p-darts, fair-darts, dr-nas, "
-        "beta-darts, sdarts-rs, sdarts-adv, darts-minus or r-darts. A flag that is given beside it overrides.",
+        "beta-darts, sdarts-rs, sdarts-adv, darts-minus, r-darts, or auto, what is recommended. A flag that is given "
+        "beside it overrides.",
         topic="Search",
-        values=tuple(presets.METHODS),
+        values=presets.NAMES,
     )
     unrolled: bool = option(
         False, "Second order: alpha looks one training step ahead. 2.5 times the time.", topic="Search"

@@ -54,14 +54,14 @@ class DescribedCells(Cells):
         object.__setattr__(self, "nodes", sizes[0])
         object.__setattr__(self, "keep", keep)
         object.__setattr__(self, "primitives", tuple(known))
-        object.__setattr__(self, "_cells", cells)
+        object.__setattr__(self, "edges_by_cell", cells)
 
     @property
     def spec(self):
         return self.description
 
     def edges(self, kind):
-        return self._cells[kind]
+        return self.edges_by_cell[kind]
 
 
 def _parsed(text):

@@ -156,7 +156,7 @@ class SearchNetwork(Supernet):
             )
         self._inline = value
 
-    def _of_cells(self, kind):
+    def of_cells(self, kind):
         """What the cells of a kind are made with: their operations, and more arguments, a dict."""
         names, candidates = self.primitives, self.candidates[kind]
         if self.auxiliary_skip:
@@ -168,7 +168,7 @@ class SearchNetwork(Supernet):
         """The layers between stem and classifier."""
         cells, reduction_prev = [], False
         for index, (width, reduction) in enumerate(stack(self.channels, self.num_layers)):
-            names, more = self._of_cells("reduce" if reduction else "normal")
+            names, more = self.of_cells("reduce" if reduction else "normal")
             cells.append(SearchCell(names, width, self.nodes, reduction, reduction_prev, **more, name=f"cell{index}"))
             reduction_prev = reduction
         return cells

@@ -35,20 +35,20 @@ class CellPicture:
         self._half = BOX / 2 + self._label + nodes * (1 + more) * LANE
         self._middle = self._half + MARGIN
         self.width = 2 * self._half + 3 * MARGIN
-        self.height = self._y(nodes + 2) + HEIGHT / 2 + MARGIN
+        self.height = self.y(nodes + 2) + HEIGHT / 2 + MARGIN
         rail = self.width - MARGIN
-        right, bottom = self._middle + BOX / 2, self._y(nodes + 2)
+        right, bottom = self._middle + BOX / 2, self.y(nodes + 2)
         self.shapes = []
         for node in concat:
-            y = self._y(node) + HEIGHT / 2 - 3
+            y = self.y(node) + HEIGHT / 2 - 3
             self.shapes.append(Line([(right, y), (rail, y), (rail, bottom), (right, bottom)], "concat", 1.2))
         for node in range(nodes + 3):
             name = "c(k)" if node == nodes + 2 else genotypes.node_name(node)
             kind = "node" if 2 <= node < nodes + 2 else "end"
-            self.shapes.append(Box(self._middle, self._y(node), kind))
-            self.shapes.append(Text(self._middle, self._y(node) + 4, name, "name"))
+            self.shapes.append(Box(self._middle, self.y(node), kind))
+            self.shapes.append(Text(self._middle, self.y(node) + 4, name, "name"))
 
-    def _y(self, node):
+    def y(self, node):
         return 52 + HEIGHT / 2 + self._row * node
 
     def edges(self, architecture, strengths=None, thickest=1.0):
@@ -66,18 +66,18 @@ class CellPicture:
                 _, name, source = found[place]
                 edge = node - source, source, name, weights and weights[place]
                 sides[-1 if order % 2 == 0 else 1].append(edge)
-        return [*self._side(-1, sorted(sides[-1]), thickest), *self._side(1, sorted(sides[1]), thickest)]
+        return [*self.side(-1, sorted(sides[-1]), thickest), *self.side(1, sorted(sides[1]), thickest)]
 
     def _name(self, node):
         return genotypes.node_name(node)
 
-    def _look(self, source, target, name, weight, thickest):
+    def look(self, source, target, name, weight, thickest):
         """Width of an edge's line, and what a mouse over it shows."""
         title = f"{name} from {self._name(source)} to {self._name(target)}"
         title += "" if weight is None else f", weight {weight:.3f}"
         return 2 if weight is None else max(0.8, 4 * weight / thickest), title
 
-    def _side(self, side, edges, thickest):
+    def side(self, side, edges, thickest):
         """The shapes of the edges (length, source, operation, weight) that come from one side, the shortest first."""
         shapes, lanes, ends = [], {}, {}
         sources = [source for _, source, *_ in edges]
@@ -88,12 +88,12 @@ class CellPicture:
             inner = self._middle + side * BOX / 2
             outer = inner + side * (self._label + (lane + 0.5) * LANE)
             above = sources[place + 1 :].count(source)  # longer edges of the same source
-            start, end = self._y(source) + min(-3 + 5 * above, 14), self._y(target) - 8
+            start, end = self.y(source) + min(-3 + 5 * above, 14), self.y(target) - 8
             points = [(inner, start), (outer, start), (outer, end), (inner, end)]
             before = ends[target] = ends.get(target, -1) + 1  # shorter edges that end here
             if before:  # from above
-                end, into = self._y(target) - HEIGHT / 2 + 6 - STEP * before, inner - side * 9 * before
-                points[2:] = [(outer, end), (into, end), (into, self._y(target) - HEIGHT / 2)]
-            shapes.append(Line(points, kind_of(name), *self._look(source, target, name, weight, thickest)))
+                end, into = self.y(target) - HEIGHT / 2 + 6 - STEP * before, inner - side * 9 * before
+                points[2:] = [(outer, end), (into, end), (into, self.y(target) - HEIGHT / 2)]
+            shapes.append(Line(points, kind_of(name), *self.look(source, target, name, weight, thickest)))
             shapes.append(Text(inner + side * self._label / 2, end - 7, name, kind_of(name)))
         return shapes

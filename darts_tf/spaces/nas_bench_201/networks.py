@@ -103,7 +103,7 @@ class SearchNetwork201(SearchNetwork):
         yield ("last",), (self.last, [0])
 
     def _make_cells(self):
-        names, more = self._of_cells("cell")
+        names, more = self.of_cells("cell")
         return [
             ResidualBlock(width, name=f"cell{index}")
             if reduction

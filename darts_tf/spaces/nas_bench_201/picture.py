@@ -20,11 +20,11 @@ class StructurePicture(CellPicture):
         self._label = max(90, 12 + LETTER * max(map(len, names)))
         self._middle = BOX / 2 + self._label + space.nodes * (1 + more) * LANE + MARGIN
         self.width = 2 * self._middle
-        self.height = self._y(space.nodes) + HEIGHT / 2 + MARGIN
+        self.height = self.y(space.nodes) + HEIGHT / 2 + MARGIN
         self.shapes = []
         for node in range(space.nodes + 1):
-            self.shapes.append(Box(self._middle, self._y(node), "end" if node in (0, space.nodes) else "node"))
-            self.shapes.append(Text(self._middle, self._y(node) + 4, self._name(node), "name"))
+            self.shapes.append(Box(self._middle, self.y(node), "end" if node in (0, space.nodes) else "node"))
+            self.shapes.append(Text(self._middle, self.y(node) + 4, self._name(node), "name"))
 
     def _name(self, node):
         return {0: "in", self.nodes: "out"}.get(node, str(node))
@@ -37,11 +37,11 @@ class StructurePicture(CellPicture):
             if node - source > 1:
                 sides[-1 if source % 2 == 0 else 1].append((node - source, source, name, weight))
                 continue
-            start, end = self._y(source) + HEIGHT / 2, self._y(node) - HEIGHT / 2
+            start, end = self.y(source) + HEIGHT / 2, self.y(node) - HEIGHT / 2
             line = [(self._middle, start), (self._middle, end)]
-            shapes.append(Line(line, kind_of(name), *self._look(source, node, name, weight, thickest)))
+            shapes.append(Line(line, kind_of(name), *self.look(source, node, name, weight, thickest)))
             x = self._middle + 8 + LETTER * len(name) / 2
-            shapes.append(Text(x, self._y(source) + HEIGHT / 2 + 17, name, kind_of(name)))
+            shapes.append(Text(x, self.y(source) + HEIGHT / 2 + 17, name, kind_of(name)))
         for side, edges in sides.items():
-            shapes += self._side(side, sorted(edges), thickest)
+            shapes += self.side(side, sorted(edges), thickest)
         return shapes
