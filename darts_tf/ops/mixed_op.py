@@ -11,6 +11,8 @@ from darts_tf.ops.operations import Operation, compute, compute_prepared, make_o
 from darts_tf.ops.stages import BatchNorm, Noise, Pool, ReLU, Zero
 from darts_tf.private.tensorflow import never_inlined
 
+NARROW = 16  # channels of a node up to which batch norms of few edges are worth another kernel
+
 
 @keras.saving.register_keras_serializable("darts_tf")
 class MixedOp(keras.layers.Layer):
@@ -93,10 +95,12 @@ class MixedOp(keras.layers.Layer):
         total = []
         if self.shared or self.grouped:
             operations = [*self.shared.values(), *self.grouped.values()]
-            modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
             identities = tuple(index for index, operation in self.shared.items() if not operation.stages)
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
+            if training is True and which is not _All and self.channels <= NARROW:
+                training = kernels.NARROW
+            modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
             edges_at_once = _edges_at_once(
                 tuple((index, *_split(operation.stages), modes[index]) for index, operation in self.shared.items()),
                 tuple((index, operation.stages, modes[index]) for index, operation in self.grouped.items()),

@@ -57,6 +57,22 @@ def test_batch_norm_in_graphs_is_that_of_tensorflow():
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 5, 3), (1, 1, 3, 4), (4, 8, 8, 16), (2, 4, 4, 70)])
+def test_batch_norm_of_few_channels(shape):
+    x = 3 + 2 * tf.random.stateless_normal(shape, seed=[0, 5])
+    gamma, beta, mean = tf.random.stateless_normal([3, shape[-1]], seed=[0, 6])
+    variance = tf.random.stateless_uniform([shape[-1]], seed=[0, 7])
+    found = []
+    for training in (True, kernels.NARROW):
+        y, *moving = kernels.batch_norm(x, gamma, beta, mean, variance, training)
+        in_graph = tf.function(
+            lambda x, gamma, beta, training=training: kernels.batch_norm(x, gamma, beta, mean, variance, training)[0]
+        )
+        found.append([*gradients(in_graph, [x, gamma, beta]), *moving])
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_batch_norm_keeps_no_result_in_memory():
     """The backward pass needs the input of a batch norm, not its result."""
 
