@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.methods.darts import gradient
+from darts_tf.ops import kernels
 
 
 class Curvature:
@@ -71,7 +72,7 @@ class Curvature:
         def loss(weights, alphas, batch):
             return search.loss_at(weights, alphas, batch, exact=True)
 
-        with _set(search.network, inline=False, sync_batch_norm=False):
+        with _set(search.network, inline=False, sync_batch_norm=False), kernels.twice_differentiable():
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(alphas)
                 first = gradient(loss, weights, alphas, batch, of="alphas")

@@ -4,6 +4,8 @@ Where a function serves images of all sizes its gradient must not ask for the sh
 keeps that tensor in memory until the backward pass (the gradients of `tf.reshape` and `tf.squeeze` do).
 """
 
+import contextlib
+import contextvars
 import functools
 
 import keras
@@ -16,6 +18,24 @@ from darts_tf.private.keras import layers_within
 EPSILON = 1e-5  # of batch norm
 MOMENTUM = 0.9  # of batch norm's moving statistics
 SYNCHRONIZED, NARROW = "synchronized", "narrow"  # kinds of training, see `batch_norm`
+
+
+_twice = contextvars.ContextVar("twice", default=False)
+
+
+@contextlib.contextmanager
+def twice_differentiable():
+    """What is traced in this context has second derivatives, which `NARROW` batch norms do not have."""
+    token = _twice.set(True)
+    try:
+        yield
+    finally:
+        _twice.reset(token)
+
+
+def narrow(training):
+    """`NARROW` for training, in place of True; see `twice_differentiable`."""
+    return NARROW if training is True and not _twice.get() else training
 
 
 def subsample(x, stride):

@@ -64,7 +64,8 @@ def test_hard_draws_have_none():
 
 
 @pytest.mark.slow
-def test_in_both_precisions():
+@pytest.mark.parametrize("partial_channels", [1, 2])
+def test_in_both_precisions(partial_channels):
     """Float32 has fused batch norms and gradients of its own, float64 has not; and what is set for it is put back."""
     random, found, values = np.random.default_rng(0), [], {}
     x, y = random.normal(size=(8, 8, 8, 1)), np.arange(8) % 3
@@ -73,7 +74,7 @@ def test_in_both_precisions():
         keras.config.set_floatx(dtype)
         keras.config.set_dtype_policy(dtype)
         try:
-            network = SearchNetwork(2, 3, 3, 1)
+            network = SearchNetwork(4, 3, 3, 1, partial_channels=partial_channels)
             search = DARTS(network)
             search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
             batch = tf.constant(x, dtype), tf.constant(y)

@@ -64,7 +64,7 @@ def test_batch_norm_of_few_channels(shape):
     variance = tf.random.stateless_uniform([shape[-1]], seed=[0, 7])
     found = []
     for training in (True, kernels.NARROW):
-        y, *moving = kernels.batch_norm(x, gamma, beta, mean, variance, training)
+        _, *moving = kernels.batch_norm(x, gamma, beta, mean, variance, training)
         in_graph = tf.function(
             lambda x, gamma, beta, training=training: kernels.batch_norm(x, gamma, beta, mean, variance, training)[0]
         )

@@ -164,7 +164,7 @@ class SearchCell(keras.layers.Layer):
             if draw is not None:
                 seed = tf.random.experimental.stateless_fold_in(draw, source)
                 more = {**options, "noise": seed, "dropout": None if dropout is None else (dropout, seed)}
-            mode = kernels.NARROW if training is True and self.partial_channels > 1 else training
+            mode = kernels.narrow(training) if self.partial_channels > 1 else training
             return tf.split(self.mixed_ops[source](image, weights[source], training=mode, **more), count, -1)
 
         def edges_from(source, image):
