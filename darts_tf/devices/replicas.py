@@ -60,13 +60,11 @@ def feed(strategy, batches, worker):
     Returns:
         `tf.data.Dataset` or `tf.distribute.DistributedDataset`.
     """
-    if worker.count > 1:
-        here = strategy.num_replicas_in_sync // worker.count
+    here = strategy.num_replicas_in_sync // worker.count
+    if here > 1 or worker.count > 1:  # the strategy's own parts of small batches may leave a device without images
         return strategy.distribute_datasets_from_function(lambda _: split(batches, here))
     gpus = tf.config.list_logical_devices("GPU")
-    if gpus and strategy.num_replicas_in_sync == 1:
-        return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
-    return batches  # a strategy for several devices does it itself
+    return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name)) if gpus else batches
 
 
 def split(batches, parts):

@@ -3,8 +3,12 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from processes import run
+
+from darts_tf.devices import replicas
 
 HERE = pathlib.Path(__file__).parents[1]
 
@@ -91,3 +95,10 @@ def test_the_command(tmp_path):
     done = run(*command, "--batch_size=9", f"--output={tmp_path}/other")
     assert not (tmp_path / "other").exists()
     assert done.returncode == 2 and "--batch_size=9: expected a multiple of 2, one part per device" in done.stderr
+
+
+@pytest.mark.parametrize("images, devices, sizes", [(4, 3, [2, 1, 1]), (3, 3, [1, 1, 1]), (7, 2, [4, 3])])
+def test_no_device_is_without_images_of_a_small_batch(images, devices, sizes):
+    batches = tf.data.Dataset.from_tensor_slices(np.arange(images)).batch(images)
+    parts = [part.numpy() for (part,) in replicas.split(batches.map(lambda batch: (batch,)), devices)]
+    assert [len(part) for part in parts] == sizes and sorted(np.concatenate(parts)) == list(range(images))
