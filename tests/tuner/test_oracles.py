@@ -115,6 +115,24 @@ def test_choices_that_depend_on_others(tmp_path):
         assert len({str(trial.hyperparameters.values) for trial in oracle.trials.values()}) == 30, name
 
 
+def test_a_particle_keeps_a_part_of_its_velocity(tmp_path):
+    values = planted.hyperparameters()
+    oracle = ParticleSwarmOracle(
+        planted.objective(), 10, particles=1, inertia=0.5, cognitive=0, social=0, seed=1, hyperparameters=values
+    )
+    planted.run(oracle, planted.table(1), 1, tmp_path)
+    state = oracle.get_state()
+    state["swarm"][0] |= {
+        "position": {"c0": [0.25] * 4},
+        "velocity": {"c0": [0.2, -0.2, 0.0, 0.0]},
+    }
+    oracle.set_state(state)
+    planted.run(oracle, planted.table(1), 1, tmp_path)
+    (particle,) = oracle.get_state()["swarm"]
+    np.testing.assert_allclose(particle["velocity"]["c0"], [0.1, -0.1, 0, 0])
+    np.testing.assert_allclose(particle["position"]["c0"], [0.35, 0.15, 0.25, 0.25])
+
+
 def test_more_trials_than_were_planned(tmp_path):
     first = ParticleSwarmOracle(planted.objective(), 10, particles=3, seed=1, hyperparameters=planted.hyperparameters())
     planted.run(first, planted.table(1), 10, tmp_path)
