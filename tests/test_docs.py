@@ -216,6 +216,8 @@ class Short:
             short.pop("primitives", None)
         if values.keys() & {"method", "partial_channels"}:
             short["init_channels"] = 4  # which a part of the channels divides
+        if values.get("method") in ("auto", "dr-nas"):
+            short |= {"init_channels": 12, "epochs": 2}  # for its parts and its stages
         if values.get("space", "").endswith(".json"):
             short.pop("nodes", None)
         if "201" in values.get("space", ""):
@@ -243,7 +245,7 @@ class Short:
 
 def search_in_short(config):
     search = run_search(config, verbose=0)
-    assert (search.directory / "genotype.json").exists() and len(search.history) == 1
+    assert (search.directory / "genotype.json").exists() and len(search.history) == config.epochs
     return search.directory
 
 

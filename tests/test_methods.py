@@ -53,6 +53,11 @@ def test_the_flags_of_every_method_go_together(method):
     assert chosen.penalty == "anchor" and chosen.warmup_epochs == 1
 
 
+def test_auto_is_the_method_that_is_recommended():
+    auto, own = (SearchConfig(method=name, dataset="cifar10").begun().to_dict() for name in ("auto", presets.AUTO))
+    assert auto | {"method": None} == own | {"method": None} and auto["relaxation"] == "dirichlet"
+
+
 def test_what_needs_one_machine():
     with pytest.raises(UsageError, match="--strategy=multi_worker with --early_stop"):
         SearchConfig(early_stop="skips", strategy="multi_worker").check()
