@@ -136,7 +136,6 @@ def projected(search, networks, batches):
     Between two decisions the weights are trained for `tuning_epochs`, at a tenth of the learning rate, as the authors
     do. Interrupted, it begins again from the last checkpoint of the search.
     """
-
     from darts_tf.methods import projection
     from darts_tf.runs import callbacks
 

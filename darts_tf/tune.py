@@ -58,7 +58,7 @@ class TuneConfig(RunConfig):
     space: str = option(
         "darts",
         "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one of your own; "
-        "or a .json or .py file that describes cells, see docs/extend.md.",
+        "or a .json or .py file that describes cells, see docs/spaces.md.",
         topic="What to try",
     )
     nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="What to try", least=1)

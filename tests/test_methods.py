@@ -4,14 +4,19 @@ import csv
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from darts_tf import run_search, spaces
+from darts_tf import DARTS, SearchNetwork, register_operation, run_search, spaces
 from darts_tf.cli import messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.methods import presets
-from darts_tf.runs import phases, rundirectory
+from darts_tf.methods.optimizers import SGD, Adam
+from darts_tf.ops import operations
+from darts_tf.private.keras import place_of
+from darts_tf.runs import inheritance, phases, rundirectory
 from darts_tf.runs.configurations import SearchConfig
 
 TINY = {
@@ -165,3 +170,43 @@ def test_parts_that_do_not_go_together_leave_nothing_behind(values, message, tmp
         search(tmp_path / "run", **values)
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_next_stage_takes_over(monkeypatch):
+    """The network that is left computes what the whole one computes without the candidates that are gone."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(4, 8, 8, 1)).astype(np.float32), np.arange(4) % 3
+    name = "layer_of_each_edge"
+    monkeypatch.setattr(operations, "_REGISTRY", dict(operations._REGISTRY))
+    register_operation(name)(lambda stride, affine, channels: keras.layers.Conv2D(channels, 3, stride, "same"))
+    primitives = ["skip_connect", "sep_conv_3x3", name]
+    left = {kind: np.array([[True, False, True], [True, True, False]]) for kind in ("normal", "reduce")}
+
+    def made(candidates=None, partial_channels=1):
+        primitives_here = primitives if partial_channels == 1 else primitives[:2]
+        network = SearchNetwork(4, 3, 3, 1, primitives_here, candidates=candidates, partial_channels=partial_channels)
+        search = DARTS(network)
+        search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True), arch_optimizer=Adam())
+        search.create_variables(x, y)
+        return search
+
+    before, after = made(), made(left)
+    before.fit(x, y, batch_size=2, verbose=0)
+    inheritance.inherit(after, before)
+    mixture = {kind: tf.where(left[kind], rows, 0) for kind, rows in after.network.mixture().items()}
+    np.testing.assert_allclose(after.network(x), before.network(x, mixture=mixture), atol=1e-6)
+    assert int(after.optimizer.iterations) == int(before.optimizer.iterations) == 1
+    for ours, theirs in zip(after.arch_optimizer.variables, before.arch_optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    momentum = [
+        search.optimizer.momentums[place_of(search.network.classifier.kernel, search.optimizer)]
+        for search in (after, before)
+    ]
+    np.testing.assert_array_equal(*momentum)
+    assert np.abs(momentum[0]).max() > 0
+    narrow, wide = made(partial_channels=4), made(partial_channels=2)
+    inheritance.inherit(wide, narrow)
+    kernels = [
+        dict(search.network.parts())[0, 0, 1][0].flat_variables[1].numpy() for search in (narrow, wide)
+    ]  # pointwise, (1, 1, inputs, edges * outputs): each channel twice, read by halves
+    np.testing.assert_allclose(kernels[1], np.full([1, 1, 2, 2], kernels[0] / 2))

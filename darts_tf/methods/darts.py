@@ -278,6 +278,12 @@ class DARTS(ModelHooks):
                 f"perturbation={self.perturbation.name} with relaxation={relaxation.name}: expected a relaxation whose "
                 "weights sum to one."
             )
+        for name, part in (("penalty", self.penalty), ("perturbation", self.perturbation)):
+            if part and relaxation is None:
+                raise ValueError(
+                    f"{name}={part.name}: expected a darts_tf.spaces.models.Supernet, which says what its alphas are "
+                    f"of; {type(self.network).__name__} is none."
+                )
         takes = inspect.signature(self.network.call).parameters
         for needed, what in (
             (getattr(self.network, "is_sampled", False), f"relaxation={getattr(relaxation, 'name', None)}"),

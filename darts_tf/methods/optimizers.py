@@ -68,6 +68,11 @@ class SGD(_Summed, keras.optimizers.SGD):
             self._scale = self.add_variable((), start, "float32", name="scale")
             self._good_steps = self.add_variable((), "zeros", "int64", name="good_steps")
 
+    @property
+    def scaling(self):
+        """What `loss_scale` keeps from step to step, a list of variables."""
+        return [self._scale, self._good_steps]
+
     def scale_loss(self, loss):
         """A loss as it is to be differentiated; what `apply` gets are the gradients of that."""
         if not self.loss_scale:

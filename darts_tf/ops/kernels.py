@@ -19,7 +19,6 @@ EPSILON = 1e-5  # of batch norm
 MOMENTUM = 0.9  # of batch norm's moving statistics
 SYNCHRONIZED, NARROW = "synchronized", "narrow"  # kinds of training, see `batch_norm`
 
-
 _twice = contextvars.ContextVar("twice", default=False)
 
 
@@ -184,7 +183,6 @@ def put(values, place, there, axis, old=0):
 
 def shuffle(x, groups):
     """Channels (groups, width) of x (batch, height, width, groups * width) in the order (width, groups)."""
-
     channels = x.shape[-1]
 
     def transposed(x, rows):

@@ -294,19 +294,23 @@ class Operation(keras.layers.Layer):
         """One list of variables per stage, in the order of `Stage.weights`."""
         return self._by_stage
 
+    @property
+    def flat_variables(self):
+        """All variables, in the order of `specs`."""
+        return list(itertools.chain(*self._by_stage))
+
     def tensors(self, dtype):
         """The current weights as they are used with images of a type, one list of tensors per stage."""
         tensors = [
             tf.convert_to_tensor(variable) if spec.exact else tf.cast(variable, dtype)
-            for spec, variable in zip(self.specs, itertools.chain(*self._by_stage), strict=True)
+            for spec, variable in zip(self.specs, self.flat_variables, strict=True)
         ]
         return [[tensors.pop(0) for _ in stage] for stage in self._by_stage]
 
     @property
     def moving(self):
         """The variables that training updates without a gradient, in the order in which stages return their values."""
-        owned = itertools.chain(*self._by_stage)
-        return [variable for spec, variable in zip(self.specs, owned, strict=True) if not spec.trainable]
+        return [variable for spec, variable in zip(self.specs, self.flat_variables, strict=True) if not spec.trainable]
 
     def training(self, training):
         """What a call with this `training` is for this layer, see `Stage`."""

@@ -139,9 +139,8 @@ class SearchConfig(FitConfig):
 
     method: str = option(
         "darts",
-        "A combination of the parts below that a paper made: darts, gdas, snas, pc-darts, p-darts, fair-darts, dr-nas, "
-        "beta-darts, sdarts-rs, sdarts-adv, darts-minus, r-darts, or auto, what is recommended. A flag that is given "
-        "beside it overrides.",
+        "A combination of the parts below that a paper made, see docs/methods.md; auto is what is recommended. A flag "
+        "that is given beside it overrides.",
         topic="Search",
         values=presets.NAMES,
     )
@@ -218,7 +217,7 @@ class SearchConfig(FitConfig):
         10, "Of --selection=perturbation: epochs of training between two decisions.", topic="Method", least=0
     )
     max_skips: int | None = option(
-        None, "At most so many skips in the normal cell. Default: any number.", topic="Method", least=0
+        None, "Of --selection=max_skips: at most so many skips in the normal cell. Default: 2.", topic="Method", least=0
     )
     threshold: float | None = option(
         None,
@@ -248,7 +247,7 @@ class SearchConfig(FitConfig):
     space: str = option(
         "darts",
         "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one "
-        "of your own; or a .json or .py file that describes cells, see docs/extend.md.",
+        "of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(

@@ -7,59 +7,48 @@ from darts_tf.private.keras import moments_of, place_of
 
 
 def inherit(search, before):
-    """Gives a search the alphas, the weights and the optimizers' state of another one of the same cells.
+    """Gives a search the alphas, the weights and the optimizers' state of another one of the same space.
 
     Edges keep the weights of the candidates that are left. Where operations see more channels than before, the new
-    channels are copies of the old ones, and what reads them divides by how many there are (Net2Net; Chen et al. 2016).
+    channels are copies of the old ones, and what reads them divides by how many there are (Net2Net; Chen et al. 2016);
+    candidates that are Keras layers begin anew there.
 
     Args:
-        search: compiled `DARTS` of a `SearchNetwork`, all variables of which exist; it is changed.
+        search: compiled `DARTS` of a `Supernet`, all variables of which exist; it is changed.
         before: the other one.
     """
-    network, old = search.network, before.network
-    pairs = [(variable, old_variable, None) for variable, old_variable in _alike(network, old)]
-    known = dict(old.operations())
-    for key, (operation, members) in network.operations():
-        if key in known:
-            source, others = known[key]
-            places = [list(others).index(member) for member in members]
-            pairs += [
-                (variable, old_variable, (spec, len(others), places))
-                for spec, variable, old_variable in zip(
-                    operation.specs, _variables(operation), _variables(source), strict=True
-                )
-            ]
-    for variable, old_variable, how in pairs:
-        _take(variable, old_variable, how)
-        if any(variable is one for one in network.weight_variables) and search.optimizer.momentum:
-            slots = [
-                optimizer.momentums[place_of(one, optimizer)]
-                for one, optimizer in ((variable, search.optimizer), (old_variable, before.optimizer))
-            ]
-            _take(*slots, how)
-    for variable, old_variable in zip(network.arch_variables, old.arch_variables, strict=True):
-        _take(variable, old_variable)
-        moments = moments_of(variable, search.arch_optimizer), moments_of(old_variable, before.arch_optimizer)
-        for own, other in zip(*moments, strict=True):
+    known, trained = dict(before.network.parts()), {id(variable) for variable in search.network.weight_variables}
+    for key, part in search.network.parts():
+        for variable, other, how in _pairs(part, known[key]) if key in known else ():
+            _take(variable, other, how)
+            if id(variable) in trained and search.optimizer.momentum:
+                _take(_slot(variable, search.optimizer), _slot(other, before.optimizer), how)
+    for variable, other in zip(search.network.arch_variables, before.network.arch_variables, strict=True):
+        _take(variable, other)
+        moments = moments_of(variable, search.arch_optimizer), moments_of(other, before.arch_optimizer)
+        for own, old in zip(*moments, strict=True):
             if own is not None:
-                _take(own, other)
-    for optimizer, other in (
-        (search.optimizer, before.optimizer),
-        (search.arch_optimizer, before.arch_optimizer),
-    ):
-        _take(optimizer.iterations, other.iterations)
-        for name in ("_scale", "_good_steps"):  # of `optimizers.SGD` with loss_scale
-            if getattr(optimizer, "loss_scale", False):
-                _take(getattr(optimizer, name), getattr(other, name))
+                _take(own, old)
+    for name in ("optimizer", "arch_optimizer"):
+        _take(getattr(search, name).iterations, getattr(before, name).iterations)
+    if search.optimizer.loss_scale:
+        for variable, other in zip(search.optimizer.scaling, before.optimizer.scaling, strict=True):
+            _take(variable, other)
 
 
-def _alike(network, old):
-    """(variable, variable of the other) of what has nothing to do with candidates: the classifier."""
-    return zip(network.classifier.variables, old.classifier.variables, strict=True)
+def _slot(variable, optimizer):
+    return optimizer.momentums[place_of(variable, optimizer)]
 
 
-def _variables(operation):
-    return [variable for owned in operation.variables_by_stage for variable in owned]
+def _pairs(part, other):
+    """(variable, the other's variable, how) of two parts of supernets, see `Supernet.parts` and `_take`."""
+    (layer, edges), (old, old_edges) = part, other
+    if edges is None:
+        pairs = list(zip(layer.variables, old.variables, strict=True))
+        return [(*pair, None) for pair in pairs] if all(one.shape == two.shape for one, two in pairs) else []
+    places = [old_edges.index(edge) for edge in edges]
+    owned = zip(layer.specs, layer.flat_variables, old.flat_variables, strict=True)
+    return [(variable, one, (spec, len(old_edges), places)) for spec, variable, one in owned]
 
 
 def _take(variable, other, how=None):
@@ -67,14 +56,12 @@ def _take(variable, other, how=None):
     value = keras.ops.convert_to_numpy(other)
     if how is not None:
         spec, groups, places = how
-        for axis in spec.free:
-            is_grouped = axis == spec.free[-1]
-            there = value.shape[axis] // (groups if is_grouped else 1)
-            wanted = variable.shape[axis] // (len(places) if is_grouped else 1)
-            index = np.arange(wanted) % there
-            if not is_grouped:  # the channels that a kernel reads
-                copies = np.bincount(index, minlength=there)[index]
-                value = np.take(value, index, axis) / copies.reshape([-1] + [1] * (value.ndim - axis - 1))
-            else:
-                value = np.take(value, np.concatenate([place * there + index for place in places]), axis)
+        *inputs, grouped = spec.free
+        for axis in inputs:  # the channels that a kernel reads
+            index = np.arange(variable.shape[axis]) % value.shape[axis]
+            copies = np.bincount(index)[index]
+            value = np.take(value, index, axis) / copies.reshape([-1] + [1] * (value.ndim - axis - 1))
+        there, wanted = value.shape[grouped] // groups, variable.shape[grouped] // len(places)
+        index = np.arange(wanted) % there
+        value = np.take(value, np.concatenate([place * there + index for place in places]), grouped)
     variable.assign(value)

@@ -9,7 +9,7 @@ import numpy as np
 
 from darts_tf.cli.messages import UsageError
 from darts_tf.devices.cluster import ALONE
-from darts_tf.methods import guards, relaxations, schedules, selections, stages
+from darts_tf.methods import guards, pruning, relaxations, schedules, selections
 from darts_tf.runs import rundirectory, sizes
 from darts_tf.spaces.base import checked_candidates, strengths_of
 
@@ -63,7 +63,7 @@ def stages_of(config):
             if getattr(config, name):
                 value = ",".join(getattr(config, name))
                 raise UsageError(f"--{name}={value} without --stages: expected both.")
-        return [Stage(0, config.epochs, partial_channels=None)]
+        return [Stage(0, config.epochs)]
     keep = _numbers(config, "stages", int, 1)
     if any(later >= earlier for earlier, later in itertools.pairwise(keep)):
         raise UsageError(f"--stages={','.join(config.stages)}: expected fewer candidates in each stage.")
@@ -107,21 +107,18 @@ def check(config, space):
             f"--jit_compile with --relaxation={config.relaxation}: expected --nojit_compile; what is computed changes "
             "from step to step."
         )
-    parts = {
-        "temperature": getattr(relaxation, "temperature", None),
-        "temperature_min": getattr(relaxation, "temperature", None),
-        "penalty_weight": config.penalty,
-        "perturbation_size": config.perturbation,
-        "max_skips": config.selection == "max_skips",
-        "threshold": config.selection.startswith("threshold"),
-        "tuning_epochs": config.selection == "perturbation",
-    }
-    for flag, part in parts.items():
-        if flag in config.given and not part:
-            what = {"temperature": "relaxation", "temperature_min": "relaxation"}.get(flag, flag.split("_")[0])
-            what = {"max": "selection", "threshold": "selection", "tuning": "selection"}.get(what, what)
-            value, without = getattr(config, flag), getattr(config, what)
-            raise UsageError(f"--{flag}={value}: --{what}={without} has no such number; expected another --{what}.")
+    for flag, part, has in (
+        ("temperature", "relaxation", getattr(relaxation, "temperature", None)),
+        ("temperature_min", "relaxation", getattr(relaxation, "temperature", None)),
+        ("penalty_weight", "penalty", config.penalty),
+        ("perturbation_size", "perturbation", config.perturbation),
+        ("max_skips", "selection", config.selection == "max_skips"),
+        ("threshold", "selection", config.selection.startswith("threshold")),
+        ("tuning_epochs", "selection", config.selection == "perturbation"),
+    ):
+        if flag in config.given and not has:
+            value, asked = getattr(config, flag), getattr(config, part)
+            raise UsageError(f"--{flag}={value}: --{part}={asked} has no such number; expected another --{part}.")
     takes = inspect.signature(space.supernet).parameters
     for flag, name in PARTS.items():
         asked = getattr(config, flag)
@@ -134,8 +131,8 @@ def check(config, space):
             raise UsageError(
                 f"--partial_channels={parts}: expected a divisor of --init_channels={config.init_channels}."
             )
-        if config.warmup_epochs and config.warmup_epochs >= stage.end - stage.first:
-            epochs = stage.end - stage.first
+        epochs = stage.end - stage.first
+        if config.warmup_epochs and config.warmup_epochs >= epochs:
             raise UsageError(f"--warmup_epochs={config.warmup_epochs}: expected fewer than the {epochs} of a stage.")
 
 
@@ -178,9 +175,9 @@ def candidates_of(config, space, history):
         if done in keep or config.prune_below:
             strengths = strengths_of(space, relaxation, *history[done], now)
         if done in keep:
-            now = stages.narrowed(strengths, now, choices, keep[done])
+            now = pruning.narrowed(strengths, now, choices, keep[done])
         elif config.prune_below:
-            now = stages.pruned(strengths, now, choices, config.prune_below)
+            now = pruning.pruned(strengths, now, choices, config.prune_below)
         left.append(now)
     return left
 
@@ -275,7 +272,7 @@ class Networks:
         import keras
 
         stage, left = stage_at(self.plan, epoch), self._left(epoch)
-        keras.utils.set_random_seed(self.config.seed + self.plan.index(stage))
+        keras.utils.set_random_seed((self.config.seed + self.plan.index(stage)) % 2**32)
         with self.strategy.scope():
             search = self._compiled(stage, left)
         search.create_variables(*self.batch)

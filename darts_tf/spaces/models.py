@@ -133,6 +133,15 @@ class Supernet(keras.Model):
         """
         return self.space.decide(self.strengths(), selection)
 
+    def parts(self):
+        """What the supernet of a search's next stage takes over from this one, as (key, (layer, edges)).
+
+        A key is the same in supernets of one space, whatever candidates and channels these have. `edges` is a list of
+        those that an `Operation` computes side by side; None for a layer that is taken over as it is. By default the
+        only things that are taken over are alphas.
+        """
+        return ()
+
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.outputs_per_input
 

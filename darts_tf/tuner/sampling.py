@@ -18,7 +18,7 @@ def read(run):
 
     Returns:
         The configuration of the search, its space, {table: array (rows, candidates)} of alphas, {table: betas}, and
-        {table: bool array}, the candidates that were left.
+        {table: bool array}, the candidates that were left: of the epoch that the result is of.
 
     Raises:
         ValueError: there is no search in the directory.
@@ -34,7 +34,9 @@ def read(run):
     if alphas is None:
         raise ValueError(f"run={run}: expected the run directory of a search, with alphas.npz.")
     config = SearchConfig().taken_over(config)
-    return config, space, *alphas[-1], phases.candidates_of(config, space, alphas[:-1])[-1]
+    stop = phases.stop_of(config, space, rundirectory.history(run) or [], alphas)
+    last = stop.epoch + 1 if stop else len(alphas) - 1
+    return config, space, *alphas[last], phases.candidates_of(config, space, alphas[:last])[-1]
 
 
 class DARTSOracle(ChoiceOracle):
@@ -61,10 +63,13 @@ class DARTSOracle(ChoiceOracle):
         config, self._space, self._alphas, self._betas, self._candidates = read(run)
         self._relaxation = relaxations.get(config.relaxation)
         self._selection = selections.configured(config.to_dict())
+        self._found = rundirectory.genotype(run) if self._selection.by_network else None  # which alphas do not tell
 
     def draw(self, trial_id, random, attempt):
         if self.start_order:
             picks = self._drawn(random, self.temperature * (1 + attempt / 4))
+        elif self._found:
+            picks = self._space.picks(self._found)
         else:
             picks = self._selection.decide(self._strengths(), self._space.choices)
         # By rows within a group: which of them is the stronger one says nothing here.

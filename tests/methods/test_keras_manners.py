@@ -454,3 +454,10 @@ def test_fit_before_compile():
 
 def test_the_package_lists_what_it_offers():
     assert {"DARTS", "SearchNetwork", "__version__"} <= set(dir(darts_tf))
+
+
+@pytest.mark.parametrize("part", [{"penalty": "beta_decay"}, {"perturbation": "random"}])
+def test_parts_that_need_to_know_what_alphas_are_of(part):
+    ((name, value),) = part.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected a .*Supernet.*; Choice is none"):
+        DARTS(Choice(), **part)

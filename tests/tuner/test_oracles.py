@@ -11,8 +11,10 @@ import planted
 import pytest
 from scipy.stats import mannwhitneyu
 
+from darts_tf.methods import guards
 from darts_tf.methods.relaxations import Softmax
 from darts_tf.private.keras_tuner import retry_queue
+from darts_tf.runs import phases
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.tuner import DARTSOracle, GridOracle, ParticleSwarmOracle, RegularizedEvolutionOracle, ReinforceOracle
@@ -224,6 +226,25 @@ def drawn(folder, trials, nodes=2, **more):
 
 def in_order(pairs):
     return [pair for place in range(0, len(pairs), 2) for pair in sorted(pairs[place : place + 2], key=lambda p: p[1])]
+
+
+def test_the_first_sample_is_the_result_of_the_search(tmp_path, monkeypatch):
+    _, names = planted.search_run(tmp_path)
+    space = CellSpace(2, names)
+
+    def first():
+        return drawn(tmp_path, 1)[0]
+
+    with np.load(tmp_path / "alphas.npz") as arrays:
+        earlier = {kind: SOFTMAX.strengths(arrays[kind][1]) for kind in ("normal", "reduce")}
+    ended = first()
+    monkeypatch.setattr(phases, "stop_of", lambda *arguments: guards.Stop(0, 1))  # back to the first epoch of two
+    assert first().normal == in_order(space.decide(earlier).normal) != ended.normal
+    other = space.decide({kind: -strengths for kind, strengths in earlier.items()})
+    (tmp_path / "genotype.json").write_text(other.to_json())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "selection": "perturbation"}))
+    assert first().normal == in_order(other.normal)
 
 
 def test_samples_of_a_search(tmp_path):

@@ -173,12 +173,9 @@ class SearchNetwork(Supernet):
             reduction_prev = reduction
         return cells
 
-    def operations(self):
-        """All `Operation`s but the candidates that are Keras layers, as (key, (operation, edges that it is of)).
-
-        The key is the same in networks of the same cells, whatever candidates and channels these have.
-        """
-        yield ("stem",), (self.stem, [0])
+    def parts(self):
+        yield "classifier", (self.classifier, None)
+        yield "stem", (self.stem, [0])
         for place, cell in enumerate(self.cells):
             if not isinstance(cell, SearchCell):
                 yield from (((place, operation.name), (operation, [0])) for operation in cell.operations())
@@ -190,6 +187,9 @@ class SearchNetwork(Supernet):
                     yield (place, source, index), (operation, [0])
                 for index, operation in mixed_op.grouped.items():
                     yield (place, source, index), (operation, mixed_op.members(index).tolist())
+                for index, layers in mixed_op.separate.items():
+                    for edge, layer in zip(mixed_op.members(index).tolist(), layers, strict=True):
+                        yield (place, source, index, edge), (layer, None)
 
     def _build_cells(self):
         """Builds them; returns the channels of their result."""

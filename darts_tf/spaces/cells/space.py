@@ -60,6 +60,12 @@ class Cells(SearchSpace):
         allowed = None if all(map(all, allowed)) else allowed
         return Choices(title, tuple(rows), tuple(self.primitives), tuple(groups), never, allowed)
 
+    def supernet_class(self):
+        """The class of what is searched, `networks.SearchNetwork` or a subclass."""
+        from darts_tf.spaces.cells.networks import SearchNetwork
+
+        return SearchNetwork
+
     def supernet(
         self,
         task,
@@ -74,9 +80,7 @@ class Cells(SearchSpace):
         skip_dropout=False,
     ):
         """The stack of cells of mixed operations, see `networks.SearchNetwork`."""
-        from darts_tf.spaces.cells.networks import SearchNetwork
-
-        return SearchNetwork(
+        return self.supernet_class()(
             init_channels,
             layers,
             task.outputs,

@@ -98,9 +98,9 @@ class SearchNetwork201(SearchNetwork):
         super().__init__(channels, layers, num_classes, space=space, **(sizes | kwargs))
         self.last = Operation(LAST, 0, name="last")
 
-    def operations(self):
-        yield from super().operations()
-        yield ("last",), (self.last, [0])
+    def parts(self):
+        yield from super().parts()
+        yield "last", (self.last, [0])
 
     def _make_cells(self):
         names, more = self.of_cells("cell")

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from darts_tf.spaces.base import Architecture, SearchSpace, every_row, register_space
 from darts_tf.spaces.cells.genotypes import every_edge
+from darts_tf.spaces.cells.space import Cells
 
 # In the order of the original code.
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -119,35 +120,12 @@ class NasBench201(SearchSpace):
         rows = [f"{source} → {node}" for node, source in self.edges()]
         return {"cell": every_row("Cell", rows, self.primitives)}
 
-    def supernet(
-        self,
-        task,
-        relaxation="softmax",
-        init_channels=16,
-        layers=5,
-        sync_batch_norm=False,
-        candidates=None,
-        edge_normalization=False,
-        partial_channels=1,
-        auxiliary_skip=False,
-        skip_dropout=False,
-    ):
-        """Stages of cells of mixed operations, see `networks.SearchNetwork201`."""
+    def supernet_class(self):
         from darts_tf.spaces.nas_bench_201.networks import SearchNetwork201
 
-        return SearchNetwork201(
-            init_channels,
-            layers,
-            task.outputs,
-            sync_batch_norm=sync_batch_norm,
-            relaxation=relaxation,
-            space=self,
-            candidates=candidates,
-            edge_normalization=edge_normalization,
-            partial_channels=partial_channels,
-            auxiliary_skip=auxiliary_skip,
-            skip_dropout=skip_dropout,
-        )
+        return SearchNetwork201
+
+    supernet = Cells.supernet  # of `layers` cells in each stage
 
     def network(self, architecture, task, init_channels=16, layers=5):
         """Three stages of `layers` cells each, see `networks.network_201`."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from darts_tf.methods import stages
+from darts_tf.methods import pruning
 from darts_tf.spaces.base import Choices
 
 CHOICES = {
@@ -16,25 +16,25 @@ def names(candidates):
 
 def test_each_row_keeps_its_strongest():
     strengths = {"cell": np.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])}
-    kept = stages.narrowed(strengths, ALL, CHOICES, 2)
+    kept = pruning.narrowed(strengths, ALL, CHOICES, 2)
     assert names(kept) == [["none", "skip"], ["conv", "pool"]]
-    assert names(stages.narrowed(strengths, kept, CHOICES, 1)) == [["skip"], ["pool"]]
-    assert names(stages.narrowed(strengths, ALL, CHOICES, 3, never_first=True)) == [["skip", "conv", "pool"]] * 2
-    assert names(stages.narrowed(strengths, kept, CHOICES, 3)) == names(kept)
+    assert names(pruning.narrowed(strengths, kept, CHOICES, 1)) == [["skip"], ["pool"]]
+    assert names(pruning.narrowed(strengths, ALL, CHOICES, 3, never_first=True)) == [["skip", "conv", "pool"]] * 2
+    assert names(pruning.narrowed(strengths, kept, CHOICES, 3)) == names(kept)
 
 
 def test_nothing_cannot_stay():
     with pytest.raises(ValueError, match="keep=0: expected at least 1 candidate"):
-        stages.narrowed({"cell": np.ones((2, 4))}, ALL, CHOICES, 0)
+        pruning.narrowed({"cell": np.ones((2, 4))}, ALL, CHOICES, 0)
     with pytest.raises(ValueError, match="least=2: expected a share"):
-        stages.pruned({"cell": np.ones((2, 4))}, ALL, CHOICES, 2)
+        pruning.pruned({"cell": np.ones((2, 4))}, ALL, CHOICES, 2)
 
 
 def test_weak_candidates_leave():
     strengths = {"cell": np.array([[0.5, 0.1, 0.3, 0.1], [8.0, 1.0, 0.5, 0.5]])}
-    assert names(stages.pruned(strengths, ALL, CHOICES, 0.0)) == names(ALL)
-    kept = stages.pruned(strengths, ALL, CHOICES, 0.2)
+    assert names(pruning.pruned(strengths, ALL, CHOICES, 0.0)) == names(ALL)
+    kept = pruning.pruned(strengths, ALL, CHOICES, 0.2)
     assert names(kept) == [["none", "conv"], ["none", "skip"]]  # the second of the last could be the architecture's
-    assert names(stages.pruned(strengths, kept, CHOICES, 1.0)) == names(kept)
+    assert names(pruning.pruned(strengths, kept, CHOICES, 1.0)) == names(kept)
     left = {"cell": np.array([[False, True, True, True], [True, False, True, True]])}
-    assert names(stages.pruned(strengths, left, CHOICES, 0.21)) == [["conv"], ["none", "conv"]]
+    assert names(pruning.pruned(strengths, left, CHOICES, 0.21)) == [["conv"], ["none", "conv"]]

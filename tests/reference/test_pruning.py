@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from darts_tf.methods import relaxations, selections, stages
+from darts_tf.methods import pruning, relaxations, selections
 from darts_tf.spaces.base import Choices, every_row
 from darts_tf.spaces.cells.space import CELLS, CellSpace
 
@@ -48,7 +48,7 @@ def test_stages(stored):
             before = candidates
             after = {kind: np.array(case[f"switches_{kind}_after"][stage], bool) for kind in CELLS}
             keep = int(after["normal"][0].sum())
-            candidates = stages.narrowed(strengths, before, space.choices, keep, never_first=stage == count - 1)
+            candidates = pruning.narrowed(strengths, before, space.choices, keep, never_first=stage == count - 1)
             for kind in CELLS:
                 assert (candidates[kind] == after[kind]).all(), (place, stage, kind)
         genotype = space.decide(strengths, selections.get("max_skips", max_skips=None))
@@ -69,7 +69,7 @@ def test_smallest(stored):
     def dropped(row, count, never=(), never_first=False):
         choices = {"rows": Choices("Rows", ("row",), tuple(names), (((0,), 1),), frozenset(never))}
         there = {"rows": np.ones((1, number), bool)}
-        kept = stages.narrowed({"rows": row[None]}, there, choices, number - count, never_first)["rows"][0]
+        kept = pruning.narrowed({"rows": row[None]}, there, choices, number - count, never_first)["rows"][0]
         return set(np.flatnonzero(~kept).tolist())
 
     functions = expected["functions"]
@@ -94,7 +94,7 @@ def test_pruning_of_drnas(losses_file):
     for stage in range(2):
         prefix = f"drnas/prune/{stage}"
         keep = int(arrays[f"{prefix}/keep"])
-        candidates = stages.narrowed({"cell": alphas.astype(np.float64)}, candidates, choices, keep)
+        candidates = pruning.narrowed({"cell": alphas.astype(np.float64)}, candidates, choices, keep)
         assert (candidates["cell"] == arrays[f"{prefix}/mask"]).all()
         weights = SOFTMAX.strengths(np.where(candidates["cell"], alphas, relaxations.NEVER))
         expected = arrays[f"{prefix}/softmax"]
