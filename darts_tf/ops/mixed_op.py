@@ -98,7 +98,7 @@ class MixedOp(keras.layers.Layer):
             identities = tuple(index for index, operation in self.shared.items() if not operation.stages)
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
-            if which is not _All and self.channels <= NARROW:
+            if which is _Some and self.channels <= NARROW:
                 training = kernels.narrow(training)
             modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
             edges_at_once = _edges_at_once(
