@@ -29,6 +29,7 @@ def architecture_gradient(
     average=lambda tensors: tensors,
     scale=None,
     exact_loss=None,
+    clip=None,
 ):
     """Gradient of the validation loss with respect to alpha (section 2.3 of the paper).
 
@@ -43,6 +44,8 @@ def architecture_gradient(
         scale: see `gradient`.
         exact_loss: what to differentiate in finite differences, whose steps are smaller than a low precision can tell;
             `loss` if it is not given.
+        clip: function of gradients of weights -> these clipped, and what they were multiplied by, for the gradient of
+            the virtual step and for v of equation 8; by default they stay as they are.
 
     Returns:
         One tensor per alpha. Weights and alphas that a loss does not depend on have the gradient zero.
@@ -56,12 +59,14 @@ def architecture_gradient(
     if virtual_step is None:
         return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
 
+    clip = clip or (lambda gradients: (gradients, 1.0))
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    ahead = virtual_step(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
+    descent, factor = clip(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
+    ahead = virtual_step(descent)
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
     v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both", scale=scale))
-    hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, v))
-    return [d - tf.cast(rate, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
+    hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, clip(v)[0]))
+    return [d - tf.cast(rate, d.dtype) * tf.cast(factor, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
 
 
 def hessian_vector_product(loss, weights, alphas, batch, v):
@@ -196,6 +201,10 @@ class DARTS(ModelHooks):
         mixture       a method, and an argument of `call` that takes what it gives: the weights of the candidates.
                       `mixture(draw)` draws them where `is_sampled` is True; draw is a seed, int32 (2,)
         has_noise     whether `call` takes such a seed as `draw`, for other noise, such as dropout
+        purpose       an argument of `call`, for networks to which it matters which pass it is: "weights", the step of
+                      the weights; "ahead", their loss in equations 6 and 8; "alpha", the validation loss.
+                      `carried(purpose)` is then a list of variables whose new values are kept after such a pass, the
+                      hidden states of recurrent networks for example
         inline        an attribute that `compile` sets to `jit_compile`, for networks that XLA wants otherwise
 
     Variables that do not exist before the first call, or `build`, need not be in the lists before. For example:
@@ -223,6 +232,8 @@ class DARTS(ModelHooks):
         perturbation: what the weights' step does to the mixture, a name or an object, see
             `darts_tf.methods.perturbations`.
         seed: of what is drawn in the steps, an int. Every step draws anew, a run that goes on as it would have.
+        virtual_clipnorm: the largest norm of the gradient of the virtual step, and of v in equation 8, as the paper has
+            it for recurrent cells; by default they are not clipped.
 
     Attributes:
         penalty_weight, perturbation_size: variables, of a penalty and a perturbation; else None.
@@ -231,7 +242,9 @@ class DARTS(ModelHooks):
         ValueError: the network lacks something, or parts do not go together.
     """
 
-    def __init__(self, network, unrolled=False, penalty=None, perturbation=None, seed=0, **kwargs):
+    def __init__(
+        self, network, unrolled=False, penalty=None, perturbation=None, seed=0, virtual_clipnorm=None, **kwargs
+    ):
         super().__init__(**kwargs)
         for name in ("weight_variables", "arch_variables"):
             if inspect.getattr_static(network, name, None) is None:  # a property may not have a value yet
@@ -240,7 +253,7 @@ class DARTS(ModelHooks):
         self.unrolled = unrolled
         self.penalty = None if penalty is None else penalties.get(penalty)
         self.perturbation = None if perturbation is None else perturbations.get(perturbation)
-        self.seed, self._alpha_moves = seed, True
+        self.seed, self.virtual_clipnorm, self._alpha_moves = seed, virtual_clipnorm, True
         self._check_parts()
         fixed = {"shape": (), "trainable": False, "autocast": False}
         self.penalty_weight = self.penalty and self.add_weight(
@@ -600,7 +613,7 @@ class DARTS(ModelHooks):
 
         finite = True
         if self._alpha_moves:
-            dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled)
+            dalpha, arch_loss, finite = self._alpha_gradient(train, valid, self.unrolled, keeps=True)
             self._arch_loss_tracker.update_state(arch_loss, sample_weight=_samples(valid))
             if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
                 dalpha = [tf.where(finite, d, 0) for d in dalpha]
@@ -628,10 +641,12 @@ class DARTS(ModelHooks):
         step = len(purposes) * tf.cast(self.optimizer.iterations, tf.int32) + purposes.index(purpose)
         return tf.stack([tf.constant(np.uint32(self.seed % 2**32).astype(np.int32)), step])
 
-    def _options(self, draw, exact=False):
+    def _options(self, purpose, draw, exact=False):
         """What the network is called with beside its input."""
         takes = inspect.signature(self.network.call).parameters
         options = {"draw": draw} if getattr(self.network, "has_noise", False) else {}
+        if "purpose" in takes:
+            options["purpose"] = purpose
         if draw is not None and getattr(self.network, "is_sampled", False):
             options["mixture"] = self.network.mixture(draw)
         if exact and "exact" in takes and self.network.compute_dtype != self.network.variable_dtype:
@@ -647,15 +662,21 @@ class DARTS(ModelHooks):
         """
         return self._alpha_gradient(train, valid, self.unrolled if unrolled is None else unrolled)[0]
 
-    def _alpha_gradient(self, train, valid, unrolled):
-        """Also the validation loss, and whether all gradients on all replicas were finite: True or a scalar."""
+    def _alpha_gradient(self, train, valid, unrolled, keeps=False):
+        """Also the validation loss, and whether all gradients on all replicas were finite: True or a scalar.
+
+        With `keeps`, what the network carries on from the validation batch is kept.
+        """
         weights, alphas = self.values()
-        scale, finite, losses = self._scale(), [], []
+        scale, finite, losses, carried = self._scale(), [], [], []
         draws = self._draw("alpha"), self._draw("ahead")
 
         def loss(weights, alphas, batch, exact=False):
-            value = self.loss_at(weights, alphas, batch, exact, draws[0] if batch is valid else draws[1])
-            losses.extend([value] if batch is valid else [])
+            if batch is not valid:
+                return self.loss_at(weights, alphas, batch, exact, draws[1])
+            value, after = self._loss_at(weights, alphas, batch, exact, draws[0], "alpha")
+            losses.append(value)
+            carried.extend(after)
             return value
 
         def average(gradients):
@@ -666,8 +687,11 @@ class DARTS(ModelHooks):
         ahead = (self.virtual_step, tf.convert_to_tensor(self.optimizer.learning_rate)) if unrolled else ()
         exact = functools.partial(loss, exact=True)
         average = replicas.average if scale is None else average
-        options = {"average": average, "scale": scale, "exact_loss": exact}
+        options = {"average": average, "scale": scale, "exact_loss": exact, "clip": self.virtual_clipnorm and self._clip}
         dalpha = architecture_gradient(loss, weights, alphas, train, valid, *ahead, **options)
+        if keeps:
+            for variable, value in carried:
+                variable.assign(value)
         if self.penalty:
             dalpha = [d + p for d, p in zip(dalpha, self._penalty_gradient(alphas), strict=True)]
         return dalpha, losses[0], scale is None or tf.reduce_all(finite)
@@ -689,6 +713,12 @@ class DARTS(ModelHooks):
     def _alpha_state(self):
         return [*self.network.arch_variables, *self.arch_optimizer.variables]
 
+    def _clip(self, gradients):
+        """Gradients of at most `virtual_clipnorm`, and what they were multiplied by."""
+        norm = tf.linalg.global_norm(gradients)
+        factor = tf.minimum(tf.ones_like(norm), self.virtual_clipnorm / (norm + 1e-6))  # as the original and PyTorch
+        return [tf.cast(factor, g.dtype) * g for g in gradients], factor
+
     def loss_at(self, weights, alphas, batch, exact=False, draw=None):
         """Mean loss of this replica's batch, a scalar, with these tensors in place of the variables.
 
@@ -700,11 +730,17 @@ class DARTS(ModelHooks):
             exact: whether the network computes in the type of its variables, if it can.
             draw: the seed of what the network draws, int32 (2,), or None.
         """
+        return self._loss_at(weights, alphas, batch, exact, draw, "ahead")[0]
+
+    def _loss_at(self, weights, alphas, batch, exact, draw, purpose):
+        """Also what the network carries on after the pass: (variable, value) pairs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         variables = [*self.network.weight_variables, *self.network.arch_variables]
-        with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True):
-            outputs = self.network(x, training=True, **self._options(draw, exact))
-            return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
+        with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True) as scope:
+            outputs = self.network(x, training=True, **self._options(purpose, draw, exact))
+            carried = getattr(self.network, "carried", lambda purpose: [])(purpose)
+            after = [(variable, scope.get_current_value(variable)) for variable in carried]
+            return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count(), after
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -722,7 +758,7 @@ class DARTS(ModelHooks):
     def _weight_step(self, batch, finite):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         variables = self.network.weight_variables
-        options = self._options(self._draw("weights"))
+        options = self._options("weights", self._draw("weights"))
         if self.perturbation:
             options["mixture"] = self._perturbed(batch, options)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -743,11 +779,12 @@ class DARTS(ModelHooks):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights, alphas = self.values()
         variables = [*self.network.weight_variables, *self.network.arch_variables]
+        ahead = {"purpose": "ahead"} if "purpose" in options else {}
 
         def loss(mixture):
             values = [tf.stop_gradient(value) for value in (*weights, *alphas)]
             with keras.StatelessScope(zip(variables, values, strict=True), collect_losses=True):
-                outputs = self.network(x, training=False, **{**options, "mixture": mixture})
+                outputs = self.network(x, training=False, **{**options, **ahead, "mixture": mixture})
                 return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
 
         mixture = tf.nest.map_structure(tf.stop_gradient, options.get("mixture") or self.network.mixture())
@@ -762,6 +799,7 @@ class DARTS(ModelHooks):
             "penalty": self.penalty and self.penalty.name,
             "perturbation": self.perturbation and self.perturbation.name,
             "seed": self.seed,
+            "virtual_clipnorm": self.virtual_clipnorm,
         }
 
     @classmethod

@@ -32,6 +32,17 @@ def twice_differentiable():
         _twice.reset(token)
 
 
+def is_twice_differentiable():
+    """Whether this is in `twice_differentiable`."""
+    return _twice.get()
+
+
+def is_frozen(variable):
+    """Whether no gradient is wanted for a weight: in the current scope it comes out of `tf.stop_gradient`."""
+    tensor = tf.convert_to_tensor(variable)
+    return tf.is_symbolic_tensor(tensor) and tensor.op.type == "StopGradient"
+
+
 def narrow(training):
     """`NARROW` for training, in place of True; see `twice_differentiable`."""
     return NARROW if training is True and not _twice.get() else training

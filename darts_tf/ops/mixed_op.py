@@ -110,7 +110,7 @@ class MixedOp(keras.layers.Layer):
                 others and drawn,
                 dropped,
                 inline,
-                all(_is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
+                all(kernels.is_frozen(variable) for op in self.grouped.values() for variable in op.trainable_variables),
                 x.dtype,
                 weights.dtype,
             )
@@ -195,12 +195,6 @@ class MixedOp(keras.layers.Layer):
             "pool_norm": self.pool_norm,
             "affine": self.affine,
         }
-
-
-def _is_frozen(variable):
-    """Whether no gradient is wanted for a weight: in the current scope it comes out of `tf.stop_gradient`."""
-    tensor = tf.convert_to_tensor(variable)
-    return tf.is_symbolic_tensor(tensor) and tensor.op.type == "StopGradient"
 
 
 def _split(stages):

@@ -15,6 +15,7 @@ from darts_tf.spaces.base import (
 from darts_tf.spaces.cells.robust import S1, S2, S3, S4
 from darts_tf.spaces.cells.space import CellSpace
 from darts_tf.spaces.nas_bench_201.space import NasBench201
+from darts_tf.spaces.recurrent.space import RecurrentSpace
 
 __all__ = [
     "S1",
@@ -23,6 +24,7 @@ __all__ = [
     "S4",
     "CellSpace",
     "NasBench201",
+    "RecurrentSpace",
     "from_json",
     "from_text",
     "get",

@@ -26,15 +26,9 @@ class Genotype(NamedTuple):
         return CellSpace(max(1, num_nodes(self.normal)))
 
     def __str__(self):
-        def concat(nodes):
-            nodes = list(nodes)
-            if nodes and nodes == list(range(nodes[0], nodes[0] + len(nodes))):
-                return f"range({nodes[0]}, {nodes[-1] + 1})"
-            return str(nodes)
-
         return (
-            f"Genotype(normal={[tuple(pair) for pair in self.normal]}, normal_concat={concat(self.normal_concat)}, "
-            f"reduce={[tuple(pair) for pair in self.reduce]}, reduce_concat={concat(self.reduce_concat)})"
+            f"Genotype(normal={[tuple(pair) for pair in self.normal]}, normal_concat={text_of_nodes(self.normal_concat)}, "
+            f"reduce={[tuple(pair) for pair in self.reduce]}, reduce_concat={text_of_nodes(self.reduce_concat)})"
         )
 
     def to_json(self):
@@ -44,16 +38,6 @@ class Genotype(NamedTuple):
     def items(self):
         """(field, value) pairs."""
         return self._asdict().items()
-
-
-class RecurrentGenotype(NamedTuple):
-    """A recurrent cell: for node 1, 2, ... its (activation, source node), and the nodes that are averaged.
-
-    Node 0 is made of the input and the hidden state.
-    """
-
-    recurrent: list
-    concat: list
 
 
 # Of the papers that found them: Zoph et al. 2018; Real et al. 2019; Liu et al. 2019 (first and second order).
@@ -128,32 +112,6 @@ PUBLISHED = {
     ),
 }
 
-# Pham et al. 2018; Liu et al. 2019 (first and second order).
-PUBLISHED_RECURRENT = {
-    "ENAS": RecurrentGenotype(
-        recurrent=[
-            *(("tanh", 0), ("tanh", 1), ("relu", 1), ("tanh", 3), ("tanh", 3), ("relu", 3)),
-            *(("relu", 4), ("relu", 7), ("relu", 8), ("relu", 8), ("relu", 8)),
-        ],
-        concat=[2, 5, 6, 9, 10, 11],
-    ),
-    "DARTS_V1": RecurrentGenotype(
-        recurrent=[
-            *(("relu", 0), ("relu", 1), ("tanh", 2), ("relu", 3)),
-            *(("relu", 4), ("identity", 1), ("relu", 5), ("relu", 1)),
-        ],
-        concat=[1, 2, 3, 4, 5, 6, 7, 8],
-    ),
-    "DARTS_V2": RecurrentGenotype(
-        recurrent=[
-            *(("sigmoid", 0), ("relu", 1), ("relu", 1), ("identity", 1)),
-            *(("tanh", 2), ("sigmoid", 5), ("tanh", 3), ("relu", 5)),
-        ],
-        concat=[1, 2, 3, 4, 5, 6, 7, 8],
-    ),
-}
-
-
 def edges(pairs):
     """The edges of a genotype's cell as (node, operation, source node), whichever form they have there."""
     return [(pair[2] if len(pair) > 2 else 2 + place // 2, pair[0], pair[1]) for place, pair in enumerate(pairs)]
@@ -214,7 +172,7 @@ def from_fields(fields):
         raise ValueError(f"Not a genotype: expected the fields {', '.join(Genotype._fields)}.")
     for key, value in fields.items():
         items = value if isinstance(value, list | tuple | range) and not value[MOST:] else [None]
-        well = _is_node if key.endswith("concat") else _is_pair
+        well = is_node if key.endswith("concat") else _is_pair
         if not all(well(item) for item in items):
             raise ValueError("Not a genotype: expected lists of (operation, node), and of nodes to concatenate.")
     return Genotype(
@@ -222,14 +180,23 @@ def from_fields(fields):
     )
 
 
-def _is_node(value):
+def text_of_nodes(nodes):
+    """A list of nodes as Python has it, `range(2, 6)` where that says it."""
+    nodes = list(nodes)
+    if nodes and nodes == list(range(nodes[0], nodes[0] + len(nodes))):
+        return f"range({nodes[0]}, {nodes[-1] + 1})"
+    return str(nodes)
+
+
+def is_node(value):
+    """Whether a value is the number of a node."""
     return type(value) is int
 
 
 def _is_pair(value):
     if not isinstance(value, list | tuple) or len(value) not in (2, 3) or not isinstance(value[0], str):
         return False
-    return 0 < len(value[0]) <= 100 and value[0].isprintable() and all(map(_is_node, value[1:]))
+    return 0 < len(value[0]) <= 100 and value[0].isprintable() and all(map(is_node, value[1:]))
 
 
 def node_name(index):

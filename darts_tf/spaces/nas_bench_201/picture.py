@@ -30,10 +30,16 @@ class StructurePicture(CellPicture):
         return {0: "in", self.nodes: "out"}.get(node, str(node))
 
     def edges(self, architecture, strengths=None, thickest=1.0):
-        shapes, sides = [], {-1: [], 1: []}
+        found = []
         for row, candidate in self._space.picks(architecture)["cell"]:
-            (node, source), name = self._edges[row], self._space.primitives[candidate]
             weight = None if strengths is None else float(strengths[row][candidate])
+            found.append((*self._edges[row], self._space.primitives[candidate], weight))
+        return self.around(found, thickest)
+
+    def around(self, edges, thickest):
+        """The shapes of edges (node, source, operation, weight): straight to the next node, else from the sides."""
+        shapes, sides = [], {-1: [], 1: []}
+        for node, source, name, weight in edges:
             if node - source > 1:
                 sides[-1 if source % 2 == 0 else 1].append((node - source, source, name, weight))
                 continue
