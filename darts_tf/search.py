@@ -1,4 +1,4 @@
-"""Searches a neural network cell for image classification with DARTS.
+"""Searches a neural network cell for images or text with DARTS.
 
 Without flags it searches on the 8x8 digits that come with the package, in a few minutes on a laptop:
 
@@ -11,6 +11,11 @@ The search of the paper, second order, on CIFAR-10 (a day on a GPU of 2018):
 On your own images, in one folder per class:
 
     python -m darts_tf.search --dataset=photos/ --image_size=32 --epochs=25
+
+A recurrent cell for language models, on the text of Python's help or on a text of your own:
+
+    python -m darts_tf.search --space=recurrent
+    python -m darts_tf.search --space=recurrent --dataset=books/
 
 The run directory gets report.html, config.json, history.csv, alphas.npz and genotype.json, after every epoch.
 """
@@ -75,8 +80,8 @@ def _search(config):
     worker = starting.this_worker(config)
     output, config = starting.directory(config, "search", ["operations"], worker)
     config.check()
-    with starting.tensorflow(config) as strategy:
-        data = starting.load_data(config)
+    with starting.tensorflow(config, starting.is_text(config)) as strategy:
+        data = starting.load_data(config, is_text=starting.is_text(config))
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
         with starting.started(output, "search", config, data, strategy, worker) as present:
@@ -96,7 +101,7 @@ def _fit(search, networks, data, batches, checkpoints, output):
     nan, space = callbacks.StopOnNaN(), networks.space
     used, note, stopped = [nan], lambda: "", lambda: False
     if worker.is_chief:
-        messages.say(f"Searching on {starting.describe(data)}; results go to {output}/")
+        messages.say(f"Searching on {data.in_words()}; results go to {output}/")
         selection = selections.configured(config.to_dict())
         costs = derived_costs(space, data)
         record = callbacks.SearchRecord(output, space, checkpoints.done // steps, selection, costs)
@@ -109,7 +114,7 @@ def _fit(search, networks, data, batches, checkpoints, output):
             used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
     while checkpoints.done < config.epochs * steps and not stopped() and not nan.epoch:
         search, until = networks.advanced(search, checkpoints.done // steps)
-        now = [*networks.schedule(search), *used]
+        now = [*networks.schedule(search), *batches.callbacks(checkpoints), *used]
         headline = data.task.headline
         fitting.fit(search, batches.feed, steps, config, batches.valid, now, checkpoints, headline, note, until)
     if not worker.is_chief:
@@ -181,8 +186,8 @@ def projected(search, networks, batches):
 
 
 def derived_costs(space, data):
-    """The costs of the networks that darts_tf.train would make of architectures for these images."""
-    recipe = recipes.TRAINING[recipes.training(len(data.y_train))]
+    """The costs of the networks that darts_tf.train would make of architectures for such data."""
+    recipe = recipes.SMALL_TEXT if space.is_text else recipes.TRAINING[recipes.training(len(data.y_train))]
     return space.costs(data.task, **sizes.of(space.costs, recipe | space.sizes))
 
 
@@ -192,12 +197,13 @@ def completed(config, data):
     Raises:
         UsageError: parts of it do not go together.
     """
-    height, width, depth = data.image_shape
-    defaults = {"flip": depth > 1, "crop_padding": min(height, width) // 8}
     recipe = recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH
     starting.import_operations(config.completed(recipe))
-    config = config.completed(defaults | recipe | starting.space_sizes(config))
+    config = config.completed(starting.data_defaults(data))
+    if not starting.is_text(config):
+        config = config.completed(recipe | starting.space_sizes(config))
     space, config = starting.search_space(config)
+    starting.check_data_flags(config, data)
     sizes.check_given(config, space, space.supernet)
     for name, least in space.least.items():
         if getattr(config, name) < least:
@@ -223,6 +229,7 @@ class Batches(NamedTuple):
         spec: of the weights' part of a training batch.
         first: function without arguments -> alpha's part of the first batch, (x, y).
         held_out: what `valid` is made of, a `tf.data.Dataset`.
+        callbacks: function of the run's checkpoints -> list of Keras callbacks that the data wants.
     """
 
     feed: Callable
@@ -231,27 +238,14 @@ class Batches(NamedTuple):
     spec: tuple
     first: Callable
     held_out: object
+    callbacks: Callable
 
 
 def make_batches(data, config, strategy, worker):
-    """The `Batches` of a search, for the replicas of a strategy; raises UsageError if there are too few images."""
-    from darts_tf.data import datasets
+    """The `Batches` of a search, for the replicas of a strategy; raises UsageError if there is too little data."""
     from darts_tf.devices import replicas
 
-    augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
-    try:
-        batches, steps, valid = datasets.search_batches(
-            data,
-            config.batch_size,
-            config.train_portion,
-            augmentation,
-            config.seed,
-            worker,
-            strategy.num_replicas_in_sync,
-        )
-    except datasets.DataError as error:
-        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
-    starting.check_batch_size(config.batch_size, strategy)
+    batches, steps, valid = starting.batches_of(data.search_batches, config, strategy, worker)
     return Batches(
         lambda done: replicas.feed(strategy, batches(done), worker),
         steps,
@@ -259,6 +253,7 @@ def make_batches(data, config, strategy, worker):
         batches().element_spec[0],
         lambda: next(iter(batches()))[1],
         valid,
+        starting.rate_by_length(data, config, "search"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Trains the network of a genotype, from scratch, and measures it on test images that training has not seen.
+"""Trains the network of a genotype, from scratch, and measures it on test data that training has not seen.
 
 What a search found on the digits that come with the package, in a few minutes on a laptop:
 
@@ -7,6 +7,11 @@ What a search found on the digits that come with the package, in a few minutes o
 The network of the paper on CIFAR-10 (its recipe: 600 epochs, more than a day on a GPU of 2018):
 
     python -m darts_tf.train --arch=DARTS_V2 --dataset=cifar10 --output=runs/cifar10
+
+A language model of a recurrent cell, on Python's help, or as in the paper:
+
+    python -m darts_tf.train --space=recurrent --arch=DARTS_V2
+    python -m darts_tf.train --space=recurrent --arch=DARTS_V2 --dataset=penn/ --recipe=ptb --output=runs/ptb
 
 A trained model on other data, measured, or trained on for other classes:
 
@@ -84,17 +89,20 @@ def _train(config):
     config.check()
     architecture = None
     if config.arch and not config.operations:  # whose file may register the space that it is of
-        architecture = read_architecture(config.arch)
-    with starting.tensorflow(config) as strategy:
+        architecture = read_architecture(config)
+    text_model = bool(config.init_from) and language.is_saved(config.init_from)
+    is_text = text_model or bool(architecture and architecture.space.is_text)
+    with starting.tensorflow(config, is_text) as strategy:
         starting.import_operations(config)
         if config.arch and config.operations:
-            architecture = read_architecture(config.arch)
+            architecture = read_architecture(config)
+            is_text = architecture.space.is_text
         with strategy.scope():
-            pretrained = load_model(config.init_from, "init_from") if config.init_from else None
-        data = load_data(config, pretrained)
+            pretrained = load_model(config.init_from, "init_from", is_text) if config.init_from else None
+        config = config.for_text("topics") if is_text else config
+        data = load_data(config, pretrained, config.init_from, is_text)
         config = completed(config, data, architecture.space.sizes if architecture else None)
         batches, steps, valid = make_batches(data, config, strategy, worker)
-        starting.check_batch_size(config.batch_size, strategy)
         with strategy.scope():
             network = prepare(pretrained, architecture, data, config)
         found = {"genotype": str(architecture)} if architecture else {}
@@ -103,7 +111,7 @@ def _train(config):
                 lambda done: network, output, config, steps, present, strategy, worker
             )
             if worker.is_chief:
-                messages.say(f"Training on {starting.describe(data)}; results go to {output}/")
+                messages.say(f"Training on {data.in_words()}; results go to {output}/")
             fit(network, batches, steps, valid, config, data, checkpoints, output)
             return _measured(network, config, data, checkpoints, output) if worker.is_chief else None
 

@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1, precision="float32", start=True):
+def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -19,6 +19,7 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
         cpu_devices: logical devices to make of the CPU.
         precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
+        within: whether operations are few and large, so that all cores are to be within each of them.
 
     Returns:
         Keras's dtype policy and TensorFlow's options of the graph optimiser, as they were before.
@@ -33,7 +34,7 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True):
         keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
-            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_intra_op_parallelism_threads(_cores() if within else 1)
             tf.config.threading.set_inter_op_parallelism_threads(_cores())
             if cpu_devices > 1:
                 device = tf.config.list_physical_devices("CPU")[0]

@@ -37,6 +37,30 @@ def exponential_schedule(learning_rate, gamma):
     return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * gamma**epoch)
 
 
+class RateByLength(keras.callbacks.Callback):
+    """Multiplies the learning rate of each step by the length of its segment of text (Merity et al., 2017).
+
+    Put it behind what sets the rate of the epoch.
+
+    Args:
+        scale: function of a step, from 0, -> what it is multiplied by.
+        checkpoints: `Checkpoints` of the run, which count steps.
+    """
+
+    def __init__(self, scale, checkpoints):
+        super().__init__()
+        self.scale, self.checkpoints = scale, checkpoints
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._rate = float(self.model.optimizer.learning_rate)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self._rate * self.scale(self.checkpoints.done)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.optimizer.learning_rate = self._rate
+
+
 class DropPathSchedule(keras.callbacks.Callback):
     """The rate of all `darts_tf.ops.drop_path.DropPath` layers grows by the epoch, from 0 towards `rate`."""
 

@@ -5,6 +5,7 @@ Where a default is None, it is the one of `recipes`, or follows from the data.
 
 import dataclasses
 
+from darts_tf import spaces
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
@@ -19,7 +20,9 @@ class DataConfig(Configuration):
     dataset: str = option(
         "digits",
         "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
-        "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10.",
+        "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10. For language models: "
+        "topics (their default, of Python's help), a text file, a folder with train.txt, valid.txt and test.txt, or a "
+        "name such as tiny_shakespeare.",
         topic="Data",
     )
     stream: bool = option(
@@ -40,6 +43,15 @@ class DataConfig(Configuration):
         most=8192,
     )
     flip: bool | None = option(None, "Mirror half of the images. Default: yes in colour, no in grey.", topic="Data")
+    tokens: str = option("words", "What a language model predicts.", topic="Text", values=("words", "characters"))
+    vocabulary: int | None = option(
+        None,
+        "Keep so many tokens, the most frequent ones; others become <unk>. Default: all.",
+        topic="Text",
+        least=3,
+        most=10_000_000,
+    )
+    bptt: int = option(35, "Tokens, on average, that gradients go back through.", topic="Text", least=2, most=100_000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +135,35 @@ class FitConfig(RunConfig):
     )
     jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")
     steps_per_execution: int = option(1, "Steps to run without a look at them, as in Keras.", topic="Devices", least=1)
+    units: int | None = option(
+        None,
+        "Of a recurrent network's hidden state. Default: 300 to search, 850 to train; of topics 128 and 256.",
+        topic="Recurrent network",
+        least=1,
+        most=100_000,
+    )
+    dropout: float = option(
+        0.75, "Of the states that are decoded.", topic="Recurrent network", least=0, most=0.99
+    )
+    dropouth: float = option(0.25, "Of what enters the nodes' products.", topic="Recurrent network", least=0, most=0.99)
+    dropoutx: float = option(0.75, "Of what the cell's input gets.", topic="Recurrent network", least=0, most=0.99)
+    dropouti: float = option(0.2, "Of embeddings.", topic="Recurrent network", least=0, most=0.99)
+    dropoute: float | None = option(
+        None, "Of whole words. Default: 0 to search, 0.1 to train.", topic="Recurrent network", least=0, most=0.99
+    )
+    activation_penalty: float = option(
+        0.0, "What the mean square of these states adds to the loss.", topic="Recurrent network", least=0
+    )
+    temporal_penalty: float = option(
+        1e-3, "What the mean square of their changes from token to token adds.", topic="Recurrent network", least=0
+    )
+
+    def check_text(self):
+        """Raises UsageError for what language models cannot be trained with; `self` is complete."""
+        if self.steps_per_execution > 1:
+            raise UsageError(
+                f"--steps_per_execution={self.steps_per_execution}: expected 1 for text, whose segments differ in length."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,12 +316,21 @@ class SearchConfig(FitConfig):
     arch_weight_decay: float = option(1e-3, "L2 decay of alpha.", topic="Optimisation", least=0)
     arch_beta_1: float = option(0.5, "Momentum of alpha's Adam.", topic="Optimisation", least=0, most=1)
     nesterov: bool = option(False, "Nesterov's momentum for the weights.", topic="Optimisation")
+    clip_virtual_step: bool | None = option(
+        None,
+        "Second order: clip the gradients of the virtual step, too. Default: for recurrent cells, as the paper.",
+        topic="Optimisation",
+    )
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
 
     def begun(self):
-        method = presets.get(self.method)
+        method, known = presets.get(self.method), spaces.is_known(self.space)
         epochs = self.epochs if "epochs" in self.given else None
-        return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
+        if not known or not spaces.get(self.space).is_text:
+            return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
+        config = self.taken_over({"dataset": spaces.get(self.space).dataset})
+        recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT
+        return config.taken_over(recipe | method.values(self.space, True, epochs))
 
     def check(self):
         """Raises UsageError for what can be seen without the data."""
@@ -316,7 +366,12 @@ class TrainConfig(FitConfig):
     arch: str | None = option(
         None,
         "The genotype: a run's genotype.json, NASNet, AmoebaNet, DARTS_V1, DARTS_V2, Genotype(...) text, or a cell of "
-        "NAS-Bench-201, |nor_conv_3x3~0|+|...|.",
+        "NAS-Bench-201, |nor_conv_3x3~0|+|...|. Of recurrent cells ENAS, DARTS_V1, DARTS_V2.",
+        topic="What to train",
+    )
+    space: str | None = option(
+        None,
+        "The space of a name that several have: --space=recurrent --arch=DARTS_V2. Default: darts.",
         topic="What to train",
     )
     init_from: str | None = option(
@@ -328,9 +383,10 @@ class TrainConfig(FitConfig):
     recipe: str | None = option(
         None,
         "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
-        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224.",
+        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224. For text: ptb "
+        "and wikitext2, as the paper has them, or small, the default.",
         topic="What to train",
-        values=tuple(recipes.TRAINING),
+        values=tuple(dict.fromkeys((*recipes.TRAINING, *recipes.TRAINING_TEXT))),
     )
     epochs: int | None = option(None, "Epochs. Default: the recipe's.", topic="What to train", least=1, most=1_000_000)
     batch_size: int | None = option(None, "Images per batch. Default: the recipe's.", topic="What to train", least=1)
@@ -370,7 +426,23 @@ class TrainConfig(FitConfig):
     label_smooth: float | None = option(
         None, "Label smoothing. Default: the recipe's.", topic="Optimisation", least=0, most=0.9
     )
+    nonmono: int = option(
+        5,
+        "Of text: weights are averaged from the epoch on whose validation is worse than the best of so many epochs "
+        "before; 0 for never.",
+        topic="Optimisation",
+        least=0,
+    )
     cutout: bool | None = option(None, "Cut a square hole into training images. Default: the recipe's.", topic="Data")
+
+    def for_text(self, dataset):
+        """The same configuration with the values of the recipe for text; `dataset` is used where none was given."""
+        config = self.taken_over({"dataset": dataset})
+        recipe = config.recipe or "small"
+        if recipe not in recipes.TRAINING_TEXT:
+            expected = ", ".join(recipes.TRAINING_TEXT)
+            raise UsageError(f"--recipe={recipe}: expected one of {expected} for language models.")
+        return config.taken_over(recipes.TRAINING_TEXT[recipe] | {"recipe": recipe})
 
     def check(self):
         """Raises UsageError for what can be seen without TensorFlow."""

@@ -350,7 +350,8 @@ class Networks:
         from darts_tf.methods.optimizers import SGD, Adam
 
         config = self.config
-        search = DARTS(network, unrolled, penalty, perturbation, config.seed)
+        clipnorm = config.grad_clip if config.clip_virtual_step else None
+        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm)
         search.compile(
             optimizer=SGD(
                 config.learning_rate,

@@ -17,6 +17,30 @@ SEARCH_DIGITS = {
     "arch_learning_rate": 3e-3,
 }
 
+# The search of recurrent cells, section 3.1.2 of the paper, and a small one.
+SEARCH_TEXT = {
+    "units": 300,
+    "batch_size": 256,
+    "learning_rate": 20.0,
+    "learning_rate_min": 20.0,
+    "momentum": 0.0,
+    "grad_clip": 0.25,
+    "weight_decay": 5e-7,
+    "clip_virtual_step": True,
+    "arch_learning_rate": 3e-3,
+    "arch_beta_1": 0.9,
+    "dropoute": 0.0,
+}
+SEARCH_TOPICS = {
+    **SEARCH_TEXT,
+    "units": 64,
+    "batch_size": 32,
+    "epochs": 10,
+    "vocabulary": 2000,
+    "dropout": 0.2,
+    "dropoutx": 0.2,
+}
+
 # Appendix A of the paper: the training of what was found.
 CIFAR = {
     "network": "cifar",
@@ -57,6 +81,34 @@ SMALL = {
     "drop_path_prob": 0.1,
     "cutout": False,
 }
+# Section 3.2.2 of the paper: the training of recurrent cells.
+PTB = {
+    "epochs": 8000,
+    "units": 850,
+    "batch_size": 64,
+    "learning_rate": 20.0,
+    "learning_rate_min": 20.0,
+    "momentum": 0.0,
+    "grad_clip": 0.25,
+    "weight_decay": 8e-7,
+    "dropoute": 0.1,
+}
+WIKITEXT2 = {
+    **PTB,
+    "units": 700,
+    "weight_decay": 5e-7,
+    "dropouth": 0.15,
+}
+SMALL_TEXT = {
+    **PTB,
+    "epochs": 40,
+    "units": 128,
+    "batch_size": 32,
+    "dropout": 0.4,
+    "dropoutx": 0.2,
+    "dropoute": 0.0,
+}
+TRAINING_TEXT = {"ptb": PTB, "wikitext2": WIKITEXT2, "small": SMALL_TEXT}
 TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL}
 FEW_IMAGES = 10_000
 

@@ -6,7 +6,10 @@ import inspect
 from darts_tf.cli.messages import UsageError
 
 # Flags that only mean something to spaces that name them.
-SIZES = ("init_channels", "layers", "nodes", "primitives", "network", "auxiliary", "drop_path_prob")
+SIZES = (
+    *("init_channels", "layers", "nodes", "primitives", "network", "auxiliary", "drop_path_prob"),
+    *("units", "dropout", "dropouth", "dropoutx", "dropouti", "dropoute", "activation_penalty", "temporal_penalty"),
+)
 
 
 def of(method, values):

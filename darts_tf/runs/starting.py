@@ -16,7 +16,7 @@ from darts_tf.cli.files import write, writing_to
 from darts_tf.cli.messages import NO_SPACE, UsageError
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
-from darts_tf.runs import rundirectory
+from darts_tf.runs import rundirectory, sizes
 
 FOLDER = "a folder to write to"  # what is expected of --output
 
@@ -53,7 +53,7 @@ def directory(config, command, inputs=(), worker=ALONE):
     """
     if config.resume and config.overwrite:
         raise UsageError("--resume and --overwrite given: expected one of them.")
-    name = pathlib.Path(config.dataset).stem[:50]
+    name = pathlib.Path(config.begun().dataset).stem[:50]
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     output = pathlib.Path(config.output or f"runs/{command}-{name}-{time}")
     if not worker.is_chief:
@@ -220,14 +220,7 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
     import keras
     import tensorflow as tf
 
-    mean, std = data.statistics()
-    described = {
-        "image_shape": data.image_shape,
-        "class_names": data.class_names,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-    }
-    ours = {**config.to_dict(), **more, "command": command, "task": data.task.name, "data": described}
+    ours = {**config.to_dict(), **more, "command": command, "task": data.task.name, "data": data.description()}
     ours = json.loads(json.dumps(ours))
     if worker.count > 1:
         from darts_tf.devices import replicas
@@ -260,18 +253,34 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
         lock.release()
 
 
-def load_data(config, image_shape=None, random_parts=False):
-    """The dataset that a configuration names, made to fit `image_shape` (height, width, depth) if that is given.
+def is_text(config):
+    """Whether a search is one of language models."""
+    spec = space_spec(config)
+    return spaces.is_known(spec) and spaces.get(spec).is_text
 
-    With `random_parts` it is one of `darts_tf.data.streams`, for the recipe of ImageNet.
+
+def load_data(config, image_shape=None, random_parts=False, is_text=False, vocabulary=None):
+    """The dataset that a configuration names, made to fit a model if that is given.
+
+    Args:
+        config: a configuration.
+        image_shape: of the model, (height, width, depth).
+        random_parts: whether it is one of `darts_tf.data.streams`, for the recipe of ImageNet.
+        is_text: whether it is `darts_tf.data.text.Text`.
+        vocabulary: of the model, a list of texts.
     """
-    from darts_tf.data import datasets, streams
+    from darts_tf.data import datasets, streams, text
 
     if not config.dataset.strip():
         raise UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
     size = image_shape[:2] if image_shape else config.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
+            if is_text:
+                return text.load(
+                    *(config.dataset, config.tokens, vocabulary or config.vocabulary),
+                    *(config.data_dir, messages.say, messages.progress),
+                )
             if random_parts:
                 data = streams.load(config.dataset, size, config.data_dir, messages.say)
             else:
@@ -289,6 +298,63 @@ def load_data(config, image_shape=None, random_parts=False):
             raise
         reason = error.strerror or str(error)
         raise UsageError(f"--dataset={config.dataset}: {reason}; expected data that can be read.") from error
+
+
+# Flags that only mean something to images, and to text.
+IMAGE_FLAGS = ("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "train_portion")
+TEXT_FLAGS = ("tokens", "vocabulary", "bptt")
+
+
+def check_data_flags(config, data):
+    """Raises UsageError for a flag that was given and means nothing to the data."""
+    is_text = data.task.name == "language_model"
+    for name in IMAGE_FLAGS if is_text else TEXT_FLAGS:
+        if name in config.given:
+            other = "text" if is_text else "images"
+            raise UsageError(f"--{name}={getattr(config, name)}: expected none with {other}.")
+    if is_text:
+        config.check_text()
+
+
+def data_defaults(data):
+    """Defaults of flags that follow from the data, a dict."""
+    if data.task.name == "language_model":
+        return {}
+    height, width, depth = data.image_shape
+    return {"flip": depth > 1, "crop_padding": min(height, width) // 8}
+
+
+def batches_of(make, config, strategy, worker):
+    """What a method of a dataset makes of a configuration: batches, steps in an epoch, batches to validate on.
+
+    Raises:
+        UsageError: there is too little data.
+    """
+    from darts_tf.data import datasets
+
+    values = {
+        **config.to_dict(),
+        "augmentation": datasets.Augmentation(
+            config.crop_padding or 0, bool(config.flip), config.cutout_length if config.cutout else 0
+        ),
+        "worker": worker,
+        "devices": strategy.num_replicas_in_sync,
+    }
+    check_batch_size(config.batch_size, strategy)
+    try:
+        return make(config.batch_size, **sizes.of(make, values))
+    except datasets.DataError as error:
+        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
+
+
+def rate_by_length(data, config, vary):
+    """Function of a run's checkpoints -> list of the callback that follows the length of segments of text."""
+    if data.task.name != "language_model":
+        return lambda checkpoints: []
+    from darts_tf.runs import callbacks
+
+    scale = data.segments(config.batch_size, config.bptt, vary, config.seed).scale
+    return lambda checkpoints: [callbacks.RateByLength(scale, checkpoints)]
 
 
 def import_operations(config):
@@ -368,8 +434,12 @@ def check_primitives(names, known):
 
 
 @contextlib.contextmanager
-def tensorflow(config):
+def tensorflow(config, is_text=False):
     """Starts TensorFlow as a configuration says, where it has not been started yet.
+
+    Args:
+        config: a configuration.
+        is_text: whether it is for language models, whose products of matrices want all cores at once.
 
     Yields:
         The `tf.distribute.Strategy` to make models under. The dtype policy is the configuration's inside.
@@ -378,7 +448,10 @@ def tensorflow(config):
     from darts_tf.devices import runtime
 
     with runtime.configured(
-        cpu_devices=config.cpu_devices, precision=config.precision, start=config.strategy != "multi_worker"
+        cpu_devices=config.cpu_devices,
+        precision=config.precision,
+        start=config.strategy != "multi_worker",
+        within=is_text,
     ):
         yield _strategy(config)
 
@@ -406,10 +479,3 @@ def check_batch_size(batch_size, strategy):
     count = strategy.num_replicas_in_sync
     if batch_size % count:
         raise UsageError(f"--batch_size={batch_size}: expected a multiple of {count}, one part per device.")
-
-
-def describe(data):
-    """A dataset in a few words."""
-    height, width, depth = data.image_shape
-    colour = {1: "grey", 3: "colour"}.get(depth, f"{depth}-channel")
-    return f"{len(data.y_train):,} {colour} {height}x{width} images of {len(data.class_names)} classes"

@@ -114,6 +114,8 @@ class SearchSpace:
 
     Attributes:
         name: what `register_space` calls it.
+        is_text: whether its models are of text, not of images.
+        dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
         least: {flag: value}, the least sizes that `supernet` takes.
         notation: what the texts of its architectures begin with, where they are of a form of their own; then
@@ -121,6 +123,8 @@ class SearchSpace:
     """
 
     name: ClassVar[str] = None
+    is_text: ClassVar[bool] = False
+    dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
     least: ClassVar[dict] = {}
     notation: ClassVar[str] = None
@@ -468,16 +472,20 @@ def of(values):
     return kind(**{name: value for name, value in values.items() if name in fields and value is not None})
 
 
-def read(text):
+def read(text, space=None):
     """An architecture from what a user may name: a published one, a JSON file, or the text of an architecture.
 
     JSON names its space; without a name it is of the paper's.
+
+    Args:
+        text: the name, file or text.
+        space: name of the space whose published architectures are meant; by default those of all, the paper's first.
 
     Raises:
         ValueError: it is none of them, or not in its space.
         OSError: the file cannot be read.
     """
-    for kind in _spaces.members.values():
+    for kind in _spaces.members.values() if space is None else [get(space)]:
         if text in getattr(kind, "PUBLISHED", {}):
             return kind.PUBLISHED[text]
     if _with_notation(text):
@@ -494,7 +502,7 @@ def read(text):
     except ValueError:
         if text.endswith(".json") and not os.path.exists(text):
             raise FileNotFoundError("no such file.") from None
-        published = [name for kind in _spaces.members.values() for name in getattr(kind, "PUBLISHED", {})]
+        published = dict.fromkeys(name for kind in _spaces.members.values() for name in getattr(kind, "PUBLISHED", {}))
         raise ValueError(
             f"Not a genotype: expected {', '.join(published)}, a genotype.json, or Genotype(normal=[...], ...)."
         ) from None
@@ -514,7 +522,7 @@ def from_json(text):
         raise ValueError("Not a genotype: expected fewer brackets.") from None
     if not isinstance(fields, dict):
         raise ValueError("Not a genotype: expected an object.")
-    return _of_fields(fields.pop("space", "darts"), fields)
+    return _of_fields(fields.pop("space", _default(fields)), fields)
 
 
 def from_text(text):
@@ -532,7 +540,7 @@ def from_text(text):
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError
         fields = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
-        return _of_fields("darts" if name == "Genotype" else name, fields)
+        return _of_fields(_default(fields) if name == "Genotype" else name, fields)
     except (AttributeError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"Not a genotype: {text[:200]!r}: expected Genotype(normal=[...], normal_concat=[...], ...)"
@@ -543,6 +551,11 @@ def _with_notation(text):
     """The class of the space in whose own notation a text is; None if it is in none."""
     start = text.lstrip()[:10]
     return next((kind for kind in _spaces.members.values() if kind.notation and start.startswith(kind.notation)), None)
+
+
+def _default(fields):
+    """The name of the space of a `Genotype` that does not say it: the paper has two."""
+    return "recurrent" if "recurrent" in fields else "darts"
 
 
 def _of_fields(name, fields):

@@ -30,7 +30,7 @@ class RecurrentSpace(SearchSpace):
     primitives: tuple = PRIMITIVES
 
     PUBLISHED = genotypes.PUBLISHED
-    task: ClassVar = "language_model"
+    is_text: ClassVar = True
     dataset: ClassVar = "topics"
 
     def __post_init__(self):
