@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from darts_tf.data import images, text
 from darts_tf.data.folders import DataError
+from darts_tf.devices import replicas
 from darts_tf.devices.cluster import ALONE, Worker
 
 LINES = [f"the cat {word} sat" for word in "abacabdefg"]
@@ -279,6 +280,11 @@ def test_workers_share_the_rows_of_a_batch():
         assert mine.element_spec[0]["tokens"].shape.as_list() == [2, None] == mine.element_spec[1].shape.as_list()
         assert mine.element_spec[0]["begins"] == tf.TensorSpec([2], tf.bool)
         same(taken(mine, 9), tf.nest.map_structure(worker.share, whole))
+
+    # So do the devices of a worker: each has the same rows of every batch.
+    parts = taken(replicas.split(segments.batches(3), 2), 18)
+    for index in range(2):
+        same(parts[index::2], tf.nest.map_structure(Worker(index, 2).share, whole))
 
 
 @pytest.mark.parametrize("count, devices, rows", [(1000, 1, 10), (1000, 4, 12), (20, 1, 6), (20, 4, 4), (3, 1, 1)])
