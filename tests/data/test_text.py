@@ -90,7 +90,15 @@ def test_folders(tmp_path, names):
 
 
 def test_topics():
-    data = text.load("topics", vocabulary=2000)
+    read = []
+
+    def progress(parts, total, what):
+        parts = list(parts)
+        read.append((sum(map(len, parts)) == total, what))
+        return parts
+
+    data = text.load("topics", vocabulary=2000, progress=progress)
+    assert read == [(True, f"Reading {split} split") for split in text.SPLITS]
     assert len(data.vocabulary) == 2000 and data.vocabulary.index("<eos>") < 3
     sizes = [len(getattr(data, split)) for split in text.SPLITS]
     assert sizes[0] > 40_000 and min(sizes[1:]) > 4000
