@@ -41,6 +41,10 @@ def test_digits():
     assert len(data.y_train) + len(data.y_test) == 1797
     assert data.image_shape == (8, 8, 1) and data.class_names == list("0123456789")
     assert datasets.load("digits", image_size=12).image_shape == (12, 12, 1)
+    assert data.in_words() == "1,442 grey 8x8 images of 10 classes"
+    mean, std = data.statistics()
+    described = {"image_shape": (8, 8, 1), "class_names": list("0123456789"), "mean": [mean[0]], "std": [std[0]]}
+    assert data.description() == described
 
 
 def test_npz(tmp_path):

@@ -33,6 +33,8 @@ def folder(tmp_path_factory):
 def test_batches_from_files(folder):
     stream = streams.load(str(folder), image_size=24)
     assert (len(stream.y_train), stream.class_names, stream.image_shape) == (9, ["blue", "red"], (24, 24, 3))
+    assert stream.in_words() == "9 colour 24x24 images of 2 classes"
+    assert stream.description()["mean"] == streams.MEAN.tolist()
     batches, steps, valid = stream.batches(4, Augmentation(flip=True, cutout=6), seed=3)
     assert (steps, valid) == (2, None)
     taken, again = (list(batches().take(5).as_numpy_iterator()) for _ in range(2))
