@@ -29,7 +29,7 @@ def main(_):
     y = np.arange(FLAGS.images) % 10
     data = datasets.Dataset(x, y, x[:10], y[:10], [str(label) for label in range(10)])
     everything = datasets.Augmentation(padding=4, flip=True, cutout=16)
-    batches, _, _ = datasets.search_batches(data, FLAGS.batch_size, augmentation=everything)
+    batches, _, _ = data.search_batches(FLAGS.batch_size, augmentation=everything)
     iterator = iter(batches())
     for _ in range(10):
         next(iterator)

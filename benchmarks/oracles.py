@@ -86,7 +86,7 @@ def train(model, hp, data, epochs, portion):
     from darts_tf.data import datasets
 
     augmentation = datasets.Augmentation(FLAGS.image_size // 8, True)
-    batches, steps, valid = data.batches(BATCH_SIZE, augmentation, seed=0, portion=portion)
+    batches, steps, valid = data.batches(BATCH_SIZE, augmentation, seed=0, train_portion=portion)
     network = model.build(hp)
     fitted = model.fit(
         hp, network, batches(), steps_per_epoch=steps, epochs=epochs, validation_data=valid, shuffle=False
@@ -143,7 +143,7 @@ def darts(data, seed):
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     augmentation = datasets.Augmentation(FLAGS.image_size // 8, True)
-    batches, steps, _ = datasets.search_batches(data, BATCH_SIZE, 0.5, augmentation, seed)
+    batches, steps, _ = data.search_batches(BATCH_SIZE, augmentation, seed)
 
     class Budget(keras.callbacks.Callback):
         epochs = 0

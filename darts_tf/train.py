@@ -117,13 +117,16 @@ def _train(config):
 
 
 def _measured(network, config, data, checkpoints, output):
-    """Saves what was trained and what it is worth."""
+    """Saves what was trained, unless the best of it is there already, and what it is worth."""
     from darts_tf.spaces.models import inference_model
 
-    synchronize_batch_norms(network, False)
-    model = inference_model(network)
     checkpoints.before_save()
-    files.save_model(model, output / "model.keras")
+    if data.task.keeps_best:
+        model = load_model(output / "model.keras", "output", data.task)
+    else:
+        synchronize_batch_norms(network, False)
+        model = inference_model(network)
+        files.save_model(model, output / "model.keras")
     with fitting.ending_on_lost_files():
         results, arrays = data.task.measure(model, data)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
@@ -140,11 +143,11 @@ def _evaluate(config):
     with starting.tensorflow(config):
         starting.import_operations(config)
         model = load_model(config.evaluate, "evaluate")
-        data = load_data(config, model)
-        if len(data.class_names) != model.output_shape[-1]:
+        config, data = load_data(config, model, config.evaluate)
+        if data.task.outputs != outputs_of(model):
             raise UsageError(
-                f"--evaluate={config.evaluate}: it knows {model.output_shape[-1]} classes, {config.dataset} has "
-                f"{len(data.class_names)}; expected as many."
+                f"--evaluate={config.evaluate}: it knows {outputs_of(model)} classes, {config.dataset} has "
+                f"{data.task.outputs}; expected as many."
             )
         with fitting.ending_on_lost_files():
             results, _ = data.task.measure(model, data)
@@ -156,39 +159,61 @@ def _evaluate(config):
     return Training(output, results, [], config, model, data.task)
 
 
-def read_architecture(arch):
-    """The architecture of --arch."""
+def read_architecture(config):
+    """The architecture of --arch, of --space where several have one of its name."""
+    if config.space and not spaces.is_known(config.space):
+        raise UsageError(f"--space={config.space}: expected one of {', '.join(spaces.names())}.")
     try:
-        return spaces.read(arch)
+        return spaces.read(config.arch, config.space)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--arch={arch}: {error}") from None
+        raise UsageError(f"--arch={config.arch}: {error}") from None
 
 
 def load_model(path, flag):
-    """An image classifier of one image size from a `.keras` file."""
+    """A model from a `.keras` file: an image classifier of one image size, or one step of a language model."""
     try:
         model = files.load_model(path)
     except ValueError as error:
         raise UsageError(f"--{flag}={path}: {error}") from None
-    if None in model.input_shape[1:]:
+    if not files.is_language_model(model) and None in model.input_shape[1:]:
         raise UsageError(f"--{flag}={path}: expected a model of one image size, not {model.input_shape}.")
     return model
 
 
-def load_data(config, model):
-    """The dataset, made to fit a model if there is one."""
-    return starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
+def outputs_of(model):
+    """How many classes or tokens a model knows."""
+    return (model.output_shape["logits"] if files.is_language_model(model) else model.output_shape)[-1]
+
+
+def load_data(config, model, path, is_text=False):
+    """The configuration, for text completed, and the dataset, made to fit a model if there is one, which is at a path.
+
+    Text for a model is read with the model's vocabulary, which is in the config.json beside it.
+    """
+    if not is_text and not (model and files.is_language_model(model)):
+        return config, starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
+    config = config.for_text("topics")
+    vocabulary = None
+    if model:
+        known = starting.saved_configuration(pathlib.Path(path).parent) or {}
+        vocabulary = known.get("data", {}).get("vocabulary")
+        if not vocabulary or len(vocabulary) != outputs_of(model):
+            raise UsageError(f"{path}: there is no vocabulary of it; expected the config.json of its run beside it.")
+        config = config.replace(tokens=known["data"]["tokens"])
+    return config, starting.load_data(config, is_text=True, vocabulary=vocabulary)
 
 
 def completed(config, data, own=None):
     """The configuration, completed by the recipe, and by a space's own defaults of sizes, a dict."""
+    starting.check_data_flags(config, data)
+    config = config.completed(starting.data_defaults(data))
+    if data.task.name == "language_model":
+        return config
     usual = "imagenet" if is_imagenet(config.dataset) else recipes.training(len(data.y_train))
     recipe = config.recipe or usual
-    defaults = (
-        recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe, "crop_padding": min(data.image_shape[:2]) // 8}
-    )
-    if data.image_shape[-1] == 1:
-        defaults["flip"] = False
+    if recipe not in recipes.TRAINING:
+        raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images.")
+    defaults = recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe}
     if config.init_from:
         defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}
     return config.completed(defaults)
@@ -196,16 +221,9 @@ def completed(config, data, own=None):
 
 def make_batches(data, config, strategy, worker):
     """Training batches as a function of the steps that are done, steps per epoch, and validation batches or None."""
-    from darts_tf.data import datasets
     from darts_tf.devices import replicas
 
-    augmentation = datasets.Augmentation(config.crop_padding, config.flip, config.cutout_length if config.cutout else 0)
-    try:
-        batches, steps, valid = data.batches(
-            config.batch_size, augmentation, config.seed, config.train_portion, worker, strategy.num_replicas_in_sync
-        )
-    except datasets.DataError as error:
-        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
+    batches, steps, valid = starting.batches_of(data.batches, config, strategy, worker)
 
     def feed(start):
         return replicas.feed(strategy, batches(start), worker)

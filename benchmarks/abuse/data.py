@@ -666,7 +666,7 @@ def archives():
         def trains(data, folder):
             from darts_tf.data import datasets
 
-            batches, *_ = datasets.search_batches(data, 2, augmentation=datasets.Augmentation(1, True, 2))
+            batches, *_ = data.search_batches(2, augmentation=datasets.Augmentation(1, True, 2))
             values = next(iter(batches()))[0][0].numpy()
             return None if values.shape == (2, 8, 8, 3) and np.isfinite(values).all() else "no batch of numbers"
 
@@ -802,7 +802,7 @@ def streams():
 
         sets = [datasets.load(str(folder / "set"), 16, stream=stream) for stream in (False, True)]
         used = datasets.Augmentation(2, True, 4)
-        made = [datasets.search_batches(data, 2, augmentation=used, seed=5)[0]().take(9) for data in sets]
+        made = [data.search_batches(2, augmentation=used, seed=5)[0]().take(9) for data in sets]
         for pair in zip(*made, strict=True):
             for one, other in zip(*map(tf.nest.flatten, pair), strict=True):
                 if (one.numpy() != other.numpy()).any():

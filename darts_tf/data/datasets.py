@@ -127,12 +127,14 @@ class Dataset(Labelled):
         mean, std = self._statistics
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
 
-    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE, devices=1):
+    def batches(
+        self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1
+    ):
         """Batches to train on, not normalised.
 
         Args:
             batch_size, augmentation, seed, worker: as in `training_batches`.
-            portion: part of the images to train on, up to 1; the rest is for validation.
+            train_portion: part of the images to train on, up to 1; the rest is for validation.
             devices: as in `evaluation_batches`.
 
         Returns:
@@ -143,7 +145,7 @@ class Dataset(Labelled):
             DataError: there are too few images for a batch.
         """
         order = np.random.default_rng(seed).permutation(len(self.y_train))
-        chosen, rest = np.split(order, [round(portion * len(order))])
+        chosen, rest = np.split(order, [round(train_portion * len(order))])
         if batch_size > len(chosen):
             raise DataError(f"there are {len(chosen)} images to train on: expected at most that.")
         x, y = self.train_images, self.y_train
@@ -156,6 +158,47 @@ class Dataset(Labelled):
         if len(rest):
             valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker, devices=devices)
         return train, len(chosen) // batch_size, valid
+
+    def search_batches(
+        self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=0.5, worker=ALONE, devices=1
+    ):
+        """Splits the training images between weights and alphas (section 3.1 of the paper).
+
+        Args:
+            batch_size: images in each of the two batches of a step.
+            train_portion: the part of the images for the weights, between 0 and 1.
+            augmentation: `Augmentation`, for both.
+            seed: int.
+            worker: as in `training_batches`.
+            devices: as in `evaluation_batches`.
+
+        Returns:
+            The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of
+            steps in an epoch, and a `tf.data.Dataset` of the images for alpha, for evaluation.
+
+        Raises:
+            DataError: a part is smaller than a batch.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y_train))
+        parts = np.split(order, [int(train_portion * len(order))])
+        smallest = min(len(part) for part in parts)
+        if batch_size > smallest:
+            raise DataError(
+                f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} images for the weights, "
+                f"{len(parts[1])} for alpha): expected at most {smallest}."
+            )
+        statistics = self.statistics()
+        splits = [(self.train_images[part], self.y_train[part]) for part in parts]
+        weights, alphas = (
+            training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
+            for i, split in enumerate(splits)
+        )
+        valid = evaluation_batches(*splits[1], batch_size, statistics, worker, devices)
+
+        def batches(start=0):
+            return tf.data.Dataset.zip(weights(start), alphas(start))
+
+        return batches, len(parts[0]) // batch_size, valid
 
     def test_batches(self, batch_size=128):
         """The test images once, in order, not normalised, as a `tf.data.Dataset` of (x, y)."""
@@ -494,44 +537,3 @@ def evaluation_batches(images, labels, batch_size, statistics=(0.0, 1.0), worker
         return (tf.cast(read(tf.range(begin, end)), tf.float32) - mean) / std, labels[begin:end]
 
     return tf.data.Dataset.range(steps).map(fetch).prefetch(tf.data.AUTOTUNE)
-
-
-def search_batches(data, batch_size, train_portion=0.5, augmentation=NO_AUGMENTATION, seed=0, worker=ALONE, devices=1):
-    """Splits the training images between weights and alphas (section 3.1 of the paper).
-
-    Args:
-        data: `Dataset`.
-        batch_size: images in each of the two batches of a step.
-        train_portion: the part of the images for the weights, between 0 and 1.
-        augmentation: `Augmentation`, for both.
-        seed: int.
-        worker: as in `training_batches`.
-        devices: as in `evaluation_batches`.
-
-    Returns:
-        The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of steps in
-        an epoch, and a `tf.data.Dataset` of the images for alpha, for evaluation.
-
-    Raises:
-        DataError: a part is smaller than a batch.
-    """
-    order = np.random.default_rng(seed).permutation(len(data.y_train))
-    parts = np.split(order, [int(train_portion * len(order))])
-    smallest = min(len(part) for part in parts)
-    if batch_size > smallest:
-        raise DataError(
-            f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} images for the weights, "
-            f"{len(parts[1])} for alpha): expected at most {smallest}."
-        )
-    statistics = data.statistics()
-    splits = [(data.train_images[part], data.y_train[part]) for part in parts]
-    weights, alphas = (
-        training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
-        for i, split in enumerate(splits)
-    )
-    valid = evaluation_batches(*splits[1], batch_size, statistics, worker, devices)
-
-    def batches(start=0):
-        return tf.data.Dataset.zip(weights(start), alphas(start))
-
-    return batches, len(parts[0]) // batch_size, valid

@@ -57,9 +57,11 @@ class Stream(datasets.Labelled):
             raise datasets.DataError(f"its images have 3 channels: the model expects {image_shape[-1]}.")
         return dataclasses.replace(self, image_shape=tuple(image_shape))
 
-    def batches(self, batch_size, augmentation, seed=0, portion=1.0, worker=ALONE, devices=1):
+    def batches(
+        self, batch_size, augmentation=datasets.NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1
+    ):
         """As `Dataset.batches`; a random part of the image takes the place of the padded crop."""
-        if portion < 1:
+        if train_portion < 1:
             raise datasets.DataError("images that are streamed cannot be split.")
         if batch_size > len(self.y_train):
             raise datasets.DataError(f"there are {len(self.y_train)} images to train on: expected at most that.")

@@ -183,16 +183,16 @@ def test_augmentation():
 
 def test_a_search_splits_the_training_images():
     data = datasets.load("digits")
-    _, steps, valid = datasets.search_batches(data, 32, train_portion=0.25)
+    _, steps, valid = data.search_batches(32, train_portion=0.25)
     assert steps == len(data.y_train) // 4 // 32
     assert sum(len(y) for _, y in valid) == len(data.y_train) - len(data.y_train) // 4
     with pytest.raises(datasets.DataError, match=r"a batch of 800 is larger than a split .*: expected at most 721"):
-        datasets.search_batches(data, 800)
+        data.search_batches(800)
 
 
 def test_training_images_are_not_normalised_and_some_may_validate():
     data = datasets.load("digits")
-    batches, steps, valid = data.batches(32, augmentation.Augmentation(padding=1, cutout=3), portion=0.75)
+    batches, steps, valid = data.batches(32, augmentation.Augmentation(padding=1, cutout=3), train_portion=0.75)
     held_out = np.concatenate([x for x, _ in valid])
     assert steps == round(0.75 * len(data.y_train)) // 32
     assert len(held_out) == len(data.y_train) - round(0.75 * len(data.y_train))
@@ -202,7 +202,7 @@ def test_training_images_are_not_normalised_and_some_may_validate():
     assert set(values[values != mean]) <= set(range(256)) and mean in values
     assert sum(len(y) for _, y in data.test_batches()) == len(data.y_test)
     with pytest.raises(datasets.DataError, match="there are 144 images to train on: expected at most that"):
-        data.batches(145, augmentation.Augmentation(), portion=0.1)
+        data.batches(145, augmentation.Augmentation(), train_portion=0.1)
 
 
 def test_images_are_fitted_to_a_model():

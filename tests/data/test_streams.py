@@ -170,7 +170,7 @@ def test_batches_from_disk_are_those_from_memory(mixed):
     used = Augmentation(padding=2, flip=True, cutout=5)
 
     def made(data):
-        search, _, valid = datasets.search_batches(data, 4, 0.4, used, 3)
+        search, _, valid = data.search_batches(4, used, 3, 0.4)
         train, _, held_out = data.batches(4, used, 3, 0.8, Worker(1, 2))
         return [data.statistics(), *search(1).take(4), *valid, *train(2).take(4), *held_out, *data.test_batches(4)]
 
