@@ -25,8 +25,33 @@ MOST_CLASSES = 1_000_000
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
+class Labelled:
+    """What is said of images with labels, wherever they are kept."""
+
+    @property
+    def task(self):
+        """What is asked of these images, `darts_tf.data.tasks.ImageClassification`."""
+        return ImageClassification(self.image_shape, len(self.class_names), self.statistics())
+
+    def description(self):
+        """What config.json keeps of the data, a dict."""
+        mean, std = self.statistics()
+        return {
+            "image_shape": self.image_shape,
+            "class_names": self.class_names,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+        }
+
+    def in_words(self):
+        """The images in a few words."""
+        height, width, depth = self.image_shape
+        colour = {1: "grey", 3: "colour"}.get(depth, f"{depth}-channel")
+        return f"{len(self.y_train):,} {colour} {height}x{width} images of {len(self.class_names)} classes"
+
+
 @dataclasses.dataclass
-class Dataset:
+class Dataset(Labelled):
     """Images of one size.
 
     x_train, x_test: (n, height, width, depth), integers or floats: arrays, which must not change any more, or
@@ -96,11 +121,6 @@ class Dataset:
     def image_shape(self):
         """(height, width, depth)."""
         return self.x_train.shape[1:]
-
-    @property
-    def task(self):
-        """What is asked of these images, `darts_tf.data.tasks.ImageClassification`."""
-        return ImageClassification(self.image_shape, len(self.class_names), self.statistics())
 
     def statistics(self):
         """Mean and standard deviation of the training images, per channel of depth: two float32 arrays."""
@@ -315,8 +335,16 @@ def _from_folder(folder, image_size, stream, tell, progress):
     return dataclasses.replace(data, **arrays)
 
 
-def prepared_builder(name, data_dir):
-    """A `tfds.core.DatasetBuilder` of images and labels whose data is on this machine now.
+def prepared_builder(
+    name, data_dir, needed=("image", "label"), expected=f"{EXPECTED}, such as cifar10 or fashion_mnist"
+):
+    """A `tfds.core.DatasetBuilder` whose data is on this machine now.
+
+    Args:
+        name: of the dataset.
+        data_dir: where tensorflow-datasets keeps its data; None is its own default.
+        needed: names of what examples must have.
+        expected: what else would be accepted, the end of a message.
 
     Raises:
         DataError: there is no such dataset, or it could not be prepared.
@@ -326,15 +354,15 @@ def prepared_builder(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise DataError(f"no such dataset: expected {EXPECTED}, such as cifar10 or fashion_mnist.") from error
+        raise DataError(f"no such dataset: expected {expected}.") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # of every kind: network, disk, checksums
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"tensorflow-datasets could not prepare it: {reason}") from error
     features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise DataError(f"it holds {', '.join(features)}: expected a dataset of image and label.")
+    if not set(needed) <= set(features):
+        raise DataError(f"it holds {', '.join(features)}: expected a dataset of {' and '.join(needed)}.")
     return builder
 
 

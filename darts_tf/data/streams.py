@@ -14,7 +14,6 @@ import tensorflow as tf
 from darts_tf.data import datasets, folders, images
 from darts_tf.data.augmentation import jittered, middle_part, random_part
 from darts_tf.data.names import is_folder
-from darts_tf.data.tasks import ImageClassification
 from darts_tf.devices.cluster import ALONE
 
 # Of the pixels of ImageNet, from 0 to 255.
@@ -24,7 +23,7 @@ BUFFER = 10_000  # examples to shuffle at a time where they can only be read in 
 
 
 @dataclasses.dataclass
-class Stream:
+class Stream(datasets.Labelled):
     """Encoded colour images; offers what `datasets.Dataset` offers for training.
 
     train: function of an epoch, a seed and a `Worker` -> `tf.data.Dataset` of (encoded image, label, what it is called)
@@ -43,11 +42,6 @@ class Stream:
 
     def __post_init__(self):
         folders.check_class_names(self.class_names)
-
-    @property
-    def task(self):
-        """What is asked of these images, `darts_tf.data.tasks.ImageClassification`."""
-        return ImageClassification(self.image_shape, len(self.class_names), self.statistics())
 
     def statistics(self):
         """Mean and standard deviation of ImageNet's pixels per channel: two float32 arrays."""

@@ -129,3 +129,45 @@ class ImageClassification(Task):
     def figures(cls, results):
         images = f"of {results['test_images']:,} test images"
         return [(images, f"{results['top1']:.2%}"), ("top 5", f"{results['top5']:.2%}")]
+
+
+@register_task("language_model")
+class LanguageModel(Task):
+    """Which token of a vocabulary comes next; labels are the next tokens, one for each."""
+
+    headline = Headline("perplexity", "min", "number")
+
+    def loss(self, label_smoothing=0.0):
+        import keras
+
+        plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if not label_smoothing:
+            return plain
+
+        def smoothed(y, logits):
+            everywhere = keras.ops.logsumexp(logits, axis=-1) - keras.ops.mean(logits, axis=-1)
+            return (1 - label_smoothing) * plain(y, logits) + label_smoothing * keras.ops.mean(everywhere)
+
+        return smoothed
+
+    def metrics(self):
+        from darts_tf.data import language
+
+        return [language.Perplexity()]
+
+    def measure(self, model, data):
+        from darts_tf.data import language
+
+        return language.evaluate(model, data)
+
+    @classmethod
+    def table(cls, results):
+        from darts_tf.data import language
+
+        return language.table(results)
+
+    @classmethod
+    def figures(cls, results):
+        token = results["tokens"].removesuffix("s")
+        of = f"perplexity of {results['test_tokens']:,} test {results['tokens']}"
+        return [(of, f"{results['perplexity']:,.2f}"), (f"bits per {token}", f"{results['bits_per_token']:.3f}")]
