@@ -44,7 +44,7 @@ def main(_):
         formats |= {f"TFLite int8, {threads} threads": comparison.tflite(content, threads) for threads in (1, 2)}
         for name, run in formats.items():
             for batch in comparison.BATCHES:
-                seconds = comparison.latency(run, images, batch, FLAGS.seconds)
+                seconds = comparison.latency(run, [images], batch, FLAGS.seconds)
                 print(json.dumps({"format": name, "batch": batch, "milliseconds": round(1e3 * seconds, 2)}), flush=True)
 
 

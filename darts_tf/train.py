@@ -90,17 +90,13 @@ def _train(config):
     architecture = None
     if config.arch and not config.operations:  # whose file may register the space that it is of
         architecture = read_architecture(config)
-    text_model = bool(config.init_from) and language.is_saved(config.init_from)
-    is_text = text_model or bool(architecture and architecture.space.is_text)
-    with starting.tensorflow(config, is_text) as strategy:
+    with starting.tensorflow(config, config.is_text) as strategy:
         starting.import_operations(config)
         if config.arch and config.operations:
             architecture = read_architecture(config)
-            is_text = architecture.space.is_text
         with strategy.scope():
-            pretrained = load_model(config.init_from, "init_from", is_text) if config.init_from else None
-        config = config.for_text("topics") if is_text else config
-        data = load_data(config, pretrained, config.init_from, is_text)
+            pretrained = load_model(config.init_from, "init_from") if config.init_from else None
+        config, data = load_data(config, pretrained, config.init_from)
         config = completed(config, data, architecture.space.sizes if architecture else None)
         batches, steps, valid = make_batches(data, config, strategy, worker)
         with strategy.scope():
@@ -122,7 +118,7 @@ def _measured(network, config, data, checkpoints, output):
 
     checkpoints.before_save()
     if data.task.keeps_best:
-        model = load_model(output / "model.keras", "output", data.task)
+        model = load_model(output / "model.keras", "output")
     else:
         synchronize_batch_norms(network, False)
         model = inference_model(network)
@@ -140,7 +136,8 @@ def _evaluate(config):
     """Measures the model of --evaluate; with --output, writes metrics.json there, too."""
     starting.check_evaluation(config)
     config.check()
-    with starting.tensorflow(config):
+    config = config.begun()
+    with starting.tensorflow(config, config.is_text):
         starting.import_operations(config)
         model = load_model(config.evaluate, "evaluate")
         config, data = load_data(config, model, config.evaluate)
@@ -171,28 +168,29 @@ def read_architecture(config):
 
 def load_model(path, flag):
     """A model from a `.keras` file: an image classifier of one image size, or one step of a language model."""
+    is_text = files.holds_language_model(path)
     try:
-        model = files.load_model(path)
+        model = files.read_model(path)
+        model = model if is_text else files.as_classifier(model)
     except ValueError as error:
         raise UsageError(f"--{flag}={path}: {error}") from None
-    if not files.is_language_model(model) and None in model.input_shape[1:]:
+    if not is_text and None in model.input_shape[1:]:
         raise UsageError(f"--{flag}={path}: expected a model of one image size, not {model.input_shape}.")
     return model
 
 
 def outputs_of(model):
     """How many classes or tokens a model knows."""
-    return (model.output_shape["logits"] if files.is_language_model(model) else model.output_shape)[-1]
+    return (model.output_shape["logits"] if isinstance(model.output_shape, dict) else model.output_shape)[-1]
 
 
-def load_data(config, model, path, is_text=False):
-    """The configuration, for text completed, and the dataset, made to fit a model if there is one, which is at a path.
+def load_data(config, model, path):
+    """The configuration and the dataset, made to fit a model if there is one, which is at a path.
 
-    Text for a model is read with the model's vocabulary, which is in the config.json beside it.
+    Text for a model is read with the model's tokens, which are in the config.json beside it.
     """
-    if not is_text and not (model and files.is_language_model(model)):
+    if not config.is_text:
         return config, starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
-    config = config.for_text("topics")
     vocabulary = None
     if model:
         known = starting.saved_configuration(pathlib.Path(path).parent) or {}

@@ -1,4 +1,4 @@
-"""Exports a trained Keras image classifier for TF Serving (SavedModel) and for devices (TFLite).
+"""Exports a trained Keras model for TF Serving (SavedModel) and for devices (TFLite).
 
     python -m export --model=runs/a/model.keras --output=serving
 
@@ -8,9 +8,13 @@ The labels are those of the training run beside the model, or of --labels:
 
     python -m export --model=flowers.keras --labels=flowers.txt --dataset=flowers/ --output=serving
 
-At the end a table compares what was written with the Keras model, on the test images of --dataset.
+A language model is one step from a token to the next ones, as darts_tf.train leaves it for --space=recurrent; the
+vocabulary is that of the run, or of --vocabulary.
+
+At the end a table compares what was written with the Keras model, on the test images, or the test text, of --dataset.
 """
 
+import json
 import sys
 
 from darts_tf.cli import commands, messages
@@ -31,8 +35,12 @@ def main(config):
         texts.append(f"Saved {folder}/{config.model_name}-*.tflite")
         files["tflite"] = folder
     if done.example:
-        actual, found, probability = done.example
-        texts.append(f"\n{done.saved_model} takes a test image of class {actual} for {found} ({probability:.1%}).")
+        given, found, probability = done.example
+        if "perplexity" in done.rows[0]:
+            given, found = (json.dumps(text, ensure_ascii=False) for text in (given, found))
+            texts.append(f"\n{done.saved_model} goes on after {given} with {found} ({probability:.1%}).")
+        else:
+            texts.append(f"\n{done.saved_model} takes a test image of class {given} for {found} ({probability:.1%}).")
     messages.result("\n".join(texts), **files, formats=done.rows)
     for message in done.failed:
         print(f"error: {message}", file=sys.stderr)

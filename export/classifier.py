@@ -1,29 +1,22 @@
-"""The Keras model that is to be exported, and what its numbers mean."""
+"""A Keras image classifier that is to be exported, and what its numbers mean."""
 
 import dataclasses
-import math
 import pathlib
-import re
-import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from darts_tf.cli.files import load_model
+from darts_tf.cli import files
 from darts_tf.private.tensorflow import without_variables
-from export.labels import LabelError, beside, check
+from export import decoding, labels, models
+from export.models import ModelError
 
-LOW = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
-LARGEST = 2_000_000_000  # bytes of weights, which a SavedModel has among its ops: no message of protobuf is larger
-
-
-class ModelError(ValueError):
-    """The file is no image classifier; the message says what is wrong and what would be accepted."""
+SIGNATURE = "serving_bytes"
 
 
 @dataclasses.dataclass
-class Classifier:
+class Classifier(models.Exported):
     """An image classifier.
 
     model: Keras model from pixels (batch, height, width, depth), as they are in image files, to one score per class.
@@ -34,6 +27,12 @@ class Classifier:
     model: keras.Model
     labels: list
     softmax: bool = False
+
+    asset = "labels.txt"
+
+    @property
+    def names(self):
+        return self.labels
 
     @property
     def image_shape(self):
@@ -65,10 +64,86 @@ class Classifier:
         images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
         return without_variables(tf.function(scores, autograph=False).get_concrete_function(images))
 
+    def converted(self, model):
+        return self.graph(model, logits=False)
+
+    def served(self, top_k=5, max_pixels=decoding.MAX_PIXELS):
+        """`models.Served`, of signatures of any batch size.
+
+        serving_default: `images` (batch, height, width, depth) float32, pixels as they are in files, to
+            `probabilities` and `logits`, (batch, classes) float32.
+        serving_bytes: `encoded` (batch,) strings, PNG, JPEG, GIF or BMP files of any size, to `probabilities`
+            (batch, top_k) float32, the largest first, and `classes` (batch, top_k) strings. An image that cannot be
+            decoded, or is too large, gets the class "" and probability 0; if that is so of all, the request fails.
+            Models of images that are neither grey nor colour do not have it.
+
+        Args:
+            top_k: number of classes that serving_bytes returns.
+            max_pixels: the largest image that serving_bytes decodes, see `decoding.decode`.
+        """
+        module = tf.Module()
+        module.scores = self.graph()
+        image_shape = height, width, depth = self.image_shape
+        names = tf.constant(self.labels)
+        top_k = min(top_k, len(self.labels))
+
+        def scores(images):
+            count = tf.shape(images)[0]
+            # Convolutions of oneDNN make a tensor of the wrong depth of no images (TensorFlow 2.21, x86): it gets one.
+            missing = tf.zeros([tf.cast(tf.equal(count, 0), tf.int32), *image_shape])
+            return [y[:count] for y in module.scores(tf.concat([images, missing], axis=0))]
+
+        def serving_default(images):
+            probabilities, logits = scores(images)
+            return {"probabilities": probabilities, "logits": logits}
+
+        def decode(place, encoded):
+            return place, decoding.decode(encoded, image_shape, max_pixels)
+
+        def serving_bytes(encoded):
+            count = tf.size(encoded)
+            # Those that cannot be decoded drop out: their neighbours in a batch may be other people's.
+            files = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+            decoded = files.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+            nothing = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros(image_shape)))
+            places, images = nothing.concatenate(decoded).batch(tf.cast(count, tf.int64) + 1).get_single_element()
+            places, images = tf.cast(places[1:, None], tf.int32), images[1:]
+            message = "None of the images can be decoded: expected PNG, JPEG, GIF or BMP files."
+            with tf.control_dependencies([tf.debugging.Assert((tf.size(places) > 0) | tf.equal(count, 0), [message])]):
+                probabilities, _ = scores(tf.identity(images))
+            best = tf.math.top_k(probabilities, top_k)
+            shape = [count, top_k]
+            return {
+                "probabilities": tf.scatter_nd(places, best.values, shape),
+                "classes": tf.tensor_scatter_nd_update(tf.fill(shape, ""), places, tf.gather(names, best.indices)),
+            }
+
+        images = tf.TensorSpec([None, height, width, depth], tf.float32, "images")
+        black = np.zeros((height, width, depth), np.uint8)
+        signatures = {"serving_default": tf.function(serving_default, [images], autograph=False)}
+        requests = {"serving_default": {"images": black[None].astype(np.float32)}}
+        if depth in decoding.DEPTHS:
+            encoded = tf.TensorSpec([None], tf.string, "encoded")
+            signatures[SIGNATURE] = tf.function(serving_bytes, [encoded], autograph=False)
+            requests[SIGNATURE] = {"encoded": np.array([tf.io.encode_png(black).numpy()])}
+        return models.Served(module, signatures, requests)
+
     def probabilities(self, images, batch_size=128):
         """Probabilities (n, classes) of images (n, height, width, depth), by Keras."""
         y = self.model.predict(np.asarray(images, np.float32), batch_size, verbose=0)
         return y if self.softmax else tf.nn.softmax(y).numpy()
+
+
+def ask(version, image):
+    """The first class, and its probability, that a SavedModel gives an image (height, width, depth), 0 to 255."""
+    model = tf.saved_model.load(str(version))
+    if SIGNATURE in model.signatures:
+        encoded = tf.io.encode_png(np.rint(image).astype(np.uint8))[None]
+        answer = model.signatures[SIGNATURE](encoded=encoded)
+        return answer["classes"][0, 0].numpy().decode(), float(answer["probabilities"][0, 0])
+    names = labels.from_bytes(pathlib.Path(version, "assets", Classifier.asset).read_bytes())
+    probabilities = model.signatures["serving_default"](images=tf.constant(image, tf.float32)[None])["probabilities"][0]
+    return names[int(tf.argmax(probabilities))], float(tf.reduce_max(probabilities))
 
 
 def _layers(model):
@@ -82,12 +157,7 @@ def _layers(model):
 def _gives_probabilities(model):
     """Looks at the scores of random images, since a softmax can be written in many ways."""
     images = np.random.default_rng(0).uniform(0, 255, (4, *model.input_shape[1:])).astype(np.float32)
-    try:
-        scores = np.asarray(model.predict(images, verbose=0), np.float32)
-    except Exception as error:  # of every kind: whatever its layers raise
-        raise ModelError(f"it cannot be computed here: {_reason(error)}") from None
-    if not np.isfinite(scores).all():
-        raise ModelError("it gives NaN or infinite scores for random images.")
+    scores = models.computed(lambda: np.asarray(model.predict(images, verbose=0), np.float32), "images")
     last = model
     while isinstance(last, keras.Model):
         last = last.layers[-1]
@@ -96,42 +166,7 @@ def _gives_probabilities(model):
     return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2))
 
 
-def _reason(error):
-    """The line that says most of an error of TensorFlow, which tells at length where it happened."""
-    lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines()]
-    said = [line for line in lines if line and not re.match(r"Graph execution|Detected at|File |Stack trace|<", line)]
-    return next(iter(said), type(error).__name__)[:300]
-
-
-def _in_float32(model):
-    """The same model without mixed precision, which is for training; that of the layers within its layers, too."""
-    config = keras.saving.serialize_keras_object(model)
-    plain = _float32(config)
-    if plain == config:
-        return model
-    with tempfile.TemporaryDirectory() as folder:  # what layers save is more than their weights
-        weights = pathlib.Path(folder) / "model.weights.h5"
-        model.save_weights(weights)
-        model = keras.saving.deserialize_keras_object(plain)
-        model.load_weights(weights)
-    return model
-
-
-def _float32(config):
-    """A configuration of Keras with float32 for every lower precision in it."""
-    if isinstance(config, list | tuple):
-        return type(config)(map(_float32, config))
-    if not isinstance(config, dict):
-        return config
-    if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in LOW:
-        return config | {"config": config["config"] | {"name": "float32"}}
-    return {
-        key: "float32" if key == "dtype" and isinstance(value, str) and value in LOW else _float32(value)
-        for key, value in config.items()
-    }
-
-
-def load(path, labels=None, image_size=None):
+def load(path, labels=None, image_size=None, model=None):
     """Reads a classifier.
 
     Args:
@@ -139,6 +174,7 @@ def load(path, labels=None, image_size=None):
         labels: names of the classes; None takes those of the config.json that a training run leaves beside the model,
             or else the numbers of the classes.
         image_size: height and width, for a model that takes images of all sizes.
+        model: what `models.read` has made of the file, if it has been read.
 
     Returns:
         `Classifier`.
@@ -148,7 +184,7 @@ def load(path, labels=None, image_size=None):
     """
     path = pathlib.Path(path)
     try:
-        model = load_model(path)
+        model = files.as_classifier(model or models.read(path))
     except ValueError as error:
         raise ModelError(error) from None
     if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
@@ -161,28 +197,26 @@ def load(path, labels=None, image_size=None):
     if None in image_shape or 0 in image_shape:
         wanted = "one size" if image_size else "one size, or --image_size"
         raise ModelError(f"its images are {model.input_shape}: expected {wanted}.")
-    size = sum(4 * math.prod(weight.shape) for weight in model.weights)
-    if size > LARGEST:
-        raise ModelError(f"its weights take {size / 1e9:.1f} GB in float32: expected at most {LARGEST / 1e9:.0f} GB.")
+    models.check_size(model)
     if image_shape != model.input_shape[1:]:
         images = keras.Input(image_shape)
         model = keras.Model(images, model(images))
     labels = _labels(path, labels, count)
-    model = _in_float32(model)
+    model = models.in_float32(model)
     return Classifier(model, labels, _gives_probabilities(model))
 
 
-def _labels(path, labels, count):
+def _labels(path, given, count):
     where = ""
-    if labels is None:
-        labels, where = beside(path).get("class_names"), " in the config.json beside it"
-    if labels is None:
-        labels, where = [str(number) for number in range(count)], ""
-    if len(labels) != count:
-        raise ModelError(f"it has {count} classes and there are {len(labels)} labels{where}: expected as many.")
+    if given is None:
+        given, where = labels.beside(path).get("class_names"), " in the config.json beside it"
+    if given is None:
+        given, where = [str(number) for number in range(count)], ""
+    if len(given) != count:
+        raise ModelError(f"it has {count} classes and there are {len(given)} labels{where}: expected as many.")
     try:
-        for number, label in enumerate(labels):
-            check(label, f"the label of class {number}{where}")
-    except LabelError as error:
+        for number, label in enumerate(given):
+            labels.check(label, f"the label of class {number}{where}")
+    except labels.LabelError as error:
         raise ModelError(f"{error}: expected --labels, one per line.") from None
-    return list(labels)
+    return list(given)

@@ -1,12 +1,15 @@
-"""Asks a TF Serving server what is in images.
+"""Asks a TF Serving server what is in images, or how likely texts are and how they go on.
 
     python -m export.client photo.png --server=localhost:8500
     python -m export.client *.jpg --server=localhost:8501 --rest --model=flowers
+    python -m export.client --text="The cat sat on" --text="The cat" --model=book
 
 Images are PNG, JPEG, GIF or BMP files. Prints a line per image, the file and the likeliest classes; with --json, an
 object per image, with "predictions", a list of [class, probability], and "classes", the same as an object, which has
-one entry for classes of equal name. The exit code is 1 if an image got no answer, 2 if the server could not be asked as
-the flags say.
+one entry for classes of equal name. Prints a line per text, too: the natural logarithm of its likelihood, of how many
+tokens, and the tokens that are the likeliest to follow; with --json, an object with "log_likelihood", "tokens" and
+"next", a list of [token, probability]. The exit code is 1 if an image got no answer, 2 if the server could not be asked
+as the flags say.
 """
 
 import base64
@@ -24,13 +27,14 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.devices import runtime
 
-SIGNATURE = "serving_bytes"
+SIGNATURE, TEXT_SIGNATURE = "serving_bytes", "serving_text"
 LARGEST_FILE = 1 << 28  # bytes; as BMP, the largest image that an exported model decodes has about as many
 LARGEST_ANSWER = 1 << 24  # bytes
 LONGEST = 86400.0  # seconds
@@ -50,9 +54,25 @@ class ClientConfig(Configuration):
     )
     rest: bool = option(False, "Use the REST API.", topic="Request")
     grpc: bool = option(False, "Use the gRPC API, as without a flag.", topic="Request")
-    signature: str = option(SIGNATURE, "A signature that takes encoded images.", topic="Request")
+    signature: str | None = option(
+        None,
+        f"A signature that takes encoded images, or texts. Default: {SIGNATURE}, or {TEXT_SIGNATURE}.",
+        topic="Request",
+    )
     timeout: float = option(10.0, "Seconds that an answer may take.", topic="Request", least=0.001, most=LONGEST)
-    top_k: int = option(1, "Classes to print per image, as far as the model returns them.", topic="Request", least=1)
+    text: list | None = option(
+        None,
+        "A text to ask a language model about, instead of images; may be given several times. Default: images.",
+        topic="Request",
+        repeated=True,
+    )
+    top_k: int | None = option(
+        None,
+        "Classes to print per image, or next tokens per text, as far as the model returns them. Default: 1 class, all "
+        "tokens.",
+        topic="Request",
+        least=1,
+    )
 
     def check(self):
         """Raises UsageError for what can be seen without a server."""
@@ -62,8 +82,12 @@ class ClientConfig(Configuration):
         if not server or not 0 < int(server[2]) < 1 << 16:
             raise UsageError(f"--server={self.server}: expected HOST:PORT.")
         for name in ("model", "signature"):
-            if not re.fullmatch(r"[^\s\ud800-\udfff]+", getattr(self, name)):
-                raise UsageError(f"--{name}={getattr(self, name)}: expected a name.")
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(r"[^\s\ud800-\udfff]+", value):
+                raise UsageError(f"--{name}={value}: expected a name.")
+        for text in self.text or []:
+            if re.search(r"[\ud800-\udfff]", text):
+                raise UsageError(f"--text={text}: expected a text in UTF-8.")
 
 
 class ServerError(Exception):
@@ -78,25 +102,33 @@ class ServerError(Exception):
         self.image = image
 
 
-class Grpc:
-    """TF Serving's gRPC API, by its official messages.
+class Scored(NamedTuple):
+    """What a server says of a text.
+
+    log_likelihood: natural logarithm of the probability of its tokens, each after those before it.
+    tokens: how many there are.
+    next: [(token, probability), ...], the likeliest to follow, the likeliest first.
+    """
+
+    log_likelihood: float
+    tokens: int
+    next: list
+
+
+class Api:
+    """What the two APIs have in common.
 
     Args:
         server: "HOST:PORT".
         model: its name there.
         version: int; None asks the newest.
-        signature: takes `encoded`, returns `classes` and `probabilities`.
+        signature: its name; None is that of an exported model for what is asked.
         timeout: seconds that a whole answer may take, up to `LONGEST`.
     """
 
-    def __init__(self, server, model, version=None, signature=SIGNATURE, timeout=10.0):
-        import grpc
-        from tensorflow_serving.apis import prediction_service_pb2_grpc
-
+    def __init__(self, server, model, version=None, signature=None, timeout=10.0):
         self.server, self.model, self.version = server, model, version
         self.signature, self.timeout = signature, timeout
-        self._channel = grpc.insecure_channel(server, [("grpc.max_receive_message_length", LARGEST_ANSWER)])
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def predict(self, encoded):
         """The likeliest classes of an image.
@@ -110,26 +142,76 @@ class Grpc:
         Raises:
             ServerError: says why not. May be called from several threads.
         """
+        found = self._ask(SIGNATURE, "encoded", encoded, ("classes", "probabilities"))
+        pairs = _pairs(self.server, *found)
+        if not pairs[0][0]:
+            raise _undecoded()
+        return pairs
+
+    def score(self, text):
+        """How likely a text is, and how it goes on.
+
+        Args:
+            text: str.
+
+        Returns:
+            `Scored`.
+
+        Raises:
+            ServerError: says why not. May be called from several threads.
+        """
+        names = ("log_likelihood", "tokens", "next", "next_probabilities")
+        likelihood, tokens, *following = self._ask(TEXT_SIGNATURE, "text", text.encode(), names)
+        possible = type(likelihood) in (int, float) and -1e39 < likelihood <= 0.01
+        if not possible or type(tokens) is not int or tokens < 0:
+            raise _strange(self.server)
+        return Scored(float(likelihood), tokens, _pairs(self.server, *following))
+
+    def _ask(self, signature, name, content, wanted):
+        """Outputs of a signature of one string.
+
+        Args:
+            signature: its name, unless another one was asked for.
+            name: of its input.
+            content: bytes.
+            wanted: names of outputs.
+
+        Returns:
+            Their values for this string, as Python has them, in a list; strings are texts.
+        """
+        raise NotImplementedError
+
+
+class Grpc(Api):
+    """TF Serving's gRPC API, by its official messages; arguments and methods are those of `Api`."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        import grpc
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+        self._channel = grpc.insecure_channel(self.server, [("grpc.max_receive_message_length", LARGEST_ANSWER)])
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def _ask(self, signature, name, content, wanted):
         import grpc
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self.model
-        request.model_spec.signature_name = self.signature
+        request.model_spec.signature_name = self.signature or signature
         if self.version is not None:
             request.model_spec.version.value = self.version
-        request.inputs["encoded"].CopyFrom(tf.make_tensor_proto([encoded]))
+        request.inputs[name].CopyFrom(tf.make_tensor_proto([content]))
         try:
             answer = self._stub.Predict(request, timeout=self.timeout)
         except grpc.RpcError as error:
             raise self._explained(error.code(), error.details(), grpc.StatusCode) from None
         try:
-            classes, probabilities = (self._row(answer.outputs[name]) for name in ("classes", "probabilities"))
-            classes = [label.decode() for label in classes]
+            return [self._row(answer.outputs[output]) for output in wanted]
         except (IndexError, TypeError, ValueError, AttributeError):  # of other tensors
             raise _strange(self.server) from None
-        return _pairs(self.server, classes, probabilities)
 
     @staticmethod
     def _row(tensor):
@@ -137,7 +219,10 @@ class Grpc:
 
         if math.prod(dimension.size for dimension in tensor.tensor_shape.dim) > LARGEST_ANSWER:
             raise ValueError  # it takes few bytes to write a large one
-        return tf.make_ndarray(tensor)[0].tolist()
+        row = tf.make_ndarray(tensor)[0]
+        if tensor.dtype == tf.string.as_datatype_enum:
+            return [text.decode() for text in row.tolist()]
+        return row.tolist()
 
     def _explained(self, code, details, codes):
         if code == codes.UNAVAILABLE:
@@ -149,18 +234,14 @@ class Grpc:
         return _refused(self.server, details)
 
 
-class Rest:
-    """TF Serving's REST API; arguments and methods are those of `Grpc`."""
+class Rest(Api):
+    """TF Serving's REST API; arguments and methods are those of `Api`."""
 
-    def __init__(self, server, model, version=None, signature=SIGNATURE, timeout=10.0):
-        self.server, self.model, self.version = server, model, version
-        self.signature, self.timeout = signature, timeout
-
-    def predict(self, encoded):
+    def _ask(self, signature, name, content, wanted):
         version = "" if self.version is None else f"/versions/{self.version}"
         url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model, safe='')}{version}:predict"
-        instance = {"encoded": {"b64": base64.b64encode(encoded).decode()}}
-        body = json.dumps({"signature_name": self.signature, "instances": [instance]}).encode()
+        instance = {name: {"b64": base64.b64encode(content).decode()}}
+        body = json.dumps({"signature_name": self.signature or signature, "instances": [instance]}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
             status, content = _within(self.timeout, lambda: _fetch(request, self.timeout))
@@ -174,8 +255,7 @@ class Rest:
         try:
             answer = json.loads(content)
             if status == 200:
-                answer = answer["predictions"][0]
-                classes, probabilities = answer["classes"], answer["probabilities"]
+                found = [answer["predictions"][0][output] for output in wanted]
             else:
                 details = _line(answer["error"])
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
@@ -184,7 +264,7 @@ class Rest:
             raise ServerError(f"{self.server} has no such model: {details}")
         if status != 200:
             raise _refused(self.server, details)
-        return _pairs(self.server, classes, probabilities)
+        return found
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -227,19 +307,17 @@ def _within(seconds, function):
     return result
 
 
-def _pairs(server, classes, probabilities):
-    """What an answer says, checked."""
-    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+def _pairs(server, names, probabilities):
+    """What an answer says of classes or tokens, checked."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _strange(server)
     if not isinstance(probabilities, list) or not all(
         type(p) in (int, float) and 0 <= p <= 1.01 for p in probabilities
     ):
         raise _strange(server)
-    if not classes or len(classes) != len(probabilities):
+    if not names or len(names) != len(probabilities):
         raise _strange(server)
-    if not classes[0]:
-        raise _undecoded()
-    return list(zip(classes, map(float, probabilities), strict=True))
+    return list(zip(names, map(float, probabilities), strict=True))
 
 
 def _undecoded():
@@ -294,33 +372,50 @@ def read(name):
 def main(config, names):
     """The command."""
     config.check()
+    if config.text and names:
+        raise UsageError(f"--text and {names[0]} given: expected texts or images.")
+    if not config.text and not names:
+        raise UsageError("expected IMAGE ... or --text, see --help.")
     if not config.rest:
         import_grpc()
     api = Rest if config.rest else Grpc
     client = api(config.server, config.model, config.version, config.signature, config.timeout)
+    ask, asked = (_ask_of_text, config.text) if config.text else (_ask_of_image, names)
     failed = False
-    for name in names:
+    for one in asked:
         try:
-            encoded = read(name)
-        except OSError as error:
-            print(f"error: {name}: {error.strerror}", file=sys.stderr)
-            failed = True
-            continue
-        try:
-            answer = client.predict(encoded)[: config.top_k]
+            ask(client, one, config.top_k)
         except ServerError as error:
             if not error.image:
                 raise UsageError(f"{error}; --server={config.server} --model={config.model}") from None
-            print(f"error: {name}: {error}", file=sys.stderr)
+            print(f"error: {one}: {error}", file=sys.stderr)
             failed = True
-            continue
-        text = ", ".join(f"{label} {value:.1%}" for label, value in answer)
-        classes = {}
-        for label, value in answer:
-            classes.setdefault(label, value)
-        messages.result(f"{name}  {text}", image=name, classes=classes, predictions=answer)
+        except OSError as error:
+            print(f"error: {one}: {error.strerror}", file=sys.stderr)
+            failed = True
     sys.exit(1 if failed else 0)
 
 
+def _ask_of_image(client, name, top_k):
+    answer = client.predict(read(name))[: top_k or 1]
+    classes = {}
+    for label, value in answer:
+        classes.setdefault(label, value)
+    messages.result(f"{name}  {_listed(answer)}", image=name, classes=classes, predictions=answer)
+
+
+def _ask_of_text(client, text, top_k):
+    found = client.score(text)
+    following = found.next[:top_k]
+    tokens = f"{found.tokens} token{'' if found.tokens == 1 else 's'}"
+    shown = f"{json.dumps(text, ensure_ascii=False)}  log-likelihood {found.log_likelihood:.2f} of {tokens}, next "
+    values = {"log_likelihood": found.log_likelihood, "tokens": found.tokens, "next": following}
+    messages.result(shown + _listed(following), text=text, **values)
+
+
+def _listed(pairs):
+    return ", ".join(f"{name} {value:.1%}" for name, value in pairs)
+
+
 if __name__ == "__main__":
-    commands.run(main, ClientConfig, arguments=["IMAGE", "..."])
+    commands.run(main, ClientConfig, arguments=["[IMAGE ...]"])

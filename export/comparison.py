@@ -6,29 +6,145 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.data.text import END
+from export import classifier, language
+
 BATCHES = (1, 32)
+
+
+class Images:
+    """Images on which forms of a classifier are compared.
+
+    Args:
+        model: `classifier.Classifier`.
+        images: (n, height, width, depth) float32, 0 to 255.
+        labels: (n,) integers, what they show; None if that is not known.
+    """
+
+    def __init__(self, model, images, labels=None):
+        self.model, self.images, self.labels = model, images, labels
+        self._expected = model.probabilities(images)
+
+    @property
+    def keras(self):
+        """The Keras model as a function, as `saved_model` and `tflite` are."""
+        return self.model.probabilities
+
+    def saved_model(self, path):
+        """A SavedModel as a function from images to probabilities."""
+        return saved_model(path)
+
+    def tflite(self, content):
+        """A TFLite model, as bytes, as such a function."""
+        return tflite(content)
+
+    def measure(self, run):
+        """How far a form, such a function, agrees with Keras, a dict."""
+        difference, same = agreement(run, self.images, self._expected)
+        return {"max_difference": difference, "agreement": same}
+
+    def inputs(self):
+        """What such a function takes, a list of arrays."""
+        return [self.images]
+
+    def example(self, version):
+        """What a SavedModel makes of an image: its class, the class it is taken for and the probability of that."""
+        if self.labels is None:
+            return None
+        return self.model.labels[self.labels[0]], *classifier.ask(version, self.images[0])
+
+
+class Text:
+    """A text on which forms of a language model are compared, in rows beside each other.
+
+    Args:
+        model: `language.LanguageModel`.
+        tokens: (n,) int32, the numbers of at least 2 tokens.
+        drawn: whether they are random, not a text.
+    """
+
+    def __init__(self, model, tokens, drawn=False):
+        self.model, self.drawn = model, drawn
+        rows = min(BATCHES[-1], len(tokens) // 2)
+        columns = len(tokens) // rows
+        self.tokens = np.reshape(tokens[: rows * columns], (rows, columns)).astype(np.int32)
+
+    @property
+    def keras(self):
+        """The Keras model as a function, as `saved_model` and `tflite` are."""
+        return self.model.step
+
+    def saved_model(self, path):
+        """A SavedModel as a function from tokens and state to log-probabilities and the next state."""
+        signature = _signature(path)
+        return lambda tokens, state: _stepped(signature(tokens=tf.constant(tokens), state=tf.constant(state)))
+
+    def tflite(self, content):
+        """A TFLite model, as bytes, as such a function."""
+        interpreter = _interpreter(content)
+        signature = interpreter.get_signature_runner()
+        return lambda tokens, state: _stepped(signature(tokens=tokens, state=state))
+
+    def measure(self, run):
+        """How far a form, such a function, agrees with Keras, a dict; each goes on with its own state."""
+        expected_state = state = self._zeros()
+        difference = same = cost = 0.0
+        for tokens, following in zip(self.tokens.T[:-1], self.tokens.T[1:], strict=True):
+            expected, expected_state = self.model.step(tokens, expected_state)
+            found, state = run(tokens, state)
+            difference = max(difference, float(np.abs(np.exp(found) - np.exp(expected)).max()))
+            same += (found.argmax(1) == expected.argmax(1)).sum()
+            cost -= np.take_along_axis(found, following[:, None], 1).sum(dtype=np.float64)
+        count = self.tokens[:, 1:].size
+        return {
+            "perplexity": float(np.exp(cost / count)),
+            "max_difference": difference,
+            "agreement": float(same / count),
+        }
+
+    def inputs(self):
+        """What such a function takes, a list of arrays."""
+        return [self.tokens[:, 0], self._zeros()]
+
+    def example(self, version):
+        """How a SavedModel goes on after a piece of the text: that, the likeliest token and its probability."""
+        if self.drawn:
+            return None
+        first = self.tokens.ravel()[: 8 if self.model.tokens == "words" else 40]
+        text = self.model.join(number for number in first if number != self.model.numbers[END])
+        return text, *language.ask(version, text)
+
+    def _zeros(self):
+        return np.zeros((len(self.tokens), self.model.units), np.float32)
 
 
 def saved_model(path):
     """A SavedModel as a function from images to probabilities, both numpy."""
+    signature = _signature(path)
+    return lambda images: signature(images=tf.constant(images, tf.float32))["probabilities"].numpy()
+
+
+def _signature(path):
+    """The default signature of a SavedModel."""
     loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures["serving_default"]
 
-    def run(images, loaded=loaded):  # the signature does not keep the model alive
-        return signature(images=tf.constant(images, tf.float32))["probabilities"].numpy()
+    def run(loaded=loaded, **inputs):  # the signature does not keep the model alive
+        return signature(**inputs)
 
     return run
 
 
+def _stepped(outputs):
+    """What the signature of a language model has returned, as arrays in order."""
+    return np.asarray(outputs["log_probabilities"]), np.asarray(outputs["state"])
+
+
 def tflite(content, threads=1):
     """A TFLite model, as bytes, as a function from images to probabilities, both numpy."""
-    from ai_edge_litert.interpreter import Interpreter
-
     from darts_tf.devices import runtime
 
-    with runtime.quiet():
-        interpreter = Interpreter(model_content=content, num_threads=threads)
-        interpreter.allocate_tensors()
+    interpreter = _interpreter(content, threads)
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def run(images):
@@ -43,6 +159,17 @@ def tflite(content, threads=1):
         return (y.astype(np.float32) - zero) * scale if scale else y
 
     return run
+
+
+def _interpreter(content, threads=1):
+    from ai_edge_litert.interpreter import Interpreter
+
+    from darts_tf.devices import runtime
+
+    with runtime.quiet():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def quantized(images, details):
@@ -60,34 +187,37 @@ def agreement(run, images, expected):
     return float(np.abs(found - expected).max()), float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def latency(run, images, batch, seconds=1.0):
-    """Median seconds of a call with `batch` images, of calls during about `seconds`."""
-    images = np.resize(images, (batch, *images.shape[1:]))
-    run(images)
-    run(images)  # the first calls compile, allocate and optimise
+def latency(run, inputs, batch, seconds=1.0):
+    """Median seconds of a call with `batch` rows of `inputs`, a list of arrays, of calls during about `seconds`."""
+    inputs = [np.resize(array, (batch, *array.shape[1:])) for array in inputs]
+    run(*inputs)
+    run(*inputs)  # the first calls compile, allocate and optimise
     taken = []
     while len(taken) < 3 or (sum(taken) < seconds and len(taken) < 200):
         start = time.perf_counter()
-        run(images)
+        run(*inputs)
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
 
 
-def row(name, size, run, images, expected):
-    """One line of the table, as a dict."""
-    difference, same = agreement(run, images, expected)
-    seconds = {f"latency_{batch}": latency(run, images, batch) for batch in BATCHES}
-    return {"format": name, "bytes": size, "max_difference": difference, "agreement": same, **seconds}
+def row(name, size, run, sample):
+    """One line of the table, as a dict; `sample` is `Images` or `Text`."""
+    seconds = {f"latency_{batch}": latency(run, sample.inputs(), batch) for batch in BATCHES}
+    return {"format": name, "bytes": size, **sample.measure(run), **seconds}
 
 
 def table(rows):
     """The lines as text."""
-    titles = ["format", "size", "max. difference", "same class", *(f"ms, batch {batch}" for batch in BATCHES)]
-    cells = [titles]
-    for entry in rows:
-        size = f"{entry['bytes'] / 1e6:.2f} MB"
-        latencies = [f"{1e3 * entry[f'latency_{batch}']:.2f}" for batch in BATCHES]
-        cells.append([entry["format"], size, f"{entry['max_difference']:.1e}", f"{entry['agreement']:.1%}", *latencies])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]
+    columns = {
+        "format": ("format", str),
+        "bytes": ("size", lambda value: f"{value / 1e6:.2f} MB"),
+        "perplexity": ("perplexity", lambda value: f"{value:.4g}"),
+        "max_difference": ("max. difference", lambda value: f"{value:.1e}"),
+        "agreement": ("same token" if "perplexity" in rows[0] else "same class", lambda value: f"{value:.1%}"),
+        **{f"latency_{batch}": (f"ms, batch {batch}", lambda value: f"{1e3 * value:.2f}") for batch in BATCHES},
+    }
+    cells = [[columns[name][0] for name in rows[0]]]
+    cells += ([columns[name][1](value) for name, value in entry.items()] for entry in rows)
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]
     return "\n".join("  ".join(line) for line in lines)

@@ -1,4 +1,4 @@
-"""Images that are typical of what a model will be asked: for the comparison of the formats, and for int8."""
+"""Images, or text, typical of what a model will be asked: for the comparison of the formats, and for int8."""
 
 import contextlib
 import sys
@@ -7,13 +7,14 @@ import numpy as np
 
 from darts_tf.cli import messages
 from darts_tf.cli.messages import UsageError
-from darts_tf.data import datasets, streams
+from darts_tf.data import datasets, streams, text
 from darts_tf.data import images as sources
 from darts_tf.data.augmentation import Augmentation
 from darts_tf.data.names import is_folder, is_imagenet
 from export.labels import beside
 
 COMPARED = 1000  # images, at most
+COMPARED_TOKENS = 4096
 
 
 def load(config, classifier):
@@ -84,6 +85,37 @@ def training_images(data, count):
     batches, *_ = data.batches(min(count, len(data.y_train)), Augmentation())
     images, _ = next(iter(batches()))
     return images.numpy()
+
+
+def test_tokens(config, model):
+    """Test text of the dataset that a configuration names, or else of the run that made a language model.
+
+    Args:
+        config: `run.ExportConfig`.
+        model: `language.LanguageModel`.
+
+    Returns:
+        (n,) int32, numbers of the model's tokens, the first `COMPARED_TOKENS` of the text; and whether they are random,
+        since no text was named or that of the run is gone.
+
+    Raises:
+        UsageError: there is no such text.
+    """
+    run = beside(config.model, "vocabulary")
+    name = config.dataset or run.get("dataset")
+    if not name:
+        messages.say("No --dataset: comparing on random tokens.")
+    else:
+        where = config.data_dir or run.get("data_dir")
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                data = text.load(name, model.tokens, model.vocabulary, where, messages.say, messages.progress)
+            return data.test[:COMPARED_TOKENS], False
+        except datasets.DataError as error:
+            if config.dataset:
+                raise UsageError(f"--dataset={name}: {error}") from None
+            messages.say(f"Without --dataset={name}, of the run that made the model: {error}")
+    return np.random.default_rng(0).integers(0, len(model.vocabulary), 256, np.int32), True
 
 
 def _array(images, chosen):

@@ -1,6 +1,7 @@
 """The whole export: from the `.keras` file to what a server and devices take, and what that is worth."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -11,6 +12,7 @@ from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+OF_CLASSIFIERS = ("labels", "image_size", "max_pixels")  # flags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,9 @@ class ExportConfig(Configuration):
     output: str | None = option(None, "A folder for the exported models; made if it is not there.", topic="Model")
     name: str | None = option(None, "What the model is called. Default: the file's name without .keras.", topic="Model")
     saved_model: bool = option(True, "Write a SavedModel.", topic="What to write")
-    top_k: int = option(5, "Classes in its answer to encoded images.", topic="What to write", least=1)
+    top_k: int = option(
+        5, "Classes in its answer to encoded images, or next tokens in that to texts.", topic="What to write", least=1
+    )
     max_pixels: int | None = option(
         None,
         'Width x height of the largest image file that it decodes; larger ones get the class "". Default: 8192 x 8192.',
@@ -40,7 +44,7 @@ class ExportConfig(Configuration):
     quantize: list | None = option(
         None,
         "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all "
-        "that is possible; int8 takes images.",
+        "that is possible; int8 takes images, so that language models do not have it.",
         topic="What to write",
     )
     labels: str | None = option(
@@ -48,10 +52,15 @@ class ExportConfig(Configuration):
         "A file of labels, one per line. Default: those of the run that made the model.",
         topic="What to write",
     )
+    vocabulary: str | None = option(
+        None,
+        "A file of a language model's vocabulary, one token per line. Default: that of the run that made the model.",
+        topic="What to write",
+    )
     dataset: str | None = option(
         None,
-        "Typical images, for int8 and the table: a name, a folder or a file as in darts_tf.train. Default: the data of "
-        "the run that made the model.",
+        "Typical images, for int8 and the table, or text: a name, a folder or a file as in darts_tf.train. Default: "
+        "the data of the run that made the model.",
         topic="Data",
     )
     data_dir: str | None = option(None, "Where tensorflow-datasets keeps its data. Default: its own.", topic="Data")
@@ -99,9 +108,11 @@ class Export:
         tflite: {"none", "float16", "dynamic" or "int8": path of the TFLite file}.
         rows: what each format, the Keras model first, is worth: a list of dicts of "format", a text, "bytes",
             "max_difference" of a probability from Keras's, "agreement", the part of the images with the same first
-            class, "latency_1" and "latency_32", seconds for batches of so many images.
+            class, "latency_1" and "latency_32", seconds for batches of so many images. Of a language model the
+            agreement is that of the likeliest next token, the seconds are those of one step, and there is "perplexity".
         example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
-            probability of that; None without a SavedModel or without test images.
+            probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
+            probability. None without a SavedModel or without test data.
         failed: a line for each thing that could not be written, and why.
     """
 
@@ -113,7 +124,7 @@ class Export:
 
 
 def run_export(config, verbose=1):
-    """Exports a trained Keras image classifier, as `python -m export` does.
+    """Exports a trained Keras image classifier, or language model, as `python -m export` does.
 
         done = export.run_export(export.ExportConfig(model="runs/a/model.keras", output="serving"))
         done.saved_model, done.tflite["int8"]  # serving/model/1, serving/tflite/model-int8.tflite
@@ -143,39 +154,41 @@ def run_export(config, verbose=1):
 
 
 def _export(config):
-    from export import comparison, representative, savedmodel, tflite
+    from export import comparison, language, representative, tflite
 
-    classifier = load_classifier(config)
-    data = representative.load(config, classifier)
-    images, labels = representative.test_images(data, classifier)
-    expected = classifier.probabilities(images)
+    model = load(config)
+    kinds, samples = config.quantize, lambda: None
+    if isinstance(model, language.LanguageModel):
+        sample = comparison.Text(model, *representative.test_tokens(config, model))
+        kinds = QUANTIZATIONS[:-1] if kinds is None else kinds
+    else:
+        data = representative.load(config, model)
+        sample = comparison.Images(model, *representative.test_images(data, model))
+        kinds = QUANTIZATIONS[: None if data else -1] if kinds is None else kinds
+        samples = functools.cache(lambda: representative.training_images(data, config.samples))
     rows, written, version, failed = [], {}, None, []
 
     def compare(name, size, run):
-        rows.append(comparison.row(name, size, run, images, expected))
+        rows.append(comparison.row(name, size, run, sample))
 
-    compare("Keras", pathlib.Path(config.model).stat().st_size, classifier.probabilities)
+    compare("Keras", pathlib.Path(config.model).stat().st_size, sample.keras)
     with files.writing_to(pathlib.Path(config.output)):
         if config.saved_model:
-            version = write_saved_model(classifier, config, failed)
+            version = write_saved_model(model, config, failed)
             size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
-            compare("SavedModel", size, comparison.saved_model(version))
-        for kind in quantizations(config, data):
+            compare("SavedModel", size, sample.saved_model(version))
+        for kind in kinds:
             shown = kind.replace("none", "float32")
             messages.say(f"Converting to TFLite, {shown} ...")
             try:
-                samples = representative.training_images(data, config.samples) if kind == "int8" else None
-                content = tflite.convert(classifier, kind, samples)
+                content = tflite.convert(model, kind, samples() if kind == "int8" else None)
             except tflite.ConversionError as error:
                 failed.append(f"TFLite {shown}: {error}")
                 continue
             written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"
             files.write(written[kind], content)
-            compare(f"TFLite {shown}", len(content), comparison.tflite(content))
-    example = None
-    if version and labels is not None:
-        example = classifier.labels[labels[0]], *savedmodel.ask(version, images[0])
-    return Export(version, written, rows, example, failed)
+            compare(f"TFLite {shown}", len(content), sample.tflite(content))
+    return Export(version, written, rows, sample.example(version) if version else None, failed)
 
 
 def check_packages():
@@ -185,46 +198,60 @@ def check_packages():
             raise UsageError(f"{package} is not installed: pip install 'darts-tf[export]'")
 
 
-def write_saved_model(classifier, config, failed):
+def write_saved_model(model, config, failed):
     """Writes the next version and what a server is told of it; what cannot be told is added to `failed`."""
-    from export import decoding, savedmodel, serving
+    from export import classifier, decoding, savedmodel, serving
 
     messages.say("Writing the SavedModel ...")
-    output = pathlib.Path(config.output)
-    max_pixels = config.max_pixels or decoding.MAX_PIXELS
-    version = savedmodel.export(classifier, output / config.model_name, config.top_k, max_pixels)
+    output, options = pathlib.Path(config.output), {"top_k": config.top_k}
+    if config.max_pixels:
+        options["max_pixels"] = config.max_pixels
+    version = savedmodel.export(model, output / config.model_name, **options)
     try:
         serving.write_configuration(output)
     except serving.ConfigurationError as error:
         failed.append(str(error))
-    depth = classifier.image_shape[2]
-    if depth not in decoding.DEPTHS:
+    if isinstance(model, classifier.Classifier) and model.image_shape[2] not in decoding.DEPTHS:
         messages.warn(
-            f"the SavedModel has no signature {savedmodel.SIGNATURE}: the model takes images of {depth} channels, and "
-            "image files have 1, 3 or 4."
+            f"the SavedModel has no signature {classifier.SIGNATURE}: the model takes images of {model.image_shape[2]} "
+            "channels, and image files have 1, 3 or 4."
         )
     return version
 
 
-def quantizations(config, data):
-    """The TFLite files to write."""
-    if config.quantize is not None:
-        return config.quantize
-    return QUANTIZATIONS if data else QUANTIZATIONS[:-1]
+def load(config):
+    """The `classifier.Classifier` or `language.LanguageModel` of --model."""
+    from export import classifier, language, models
 
-
-def load_classifier(config):
-    """The `classifier.Classifier` of --model."""
-    from export import classifier, labels
-
-    names = None
-    if config.labels:
-        try:
-            names = labels.read(config.labels)
-        except (OSError, labels.LabelError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"--labels={config.labels}: {reason}; expected one label per line.") from None
     try:
-        return classifier.load(config.model, names, config.image_size)
-    except classifier.ModelError as error:
+        model = models.read(config.model)
+        if not language.is_one(model):
+            if config.vocabulary is not None:
+                raise UsageError(f"--vocabulary: it is for language models; --model={config.model} is none.")
+            return classifier.load(config.model, texts(config, "labels"), config.image_size, model)
+        for name in OF_CLASSIFIERS:
+            if getattr(config, name) is not None:
+                raise UsageError(f"--{name}: it is for image classifiers; --model={config.model} is a language model.")
+        if "int8" in (config.quantize or []):
+            raise UsageError(
+                "--quantize=int8: the log-probabilities of a language model would have steps of 1/16, and its state "
+                "be rounded at each token; expected none, float16 and dynamic, which has 8-bit weights."
+            )
+        return language.load(config.model, texts(config, "vocabulary"), model)
+    except models.ModelError as error:
         raise UsageError(f"--model={config.model}: {error}") from None
+
+
+def texts(config, name):
+    """The lines of the file that --labels or --vocabulary names; None if it names none."""
+    from export import labels
+
+    path = getattr(config, name)
+    if not path:
+        return None
+    try:
+        return labels.read(path, tokens=name == "vocabulary")
+    except (OSError, labels.LabelError) as error:
+        reason = getattr(error, "strerror", None) or error
+        one = "token" if name == "vocabulary" else "label"
+        raise UsageError(f"--{name}={path}: {reason}; expected one {one} per line.") from None

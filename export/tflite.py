@@ -16,17 +16,19 @@ class ConversionError(ValueError):
     """TensorFlow could not convert the model; the message is its own, shortened."""
 
 
-def convert(classifier, quantize="none", samples=None):
-    """Converts a classifier.
+def convert(model, quantize="none", samples=None):
+    """Converts a model.
 
-    The result maps images (batch, height, width, depth), pixels as they are in files, to probabilities (batch, classes)
-    and has the labels in it: the file is also a zip archive with labels.txt, as of TFLite metadata.
+    A classifier maps images (batch, height, width, depth), pixels as they are in files, to probabilities (batch,
+    classes). A language model is one step: its signature maps `tokens` (batch,) int32 and `state` (batch, units)
+    float32 to `log_probabilities` (batch, vocabulary) float32 and the next `state`. The labels, or the vocabulary, are
+    in the result: it is also a zip archive with labels.txt, or vocabulary.txt, as of TFLite metadata.
 
     Args:
-        classifier: `classifier.Classifier`.
+        model: `classifier.Classifier` or `language.LanguageModel`.
         quantize: "none", float32; "float16", its weights; "dynamic", int8 weights, float32 input and output; "int8",
-            all in int8, with uint8 input (pixel / scale + zero point, as the input's details in the file
-            say) and output (probability * 256).
+            for classifiers, all in int8, with uint8 input (pixel / scale + zero point, as the input's details in the
+            file say) and output (probability * 256).
         samples: images (n, height, width, depth), typical ones; "int8" needs them to find the range of each tensor.
 
     Returns:
@@ -35,8 +37,9 @@ def convert(classifier, quantize="none", samples=None):
     Raises:
         ConversionError: an operation of the model has no counterpart among the built-in ones.
     """
-    graph = classifier.graph(_with_native_dilations(classifier.model), logits=False)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
+    graph = model.converted(_with_native_dilations(model.model))
+    named = isinstance(graph.structured_outputs, dict)  # which become a signature if they belong to a module
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module() if named else None)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -53,14 +56,15 @@ def convert(classifier, quantize="none", samples=None):
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error).split("\n")[0])
         raise ConversionError(" ".join(reason.split())[-300:]) from error
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr("labels.txt", labels.to_bytes(classifier.labels))
+        archive.writestr(model.asset, labels.to_bytes(model.names))
     return content.getvalue()
 
 
 def labels_of(content):
-    """The labels in a file's bytes."""
+    """The labels, or the vocabulary, in a file's bytes."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return labels.from_bytes(archive.read("labels.txt"))
+        (name,) = archive.namelist()
+        return labels.from_bytes(archive.read(name))
 
 
 class _NativeDilation(keras.layers.Layer):

@@ -23,7 +23,7 @@ def run(main, config, arguments=()):
         main: function of the configuration, and of as many texts as there are arguments.
         config: class of the configuration, see `darts_tf.cli.configuration`; its fields become flags.
         arguments: names of the positional arguments, for messages. As many are expected; if the last name is "...", one
-            or more are, which `main` gets as a list.
+            or more are, and if the only name ends in "...]", any number, which `main` gets as a list.
     """
     define()
     configuration.define(config)
@@ -39,7 +39,7 @@ def run(main, config, arguments=()):
 
     def guarded(argv):
         try:
-            open_end = list(arguments[-1:]) == ["..."]
+            open_end = bool(arguments) and arguments[-1].endswith(("...", "...]"))
             given, extra = argv[1:], argv[1 + len(arguments) :]
             if extra and not open_end:
                 raise UsageError(f"{extra[0]}: expected {' '.join(arguments) or 'no argument'} and flags, see --help.")

@@ -22,7 +22,7 @@ from darts_tf.cli.messages import UsageError
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", list: "a list of texts"}
 
 
-def option(default, text, *, topic, least=None, most=None, values=None):
+def option(default, text, *, topic, least=None, most=None, values=None, repeated=False):
     """A field of a configuration.
 
     Args:
@@ -31,10 +31,10 @@ def option(default, text, *, topic, least=None, most=None, values=None):
         topic: heading in --help.
         least, most: bounds of a number, inclusive.
         values: the texts that are allowed.
+        repeated: whether each text of a list has a flag of its own, --text=a --text=b, and may hold commas.
     """
-    return dataclasses.field(
-        default=default, metadata={"text": text, "topic": topic, "least": least, "most": most, "values": values}
-    )
+    metadata = {"text": text, "topic": topic, "least": least, "most": most, "values": values, "repeated": repeated}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,8 @@ def define(config, values=flags.FLAGS):
         elif kind(field) in (int, float):
             make = flags.DEFINE_integer if kind(field) is int else flags.DEFINE_float
             make(flag_values=values, **arguments, **limits)
+        elif field.metadata["repeated"]:
+            flags.DEFINE_multi_string(flag_values=values, **arguments)
         else:
             make = {bool: flags.DEFINE_boolean, str: flags.DEFINE_string, list: flags.DEFINE_list}[kind(field)]
             make(flag_values=values, **arguments)

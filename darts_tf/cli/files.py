@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import json
 import os
 import pathlib
 import zipfile
@@ -74,6 +75,28 @@ def load_model(path):
     Raises:
         ValueError: the file cannot be read, needs layers that Keras does not know here, or holds something else.
     """
+    return as_classifier(read_model(path))
+
+
+def holds_language_model(path):
+    """Whether a file is a `.keras` file of one step of a language model: its outputs are "logits" and "state".
+
+    This takes no TensorFlow. What cannot be read is none; `read_model` says what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            outputs = json.loads(archive.read("config.json"))["config"]["output_layers"]
+        return isinstance(outputs, dict) and set(outputs) == {"logits", "state"}
+    except Exception:  # of every kind: the file may be anything
+        return False
+
+
+def read_model(path):
+    """Reads a Keras model of any form.
+
+    Raises:
+        ValueError: the file cannot be read, needs layers that Keras does not know here, or holds no model.
+    """
     import keras
 
     archive = check_unpacked(path)
@@ -84,9 +107,20 @@ def load_model(path):
     except Exception as error:  # of every kind: zip, JSON, layers that are not registered
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"not a .keras file of layers that Keras knows: {reason[:300]}") from None
-    expected = "expected images (n, height, width, depth) to classes"
     if not isinstance(model, keras.Model):
         raise ValueError(f"it holds a {type(model).__name__}: expected a model, from images to classes.")
+    return model
+
+
+def as_classifier(model):
+    """A Keras model that is an image classifier, with one tensor as its input and one as its output.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    import keras
+
+    expected = "expected images (n, height, width, depth) to classes"
     try:
         inputs, outputs = model.inputs, model.outputs
     except (AttributeError, ValueError):

@@ -6,6 +6,7 @@ Where a default is None, it is the one of `recipes`, or follows from the data.
 import dataclasses
 
 from darts_tf import spaces
+from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
@@ -435,14 +436,24 @@ class TrainConfig(FitConfig):
     )
     cutout: bool | None = option(None, "Cut a square hole into training images. Default: the recipe's.", topic="Data")
 
-    def for_text(self, dataset):
-        """The same configuration with the values of the recipe for text; `dataset` is used where none was given."""
-        config = self.taken_over({"dataset": dataset})
-        recipe = config.recipe or "small"
+    @property
+    def is_text(self):
+        """Whether the model is one of text, as far as that can be told without the file of --operations."""
+        if self.arch:
+            try:
+                return spaces.read(self.arch, self.space).space.is_text
+            except (OSError, ValueError):
+                return False
+        return files.holds_language_model(self.init_from or self.evaluate or "")
+
+    def begun(self):
+        if not self.is_text:
+            return self
+        recipe = self.recipe or "small"
         if recipe not in recipes.TRAINING_TEXT:
             expected = ", ".join(recipes.TRAINING_TEXT)
             raise UsageError(f"--recipe={recipe}: expected one of {expected} for language models.")
-        return config.taken_over(recipes.TRAINING_TEXT[recipe] | {"recipe": recipe})
+        return self.taken_over({"dataset": "topics", "recipe": recipe} | recipes.TRAINING_TEXT[recipe])
 
     def check(self):
         """Raises UsageError for what can be seen without TensorFlow."""

@@ -2,9 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_language_model import CHARACTERS, WORDS, step_of
 
 from darts_tf.data import datasets
-from export import classifier, comparison
+from export import classifier, comparison, language
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +34,28 @@ def images():
 def png():
     """Function from an image to a file."""
     return lambda image: tf.io.encode_png(image.astype(np.uint8)).numpy()
+
+
+@pytest.fixture(scope="session", params=["words", "characters"])
+def spoken(request):
+    """An untrained language model, of words and of characters."""
+    keras.utils.set_random_seed(0)
+    vocabulary = {"words": WORDS, "characters": CHARACTERS}[request.param]
+    return language.LanguageModel(step_of(len(vocabulary)), vocabulary, request.param)
+
+
+@pytest.fixture(scope="session")
+def spoken_by_keras():
+    """Function from a language model and a text to what `serving_text` returns: by Keras, a token after the other."""
+
+    def ask(model, text, top_k=3):
+        numbers, state, likelihood = model.encode(text), np.zeros((1, model.units), np.float32), 0.0
+        for place, number in enumerate([model.numbers["<eos>"], *numbers]):
+            log_probabilities, state = model.step(np.array([number], np.int32), state)
+            if place < len(numbers):
+                likelihood += float(log_probabilities[0, numbers[place]])
+        best = np.argsort(-log_probabilities[0], kind="stable")[:top_k]
+        pairs = [(model.vocabulary[number], float(np.exp(log_probabilities[0, number]))) for number in best]
+        return likelihood, len(numbers), pairs
+
+    return ask

@@ -104,6 +104,43 @@ def test_answers_are_those_of_the_model(servers, kind, images, expected, small, 
     assert connect(servers, kind, version=1).predict(png(images[0])) == asked.predict(png(images[0]))
 
 
+@pytest.fixture(scope="module")
+def book(folder, spoken):
+    """A model "book" beside the others, a language model."""
+    savedmodel.export(spoken, folder / spoken.tokens, top_k=3)
+    return spoken
+
+
+def test_texts(folder, book, spoken_by_keras, capsys):
+    with Server(folder) as server:
+        for kind, address in (("grpc", server.grpc), ("rest", server.rest)):
+            asked = connect((address,) * 2, kind, model=book.tokens)
+            for text in ("the cat sat", "", "a \u2003 größer\n日本 never"):
+                found, (likelihood, count, following) = asked.score(text), spoken_by_keras(book, text)
+                assert np.isclose(found.log_likelihood, likelihood, rtol=1e-5) and found.tokens == count
+                assert [token for token, _ in found.next] == [token for token, _ in following]
+                np.testing.assert_allclose([p for _, p in found.next], [p for _, p in following], rtol=1e-5)
+            with pytest.raises(client.ServerError, match="has no such model"):
+                connect((address,) * 2, kind, model="magazine").score("a")
+            with pytest.raises(client.ServerError, match="refused the request: .*serving_text"):
+                connect((address,) * 2, kind).score("a")
+            options = {"server": address, "rest": kind == "rest", "model": book.tokens}
+            assert ask([], text=["the cat", "a"], **options) == 0
+            (likelihood, count, following), out = spoken_by_keras(book, "the cat"), capsys.readouterr().out
+            listed = ", ".join(f"{token} {p:.1%}" for token, p in following)
+            lines = out.splitlines()
+            assert lines[0] == f'"the cat"  log-likelihood {likelihood:.2f} of {count} tokens, next {listed}'
+            assert lines[1].startswith('"a"  log-likelihood') and " of 1 token, next " in lines[1]
+            assert ask([], as_json=True, text=["the cat"], top_k=1, **options) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert found == {
+                "text": "the cat",
+                "log_likelihood": pytest.approx(likelihood, rel=1e-5),
+                "tokens": count,
+                "next": [[following[0][0], pytest.approx(following[0][1], rel=1e-5)]],
+            }
+
+
 def test_200_requests_at_once_of_mixed_sizes_and_one_corrupt_image(servers, kind, images, small, png):
     scales = [1, 2, 3, 7]
     files = [png(np.kron(images[i % 50], np.ones((scales[i % 4],) * 2 + (1,)))) for i in range(200)]
@@ -214,6 +251,27 @@ def test_strange_answers(answer, message):
     with talking(answer) as server, pytest.raises(client.ServerError, match=message) as caught:
         client.Rest(server, "digits").predict(b"x")
     assert not caught.value.image
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *(
+            {"log_likelihood": wrong}
+            for wrong in (None, "-1", True, 1.0, float("nan"), -(10**400), float("-inf"), [-1.0])
+        ),
+        *({"tokens": wrong} for wrong in (None, "1", 1.5, -1, [1])),
+        *({"next": wrong} for wrong in ("the", [1], None, [])),
+        {"next_probabilities": [2.0]},
+    ],
+)
+def test_strange_answers_to_texts(changed):
+    usual = {"log_likelihood": -1.5, "tokens": 2, "next": ["the"], "next_probabilities": [0.5]}
+    with talking(http_answer({"predictions": [usual]})) as server:
+        assert client.Rest(server, "book").score("a") == (-1.5, 2, [("the", 0.5)])
+    with talking(http_answer({"predictions": [usual | changed]})) as server:
+        with pytest.raises(client.ServerError, match=STRANGE):
+            client.Rest(server, "book").score("a")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +393,8 @@ def test_files_that_are_no_images(tmp_path, capsys):
         (["--model=a b"], "--model=a b: expected a name"),
         (["--signature=\udcff"], "--signature=.*: expected a name"),
         (["--version=99999999999999999999", "--rest"], "--version"),
+        (["--text=a, b", "--text=c"], r"--text and .*README.md given: expected texts or images"),
+        (["--text=\udcff"], "--text=.*: expected a text in UTF-8"),
     ],
 )
 def test_wrong_flags(flags, message):
@@ -346,4 +406,4 @@ def test_wrong_flags(flags, message):
 def test_no_image():
     command = [sys.executable, "-m", "export.client"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: expected IMAGE ..., see --help.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: expected IMAGE ... or --text, see --help.\n")

@@ -480,7 +480,7 @@ def test_classifiers_that_others_made(image_shape, head, tmp_path):
     version = savedmodel.export(made, tmp_path / "mine")
     np.testing.assert_allclose(comparison.saved_model(version)(x), probabilities, atol=1e-5)
     np.testing.assert_allclose(comparison.tflite(tflite.convert(made))(x), probabilities, atol=1e-5)
-    label, probability = savedmodel.ask(version, np.zeros(made.image_shape))
+    label, probability = classifier.ask(version, np.zeros(made.image_shape))
     black = made.probabilities(np.zeros((1, *made.image_shape)))[0]
     assert label == "abc"[black.argmax()] and np.isclose(probability, black.max(), atol=1e-5)
 
