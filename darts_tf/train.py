@@ -181,7 +181,7 @@ def load_model(path, flag):
 
 def outputs_of(model):
     """How many classes or tokens a model knows."""
-    return (model.output_shape["logits"] if isinstance(model.output_shape, dict) else model.output_shape)[-1]
+    return (model.output["logits"] if isinstance(model.output, dict) else model.output).shape[-1]
 
 
 def load_data(config, model, path):
@@ -233,32 +233,21 @@ def prepare(pretrained, architecture, data, config):
     """The network to train, compiled."""
     import keras
 
-    from darts_tf.methods.optimizers import SGD
-    from darts_tf.spaces.models import with_new_classes
+    from darts_tf.methods.optimizers import SGD, AveragedSGD
 
     keras.utils.set_random_seed(config.seed)
     task = data.task
-    if pretrained:
-        try:
-            network = with_new_classes(pretrained, task.outputs, task.normalization)
-        except ValueError as error:
-            raise UsageError(f"--init_from={config.init_from}: {error}") from None
-    else:
-        space = architecture.space
-        sizes.check_given(config, space, space.network)
-        try:
-            network = space.network(architecture, task, **sizes.of(space.network, config.to_dict()))
-        except ValueError as error:
-            raise UsageError(f"--arch={config.arch}: {error}") from None
+    network = adapted(pretrained, task, config) if pretrained else derived(architecture, task, config)
+    kind = AveragedSGD if task.keeps_best else SGD
     network.compile(
-        SGD(
+        kind(
             config.learning_rate,
             momentum=config.momentum,
             l2=config.weight_decay,
             global_clipnorm=config.grad_clip,
             loss_scale=config.precision == "float16",
         ),
-        loss=task.loss(config.label_smooth),
+        loss=task.loss(config.label_smooth or 0.0),
         metrics=task.metrics(),
         jit_compile=config.jit_compile,
         auto_scale_loss=False,  # SGD does it
@@ -268,13 +257,43 @@ def prepare(pretrained, architecture, data, config):
     return network
 
 
+def derived(architecture, task, config):
+    """The network of --arch."""
+    space = architecture.space
+    sizes.check_given(config, space, space.network)
+    try:
+        return space.network(architecture, task, **sizes.of(space.network, config.to_dict()))
+    except ValueError as error:
+        raise UsageError(f"--arch={config.arch}: {error}") from None
+
+
+def adapted(pretrained, task, config):
+    """The network of --init_from."""
+    from darts_tf.spaces.models import with_new_classes
+    from darts_tf.spaces.recurrent import networks
+
+    try:
+        if not config.is_text:
+            return with_new_classes(pretrained, task.outputs, task.normalization)
+        architecture = networks.genotype_of(pretrained)
+        units = pretrained.output["state"].shape[-1]
+        network = derived(architecture, task, config.replace(units=units))
+        network.build()
+        networks.take_weights(network, pretrained)
+        return network
+    except ValueError as error:
+        raise UsageError(f"--init_from={config.init_from}: {error}") from None
+
+
 def create_variables(network):
     """Creates the variables of the optimizer and the metrics; a step that had to create them would be traced twice."""
     import tensorflow as tf
 
+    if not network.built:
+        network.build()
     network.optimizer.build(network.trainable_variables)
-    logits = tf.nest.map_structure(lambda output: tf.zeros([1, *output.shape[1:]]), network.output)
-    batch = None, tf.zeros([1], tf.int32), logits
+    logits = tf.nest.map_structure(lambda output: tf.zeros([n or 1 for n in output.shape]), network.output)
+    batch = None, tf.zeros(tf.nest.flatten(logits)[0].shape[:-1], tf.int32), logits
     network.compute_loss(*batch)
     network.compute_metrics(*batch)
     network.reset_metrics()
@@ -294,19 +313,30 @@ def fit(network, batches, steps, valid, config, data, checkpoints, output):
     from darts_tf.reports import callbacks as reporting
     from darts_tf.runs import callbacks
 
-    rate, epochs = config.learning_rate, config.epochs
+    rate, epochs, task = config.learning_rate, config.epochs, data.task
     schedule = (
         callbacks.exponential_schedule(rate, config.gamma)
         if config.gamma
         else callbacks.cosine_schedule(rate, config.learning_rate_min, epochs)
     )
     nan = callbacks.StopOnNaN()
-    used = [schedule, callbacks.DropPathSchedule(config.drop_path_prob, epochs), nan]
+    record = callbacks.History(output, checkpoints.done // steps)
+    used = [schedule, *starting.rate_by_length(data, config, "train")(checkpoints), nan]
+    if task.keeps_best:
+        place = output if checkpoints.worker.is_chief else None
+        used.append(callbacks.BestModel(place, task.headline, record.rows, config.nonmono, save_step))
+    else:
+        used.append(callbacks.DropPathSchedule(config.drop_path_prob, epochs))
     if checkpoints.worker.is_chief:
-        used += [callbacks.History(output, checkpoints.done // steps), reporting.Report(output)]
+        used += [record, reporting.Report(output)]
         used += [reporting.tensorboard(output)] if config.tensorboard else []
-    fitting.fit(network, batches, steps, config, valid, used, checkpoints, data.task.headline)
+    fitting.fit(network, batches, steps, config, valid, used, checkpoints, task.headline)
     nan.raise_if_stopped(f"what {output}/ has of the epochs before")
+
+
+def save_step(network, path):
+    """Saves one step of a language model as a plain Keras model."""
+    files.save_model(network.inference_model(), path)
 
 
 def main(config):
@@ -320,7 +350,7 @@ def main(config):
         return
     output = training.directory
     saved = f"Saved {output}/model.keras, metrics.json and report.html"
-    messages.result(f"\n{table}\n\n{saved}", output=output, **training.history[-1], **results)
+    messages.result(f"\n{table}\n\n{saved}", output=output, **(training.history[-1] | results))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ This file needs no TensorFlow before a loss or a metric is made.
 import dataclasses
 import math
 
+import numpy as np
+
 from darts_tf.cli.registry import Registry
 
 
@@ -46,6 +48,7 @@ class Task:
             files; None for inputs that are normalised before.
         name: what config.json calls the task.
         headline: `Headline`.
+        keeps_best: whether what counts is the model of the epoch with the best validation, not of the last.
     """
 
     input_shape: tuple
@@ -54,6 +57,7 @@ class Task:
 
     name = None
     headline = None
+    keeps_best = False
 
     def loss(self, label_smoothing=0.0):
         """The loss, for `compile`, of labels and logits."""
@@ -84,6 +88,29 @@ class Task:
     def figures(cls, results):
         """Those results that stand at the top of a report, (what it is, in words) pairs of texts."""
         raise NotImplementedError
+
+    @classmethod
+    def facts(cls, description):
+        """What a report says of the data, {what it is: text}; `description` as of a dataset's `description()`."""
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        """Raises an exception if a description is of no data of this task, or results or arrays are of no `measure`."""
+        raise NotImplementedError
+
+
+def _expect(condition, what):
+    if not condition:
+        raise ValueError(f"expected {what}")
+
+
+def _expect_numbers(results, *names):
+    _expect(all(type(results[name]) in (int, float) for name in names), "numbers")
+
+
+def _is_list(value, kind):
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 _tasks = Registry("task", Task)
@@ -130,12 +157,35 @@ class ImageClassification(Task):
         images = f"of {results['test_images']:,} test images"
         return [(images, f"{results['top1']:.2%}"), ("top 5", f"{results['top5']:.2%}")]
 
+    @classmethod
+    def facts(cls, description):
+        height, width, depth = description["image_shape"]
+        return {"images": f"{height}x{width}x{depth}", "classes": str(len(description["class_names"]))}
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        shape, names = description.get("image_shape"), description.get("class_names")
+        _expect(_is_list(shape, int) and len(shape) == 3 and _is_list(names, str), "image_shape and class_names")
+        if results is not None:
+            _expect(isinstance(results["per_class"], dict), "results by class")
+            _expect_numbers(results, "top1", "top5", "test_images")
+        if arrays is not None:
+            labels, predicted, worst = arrays["labels"], arrays["predicted"], arrays["worst"]
+            images = arrays["worst_images"]
+            _expect(labels.shape == predicted.shape == arrays["probability"].shape, "arrays of one length")
+            _expect(arrays["probability"].dtype.kind == "f" and images.dtype == np.uint8, "probabilities and images")
+            _expect(images.ndim == 4 and worst.shape == images.shape[:1] and images.shape[-1] > 0, "an image for each")
+            for places, limit in ((labels, len(names)), (predicted, len(names)), (worst, len(labels))):
+                _expect(places.ndim == 1 and places.dtype.kind in "iu", "whole numbers")
+                _expect(((places >= 0) & (places < limit)).all(), f"numbers below {limit}")
+
 
 @register_task("language_model")
 class LanguageModel(Task):
     """Which token of a vocabulary comes next; labels are the next tokens, one for each."""
 
     headline = Headline("perplexity", "min", "number")
+    keeps_best = True
 
     def loss(self, label_smoothing=0.0):
         import keras
@@ -171,3 +221,19 @@ class LanguageModel(Task):
         token = results["tokens"].removesuffix("s")
         of = f"perplexity of {results['test_tokens']:,} test {results['tokens']}"
         return [(of, f"{results['perplexity']:,.2f}"), (f"bits per {token}", f"{results['bits_per_token']:.3f}")]
+
+    @classmethod
+    def facts(cls, description):
+        return {"tokens": description["tokens"], "vocabulary": f"{len(description['vocabulary']):,}"}
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        known = description.get("tokens") in ("words", "characters") and _is_list(description.get("vocabulary"), str)
+        _expect(known, "tokens and vocabulary")
+        if results is not None:
+            _expect(isinstance(results["by_rank"], dict), "results by rank")
+            _expect_numbers(results, "perplexity", "bits_per_token", "validation_perplexity", "test_tokens")
+            _expect(isinstance(results["tokens"], str), "what tokens are")
+        if arrays is not None:
+            shapes = {arrays[name].shape for name in ("rank", "tokens", "cross_entropy")}
+            _expect(len(shapes) == 1 and len(shapes.pop()) == 1, "arrays of one length")

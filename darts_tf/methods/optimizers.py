@@ -150,6 +150,47 @@ class SGD(_Summed, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable("darts_tf")
+class AveragedSGD(SGD):
+    """SGD that can average its weights: after `start_averaging`, `averages` are the means of what each step has made.
+
+    Averaged SGD (Polyak & Juditsky, 1992), as language models are trained (Merity et al., 2017). Keras's `use_ema` has
+    a moving average. Arguments are those of `SGD`.
+
+    Attributes:
+        averages: variables, one per weight, in the order of the optimizer's.
+    """
+
+    def build(self, variables):
+        super().build(variables)
+        self.averages = [self.add_variable_from_reference(variable, name="average") for variable in variables]
+        self._start = self.add_variable((), keras.initializers.Constant(-1), "int64", name="start_of_averaging")
+
+    def start_averaging(self):
+        """Averages from the next step on; what was averaged so far is forgotten."""
+        self._start.assign(self.iterations)
+
+    @property
+    def is_averaging(self):
+        """Whether there are averages."""
+        start, now = (int(keras.ops.convert_to_numpy(value)) for value in (self._start, self.iterations))
+        return 0 <= start < now
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate)
+        start, average = tf.convert_to_tensor(self._start), self.averages[place_of(variable, self)]
+        number = tf.cast(tf.convert_to_tensor(self.iterations) + 1 - start, average.dtype)
+        part = tf.where(start < 0, tf.zeros_like(number), 1 / number)
+        average.assign_add(part * (tf.convert_to_tensor(variable) - average))
+
+    def swap(self):
+        """Puts the averages in place of the weights, and these in place of the averages."""
+        for variable, average in zip(self._trainable_variables, self.averages, strict=True):
+            value = tf.identity(variable)
+            variable.assign(average)
+            average.assign(value)
+
+
+@keras.saving.register_keras_serializable("darts_tf")
 class Adam(_Summed, keras.optimizers.Adam):
     """Adam with weight decay added to the gradient, and epsilon added after the bias correction.
 

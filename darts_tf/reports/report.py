@@ -81,7 +81,7 @@ def contents(directory):
     if test:
         content["test"] = test
         content["figures"] = rundirectory.task(config).figures(test)
-    if predictions:
+    if predictions and "labels" in predictions:
         content |= _predictions(predictions, config["data"]["class_names"])
     return content
 
@@ -94,8 +94,7 @@ def _number(value):
 def _configuration(config):
     """[name, value] pairs, as texts."""
     flags = {f"--{name}": value for name, value in config.items() if name not in HIDDEN and value is not None}
-    height, width, depth = config["data"]["image_shape"]
-    more = {"images": f"{height}x{width}x{depth}", "classes": len(config["data"]["class_names"])}
+    more = rundirectory.task(config).facts(config["data"])
     texts = {True: "yes", False: "no"}
     return [
         [name, texts[value] if isinstance(value, bool) else ", ".join(value) if isinstance(value, list) else str(value)]

@@ -57,8 +57,8 @@ class RateByLength(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         self.model.optimizer.learning_rate = self._rate * self.scale(self.checkpoints.done)
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.optimizer.learning_rate = self._rate
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self._rate  # which is what is logged and saved
 
 
 class DropPathSchedule(keras.callbacks.Callback):
@@ -213,6 +213,51 @@ class History(keras.callbacks.Callback):
     def more(self, epoch):
         """Does what else is to be done after an epoch (from 1); returns more columns, as a dict."""
         return {}
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keeps the best model of a language model's training, and averages its weights where that helps.
+
+    After an epoch whose validation is worse than the best of those that are at least `nonmono` epochs older,
+    the optimizer averages the weights (NT-ASGD, Merity et al., 2017), and from then on these are validated.
+
+    Args:
+        directory: of the run; model.keras there is the best model, of standard layers. None for a worker that has none.
+        headline: of the task, see `darts_tf.data.tasks.Headline`.
+        rows: of history.csv, a list of dicts that grows by the epoch, of which `averaged` is a column.
+        nonmono: epochs; 0 for no averages.
+        save: function of the model and a path.
+    """
+
+    def __init__(self, directory, headline, rows, nonmono, save):
+        super().__init__()
+        self.headline, self.rows, self.nonmono, self.save = headline, rows, nonmono, save
+        self.path = directory and pathlib.Path(directory) / "model.keras"
+
+    def _values(self, averaged=None):
+        """Of each epoch, or of those whose weights were averaged or not, the validation, the smaller the better."""
+        name = f"val_{self.headline.name}"
+        rows = [row for row in self.rows if averaged is None or bool(row["averaged"]) == averaged]
+        return [self.headline.best_first(row[name]) for row in rows]
+
+    def on_test_begin(self, logs=None):
+        self._averaged = self.model.optimizer.is_averaging
+        if self._averaged:
+            self.model.optimizer.swap()
+
+    def on_test_end(self, logs=None):
+        value = self.headline.best_first(logs[self.headline.name])
+        if self.path and (not self.path.exists() or value < min(self._values(), default=math.inf)):
+            self.save(self.model, self.path)
+        if self._averaged:
+            self.model.optimizer.swap()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["averaged"] = float(self._averaged)
+        before = self._values(averaged=False)
+        now = self.headline.best_first(logs[f"val_{self.headline.name}"])
+        if self.nonmono and not self._averaged and len(before) > self.nonmono and now > min(before[: -self.nonmono]):
+            self.model.optimizer.start_averaging()
 
 
 class SearchRecord(History):

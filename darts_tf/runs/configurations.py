@@ -159,6 +159,10 @@ class FitConfig(RunConfig):
         1e-3, "What the mean square of their changes from token to token adds.", topic="Recurrent network", least=0
     )
 
+    def at_one_rate(self):
+        """The same configuration; its learning rate does not fall, unless that was asked for."""
+        return self.taken_over({"learning_rate_min": self.learning_rate})
+
     def check_text(self):
         """Raises UsageError for what language models cannot be trained with; `self` is complete."""
         if self.steps_per_execution > 1:
@@ -308,7 +312,7 @@ class SearchConfig(FitConfig):
         None, "Of the weights, at the start, per step. Default: 0.025.", topic="Optimisation", least=0
     )
     learning_rate_min: float | None = option(
-        None, "Of the weights, at the end of the cosine. Default: 0.001.", topic="Optimisation", least=0
+        None, "Of the weights, at the end of the cosine. Default: 0.001; text as at the start.", topic="Optimisation", least=0
     )
     weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Optimisation", least=0)
     arch_learning_rate: float | None = option(
@@ -331,7 +335,7 @@ class SearchConfig(FitConfig):
             return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
         recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT
-        return config.taken_over(recipe | method.values(self.space, True, epochs))
+        return config.taken_over(recipe | method.values(self.space, True, epochs)).at_one_rate()
 
     def check(self):
         """Raises UsageError for what can be seen without the data."""
@@ -414,7 +418,9 @@ class TrainConfig(FitConfig):
     learning_rate: float | None = option(
         None, "At the start, per step. Default: the recipe's.", topic="Optimisation", least=0
     )
-    learning_rate_min: float = option(0.0, "At the end of the cosine.", topic="Optimisation", least=0)
+    learning_rate_min: float = option(
+        0.0, "At the end of the cosine; of text by default as at the start.", topic="Optimisation", least=0
+    )
     gamma: float | None = option(
         None,
         "Multiplies the learning rate after each epoch; 0 for a cosine. Default: the recipe's.",
@@ -453,7 +459,8 @@ class TrainConfig(FitConfig):
         if recipe not in recipes.TRAINING_TEXT:
             expected = ", ".join(recipes.TRAINING_TEXT)
             raise UsageError(f"--recipe={recipe}: expected one of {expected} for language models.")
-        return self.taken_over({"dataset": "topics", "recipe": recipe} | recipes.TRAINING_TEXT[recipe])
+        values = {"dataset": "topics", "recipe": recipe} | recipes.TRAINING_TEXT[recipe]
+        return self.taken_over(values).at_one_rate()
 
     def check(self):
         """Raises UsageError for what can be seen without TensorFlow."""

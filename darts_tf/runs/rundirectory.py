@@ -86,17 +86,11 @@ def configuration(folder):
         config = json.loads(content)
         _expect(isinstance(config, dict) and config.get("command") in FILES, "the configuration of a run")
         _expect(isinstance(config.get("versions"), dict), "versions")
-        data = config.get("data")
-        _expect(isinstance(data, dict), "data")
-        shape, names = data.get("image_shape"), data.get("class_names")
-        _expect(_is_list(shape, int) and len(shape) == 3 and _is_list(names, str), "image_shape and class_names")
+        _expect(isinstance(config.get("data"), dict), "data")
+        task(config).check(config["data"])
         return config
 
     return _read(folder, "config.json", parse)
-
-
-def _is_list(value, kind):
-    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 def _check_architecture(text):
@@ -206,31 +200,25 @@ def to_alphas(history, choices):
     return content.getvalue()
 
 
-def metrics(folder):
-    """metrics.json, a dict, see `classification.evaluate`."""
+def metrics(folder, config=None):
+    """metrics.json, a dict, see `tasks.Task.measure`; `config` is what config.json says, None for any task's."""
 
     def parse(content):
         found = json.loads(content)
-        _expect(isinstance(found, dict) and isinstance(found["per_class"], dict), "results by class")
-        _expect(all(type(found[name]) in (int, float) for name in ("top1", "top5", "test_images")), "numbers")
+        _expect(isinstance(found, dict) and {"parameters", "multiply_adds"} <= set(found), "results")
+        if config:
+            task(config).check(config["data"], found)
         return found
 
     return _read(folder, "metrics.json", parse)
 
 
-def predictions(folder, classes):
-    """predictions.npz, arrays, see `classification.Predictions`, of a model of so many classes."""
+def predictions(folder, config):
+    """predictions.npz, arrays, see `tasks.Task.measure`; `config` is what config.json says."""
 
     def parse(content):
         arrays = _arrays(content)
-        labels, predicted, worst = arrays["labels"], arrays["predicted"], arrays["worst"]
-        images = arrays["worst_images"]
-        _expect(labels.shape == predicted.shape == arrays["probability"].shape, "arrays of one length")
-        _expect(arrays["probability"].dtype.kind == "f" and images.dtype == np.uint8, "probabilities and images")
-        _expect(images.ndim == 4 and worst.shape == images.shape[:1] and images.shape[-1] > 0, "an image for each")
-        for places, limit in ((labels, classes), (predicted, classes), (worst, len(labels))):
-            _expect(places.ndim == 1 and places.dtype.kind in "iu", "whole numbers")
-            _expect(((places >= 0) & (places < limit)).all(), f"numbers below {limit}")
+        task(config).check(config["data"], arrays=arrays)
         return arrays
 
     return _read(folder, "predictions.npz", parse)
@@ -297,14 +285,13 @@ def contents(folder, config):
         DamageError: something there cannot be read.
     """
     own = FILES[config["command"]]
-    classes = len(config["data"]["class_names"])
     # What file registers a space of one's own is known to the command alone.
     is_known = spaces.is_known(config.get("space") or "darts")
     return (
         history(folder) if "history.csv" in own else None,
         alphas(folder, space(config).choices) if "alphas.npz" in own and is_known else None,
-        metrics(folder) if "metrics.json" in own else None,
-        predictions(folder, classes) if "predictions.npz" in own else None,
+        metrics(folder, config) if "metrics.json" in own else None,
+        predictions(folder, config) if "predictions.npz" in own else None,
         trials(folder, f"val_{task(config).headline.name}") if "trials.csv" in own else None,
     )
 

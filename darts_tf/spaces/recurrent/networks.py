@@ -313,6 +313,11 @@ class RecurrentNetwork(LanguageModel):
     def get_config(self):
         return {**keras.Model.get_config(self), **self._sizes(), "genotype": dict(self.genotype.items())}
 
+    @property
+    def output(self):
+        """What `call` gives, without numbers."""
+        return keras.KerasTensor((None, None, self.vocabulary), self.variable_dtype)
+
     def inference_model(self):
         """One step of it as a plain Keras model, see `step_model`, with copies of its weights."""
         model = step_model(self.genotype, self.vocabulary, self.units)
@@ -361,8 +366,9 @@ def step_model(genotype, vocabulary, units):
         value = dense(f"node{node}_{name}_of_{source}", None if name == "identity" else name)(before)
         gate = dense(f"node{node}_gate", "sigmoid")(before)
         nodes.append(highway(before, gate, value, f"node{node}"))
-    averaged = [nodes[node] for node in genotype.concat]
-    new = layers.Average(dtype=exact, name="next")(averaged) if len(averaged) > 1 else averaged[0]
+    averaged, name = [nodes[node] for node in genotype.concat], f"mean_of_{'_'.join(map(str, genotype.concat))}"
+    mean = layers.Average if len(averaged) > 1 else layers.Identity
+    new = mean(dtype=exact, name=name)(averaged if len(averaged) > 1 else averaged[0])
     nothing = layers.Subtract(dtype="int32", name="nothing")([tokens, tokens])
     bias = layers.Embedding(1, vocabulary, dtype=exact, name="bias")(nothing)
     logits = layers.Add(dtype=exact, name="logits")([words(new, reverse=True), bias])
@@ -386,16 +392,27 @@ def copy_weights(network, model):
     model.get_layer("bias").embeddings.assign(keras.ops.convert_to_numpy(network.bias)[None])
 
 
+def take_weights(network, model):
+    """Gives a `RecurrentNetwork`, which is built, the weights of a `step_model` of its genotype."""
+    variables = [network.first, *network.node_weights]
+    for variable, names in zip(variables, _matrices(network.genotype), strict=True):
+        variable.assign(np.concatenate([keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in names], 1))
+    network.embedding.assign(model.get_layer("embedding").embeddings)
+    network.bias.assign(keras.ops.convert_to_numpy(model.get_layer("bias").embeddings)[0])
+
+
 def genotype_of(model):
     """The genotype of a `step_model`, from the names of its layers.
 
     Raises:
         ValueError: it is no such model.
     """
-    found = [re.fullmatch(r"node([1-9]\d*)_(\w+)_of_(\d+)", layer.name) for layer in model.layers]
+    names = [layer.name for layer in model.layers]
+    found = [re.fullmatch(r"node([1-9]\d*)_(\w+)_of_(\d+)", name) for name in names]
     nodes = {int(match[1]): (match[2], int(match[3])) for match in found if match}
+    means = [name.removeprefix("mean_of_") for name in names if name.startswith("mean_of_")]
     try:
-        concat = [int(layer.name.removeprefix("node")) for layer in _averaged(model)]
+        concat = [int(node) for node in means[0].split("_")] if means else []
         genotype = genotypes.from_fields({"recurrent": [nodes[n] for n in range(1, len(nodes) + 1)], "concat": concat})
         genotypes.check(genotype, {name for name, _ in genotype.recurrent})
     except (KeyError, ValueError):
