@@ -3,6 +3,10 @@
     python -m benchmarks.search_step --method=gdas,pc-darts,s1,p-darts
 
 compares methods: each runs in a process of its own, after `darts`, and its line has ratios to that, too.
+
+    python -m benchmarks.search_step --space=recurrent --batch_size=64 [--unrolled]
+
+times the search of recurrent cells.
 """
 
 import json
@@ -33,6 +37,10 @@ flags.register_validator(
     "method", lambda value: value and set(value) <= set(METHODS), f"Expected some of {', '.join(METHODS)}."
 )
 flags.DEFINE_boolean("unrolled", False, "Second order.")
+flags.DEFINE_enum("space", "darts", ["darts", "recurrent"], "What is searched.")
+flags.DEFINE_integer("units", 300, "Of the recurrent network.", lower_bound=1)
+flags.DEFINE_integer("vocabulary", 10_000, "Tokens that the recurrent network knows.", lower_bound=3)
+flags.DEFINE_integer("bptt", 35, "Tokens in each row of a batch of the recurrent network.", lower_bound=2)
 flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.", lower_bound=1)
 flags.DEFINE_integer("layers", 8, "Cells.", lower_bound=3)
 flags.DEFINE_integer("batch_size", 16, "Images in each of the two batches.", lower_bound=1)
@@ -47,7 +55,7 @@ def main(_):
 
     if len(FLAGS.method) > 1:
         return compare()
-    runtime.configure(precision=FLAGS.precision)
+    runtime.configure(precision=FLAGS.precision, within=FLAGS.space == "recurrent")
     start = timing.peak_memory_mb()
     measured = timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())
     print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - start}))
@@ -87,7 +95,8 @@ def measure(method, *more):
 
 
 def settings():
-    names = ("unrolled", "precision", "jit_compile", "init_channels", "layers", "batch_size", "image_size", "steps")
+    own = ("units", "vocabulary", "bptt") if FLAGS.space == "recurrent" else ("init_channels", "layers", "image_size")
+    names = ("space", "unrolled", "precision", "jit_compile", *own, "batch_size", "steps")
     return {"method": FLAGS.method[0], **{name: FLAGS[name].value for name in names}}
 
 
@@ -98,6 +107,8 @@ def make():
     from darts_tf import DARTS, SearchNetwork
     from darts_tf.methods.optimizers import SGD, Adam
 
+    if FLAGS.space == "recurrent":
+        return make_recurrent()
     options = dict(METHODS[FLAGS.method[0]])
     if "candidates" in options:
         options["candidates"] = some_candidates(options["candidates"])
@@ -107,6 +118,25 @@ def make():
         arch_optimizer=Adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=FLAGS.jit_compile,
+    )
+    return search
+
+
+def make_recurrent():
+    """The search of recurrent cells, with the optimizers and the dropout of the paper."""
+    from darts_tf import DARTS
+    from darts_tf.data.tasks import LanguageModel
+    from darts_tf.methods.optimizers import SGD, Adam
+    from darts_tf.spaces import RecurrentSpace
+
+    task = LanguageModel((None,), FLAGS.vocabulary)
+    network = RecurrentSpace().supernet(task, units=FLAGS.units, batch_size=FLAGS.batch_size)
+    search = DARTS(network, unrolled=FLAGS.unrolled, virtual_clipnorm=0.25)
+    search.compile(
+        optimizer=SGD(20.0, momentum=0.0, l2=5e-7, global_clipnorm=0.25),
+        arch_optimizer=Adam(3e-3, beta_1=0.9),
+        loss=task.loss(),
         jit_compile=FLAGS.jit_compile,
     )
     return search
@@ -130,6 +160,11 @@ def batch(images):
     """A pair of batches of noise."""
     import tensorflow as tf
 
+    if FLAGS.space == "recurrent":
+        size = {"seed": [0, 0], "maxval": FLAGS.vocabulary, "dtype": tf.int32}
+        tokens = tf.random.stateless_uniform([images, FLAGS.bptt + 1], **size)
+        part = {"tokens": tokens[:, :-1], "begins": tf.zeros([images], tf.bool)}, tokens[:, 1:]
+        return part, part
     x = tf.random.stateless_normal([images, FLAGS.image_size, FLAGS.image_size, 3], seed=[0, 0])
     y = tf.random.stateless_uniform([images], seed=[0, 1], maxval=10, dtype=tf.int32)
     return (x, y), (x, y)

@@ -67,7 +67,7 @@ def readers(edges, nodes):
     return [[node for node, source in edges if source == place] for place in range(nodes + 1)]
 
 
-def run(tokens, state, weights, readers, concat, activate, normalize=None, parameters=(), statistics=(), drop=None):
+def run(tokens, state, weights, readers, concat, edges, normalize=None, parameters=(), statistics=(), drop=None):
     """Runs the network over a segment of text.
 
     Args:
@@ -76,10 +76,10 @@ def run(tokens, state, weights, readers, concat, activate, normalize=None, param
         weights: `Weights`.
         readers: of the edges, see above.
         concat: nodes whose mean is the next state.
-        activate: function of a node, of (batch, readers, U), what the node's readers make of it, and of `parameters` ->
-            the same after activations, and what the node itself counts, (readers, 1), None for one.
+        edges: function of a node's place, the node (batch, U), its products (batch, 2, readers, U), gates and
+            candidates, and of `parameters` -> what its edges give, (batch, readers, U).
         normalize: function of a node (batch, U) and the statistics -> the node normalised and the next statistics.
-        parameters: list of tensors for `activate`, with gradients.
+        parameters: list of tensors for `edges`, with gradients.
         statistics: list of tensors for `normalize`, without.
         drop: function of a rate's name in `Dropout` and a shape -> what is multiplied by; None without dropout.
 
@@ -125,10 +125,7 @@ def run(tokens, state, weights, readers, concat, activate, normalize=None, param
             if not own:
                 continue
             both = tf.reshape(product(1 + sources.index(place), masked(node)), [-1, 2, len(own), units])
-            values, share = activate(place, both[:, 1], parameters)
-            node = node[:, None] if share is None else share * node[:, None]
-            # A highway: the gate says how much of the node is replaced.
-            results = node + tf.sigmoid(both[:, 0]) * (values - node)
+            results = edges(place, node, both, parameters)
             for reader, result in zip(own, tf.unstack(results, len(own), 1), strict=True):
                 incoming[reader].append(result)
         return tf.add_n([nodes[place] for place in concat]) / len(concat), statistics

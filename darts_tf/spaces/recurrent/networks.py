@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.devices import replicas
-from darts_tf.ops import kernels
+from darts_tf.ops import highway, kernels
 from darts_tf.spaces.models import Supernet
 from darts_tf.spaces.recurrent import cell, genotypes
 from darts_tf.spaces.recurrent.cell import Dropout, Weights
@@ -208,8 +208,8 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
 
     def _run(self, tokens, state, weights, training, drop, mixture, keeps):
         space, dtype = self.space, state.dtype
-        functions = [(place, _activation(name)) for place, name in enumerate(space.primitives) if name != "none"]
-        chosen = [place for place, _ in functions]
+        chosen = [place for place, name in enumerate(space.primitives) if name != "none"]
+        functions = [highway.activation(space.primitives[place]) for place in chosen]
         table = mixture["recurrent"]
         shares = self.edge_weights()
         if shares is not None:
@@ -220,10 +220,8 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         if kernels.is_frozen(mixture["recurrent"]):
             parameters = [tf.stop_gradient(parameter) for parameter in parameters]
 
-        def activate(node, values, parameters):
-            counts = parameters[node]
-            terms = [counts[:, place, None] * function(values) for place, (_, function) in enumerate(functions)]
-            return tf.add_n(terms), tf.reduce_sum(counts, 1)[:, None]
+        def edges(place, node, products, parameters):
+            return highway.mixture(node, products, parameters[place], functions)
 
         moving = [tf.convert_to_tensor(variable) for variable in self.moving]
 
@@ -243,7 +241,7 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         statistics = moving if training and keeps else ()
         concat = range(1, space.nodes + 1)
         states = cell.run(
-            tokens, state, weights, self._readers, concat, activate, normalize, parameters, statistics, drop
+            tokens, state, weights, self._readers, concat, edges, normalize, parameters, statistics, drop
         )
         for variable, value in zip(self.moving, states.statistics if statistics else (), strict=False):
             variable.assign(value)
@@ -287,7 +285,7 @@ class RecurrentNetwork(LanguageModel):
     ):
         super().__init__(autocast=False, **kwargs)
         self.genotype = genotypes.from_fields(genotype) if isinstance(genotype, dict) else genotype
-        self._functions = [_activation(name) for name, _ in self.genotype.recurrent]
+        self._functions = [highway.activation(name) for name, _ in self.genotype.recurrent]
         nodes = len(self.genotype.recurrent)
         self._set_up(vocabulary, units, batch_size, nodes, dropout, penalties)
         edges = [(node, source) for node, (_, source) in enumerate(self.genotype.recurrent, 1)]
@@ -304,11 +302,13 @@ class RecurrentNetwork(LanguageModel):
         return self._pass(inputs, training, purpose, draw, exact)
 
     def _run(self, tokens, state, weights, training, drop):
-        def activate(node, values, parameters):
-            own = zip(self._readers[node], tf.unstack(values, len(self._readers[node]), 1), strict=True)
-            return tf.stack([self._functions[reader - 1](value) for reader, value in own], 1), None
+        def edges(place, node, products, parameters):
+            gates, candidates = tf.unstack(products, 2, 1)
+            own = zip(self._readers[place], tf.unstack(candidates, len(self._readers[place]), 1), strict=True)
+            values = tf.stack([self._functions[reader - 1](candidate) for reader, candidate in own], 1)
+            return node[:, None] + tf.sigmoid(gates) * (values - node[:, None])
 
-        return cell.run(tokens, state, weights, self._readers, self.genotype.concat, activate, drop=drop)
+        return cell.run(tokens, state, weights, self._readers, self.genotype.concat, edges, drop=drop)
 
     def get_config(self):
         return {**keras.Model.get_config(self), **self._sizes(), "genotype": dict(self.genotype.items())}
@@ -323,12 +323,6 @@ class RecurrentNetwork(LanguageModel):
         model = step_model(self.genotype, self.vocabulary, self.units)
         copy_weights(self, model)
         return model
-
-
-def _activation(name):
-    """The function of an activation's name."""
-    functions = {"tanh": tf.tanh, "relu": tf.nn.relu, "sigmoid": tf.sigmoid, "identity": tf.identity}
-    return functions.get(name) or keras.activations.get(name)
 
 
 def step_model(genotype, vocabulary, units):

@@ -1,0 +1,73 @@
+"""What an edge of a recurrent cell makes of a node: a highway whose candidate is a mixture of activations.
+
+One fused kernel computes it, and one its gradient: TensorFlow would run some twenty operations over as many arrays.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from darts_tf.ops import kernels
+
+
+def activation(name):
+    """The function of an activation's name, "tanh" or any other that Keras knows.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return _FUNCTIONS.get(name) or keras.activations.get(name)
+
+
+_FUNCTIONS = {"tanh": tf.tanh, "relu": tf.nn.relu, "sigmoid": tf.sigmoid, "identity": tf.identity}
+
+
+def mixture(node, products, counts, functions):
+    """For each edge the sum over its activations f of count * (node + gate * (f(candidate) - node)) (equation 2).
+
+    Args:
+        node: (batch, units).
+        products: (batch, 2, edges, units), of the node: gates before their sigmoid, then candidates.
+        counts: (edges, activations), what each activation counts. If it is a `tf.stop_gradient` it has no gradient.
+        functions: as many functions of tensors.
+
+    Returns:
+        (batch, edges, units).
+    """
+    if kernels.is_twice_differentiable():
+        return _mixture(node, products, counts, functions)
+    wanted = not kernels.is_frozen(counts)
+    forward, backward = _compiled(tuple(functions), wanted)
+
+    @tf.custom_gradient
+    def run(node, products, counts):
+        def gradient(upstream):
+            found = backward(node, products, counts, upstream)
+            return found if wanted else (*found, tf.zeros_like(counts))
+
+        return forward(node, products, counts), gradient
+
+    return run(node, products, counts)
+
+
+def _mixture(node, products, counts, functions):
+    gate, candidate = tf.sigmoid(products[:, 0]), products[:, 1]
+    values = sum(counts[:, place, None] * function(candidate) for place, function in enumerate(functions))
+    carried = tf.reduce_sum(counts, 1)[:, None] * node[:, None]
+    return carried + gate * (values - carried)
+
+
+@functools.cache
+def _compiled(functions, with_counts):
+    def forward(node, products, counts):
+        return _mixture(node, products, counts, functions)
+
+    def backward(node, products, counts, upstream):
+        of = [node, products, *([counts] if with_counts else [])]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(of)
+            result = _mixture(node, products, counts, functions)
+        return tuple(tape.gradient(result, of, output_gradients=upstream))
+
+    return tuple(tf.function(one, jit_compile=True, autograph=False) for one in (forward, backward))
