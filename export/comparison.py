@@ -86,14 +86,19 @@ class Text:
         return lambda tokens, state: _stepped(signature(tokens=tokens, state=state))
 
     def measure(self, run):
-        """How far a form, such a function, agrees with Keras, a dict; each goes on with its own state."""
-        expected_state = state = self._zeros()
+        """How far a form, such a function, agrees with Keras, a dict.
+
+        The difference and the agreement are those of steps from the same states, since a small difference may grow from
+        step to step, whatever the form; the perplexity is that of the form by itself.
+        """
+        before = state = self._zeros()
         difference = same = cost = 0.0
         for tokens, following in zip(self.tokens.T[:-1], self.tokens.T[1:], strict=True):
-            expected, expected_state = self.model.step(tokens, expected_state)
-            found, state = run(tokens, state)
+            found, _ = run(tokens, before)
+            expected, before = self.model.step(tokens, before)
             difference = max(difference, float(np.abs(np.exp(found) - np.exp(expected)).max()))
             same += (found.argmax(1) == expected.argmax(1)).sum()
+            found, state = run(tokens, state)
             cost -= np.take_along_axis(found, following[:, None], 1).sum(dtype=np.float64)
         count = self.tokens[:, 1:].size
         return {

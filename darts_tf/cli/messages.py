@@ -90,7 +90,7 @@ def warn(text):
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def result(text, **values):
+def result(text, /, **values):
     """Prints what the command was run for: a text for people or, with --json, the values, which JSON can hold."""
     show(json.dumps(values, default=str) if _json.get() else text)
 

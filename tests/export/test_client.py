@@ -122,7 +122,7 @@ def test_texts(folder, book, spoken_by_keras, capsys):
                 np.testing.assert_allclose([p for _, p in found.next], [p for _, p in following], rtol=1e-5)
             with pytest.raises(client.ServerError, match="has no such model"):
                 connect((address,) * 2, kind, model="magazine").score("a")
-            with pytest.raises(client.ServerError, match="refused the request: .*serving_text"):
+            with pytest.raises(client.ServerError, match=r"refused the request: .*serving_text"):
                 connect((address,) * 2, kind).score("a")
             options = {"server": address, "rest": kind == "rest", "model": book.tokens}
             assert ask([], text=["the cat", "a"], **options) == 0
@@ -269,9 +269,9 @@ def test_strange_answers_to_texts(changed):
     usual = {"log_likelihood": -1.5, "tokens": 2, "next": ["the"], "next_probabilities": [0.5]}
     with talking(http_answer({"predictions": [usual]})) as server:
         assert client.Rest(server, "book").score("a") == (-1.5, 2, [("the", 0.5)])
-    with talking(http_answer({"predictions": [usual | changed]})) as server:
-        with pytest.raises(client.ServerError, match=STRANGE):
-            client.Rest(server, "book").score("a")
+    strange = http_answer({"predictions": [usual | changed]})
+    with talking(strange) as server, pytest.raises(client.ServerError, match=STRANGE):
+        client.Rest(server, "book").score("a")
 
 
 @pytest.mark.parametrize(
@@ -401,6 +401,11 @@ def test_wrong_flags(flags, message):
     with pytest.raises(messages.UsageError, match=message) as caught:
         client.main(configuration.parse(client.ClientConfig, flags), [str(ROOT / "README.md")])
     assert "\n" not in str(caught.value)
+
+
+def test_each_text_has_a_flag():
+    config = configuration.parse(client.ClientConfig, ["--text=a, b", "--text="])
+    assert config.text == ["a, b", ""] == client.ClientConfig(text=("a, b", "")).text
 
 
 def test_no_image():

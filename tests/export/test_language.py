@@ -153,6 +153,18 @@ def test_perplexity_is_that_of_the_rows(spoken):
     assert np.isclose(sample.measure(sample.keras)["perplexity"], expected)
 
 
+def test_steps_are_compared_from_the_same_states_and_perplexity_from_its_own(spoken):
+    sample = comparison.Text(spoken, np.random.default_rng(0).integers(0, 20, 320, np.int32))
+
+    def forgets(tokens, state):
+        log_probabilities, after = spoken.step(tokens, state)
+        return log_probabilities, np.zeros_like(after)
+
+    expected, found = sample.measure(sample.keras), sample.measure(forgets)
+    assert (found["max_difference"], found["agreement"]) == (0, 1)
+    assert abs(found["perplexity"] / expected["perplexity"] - 1) > 0.01
+
+
 def saved_run(folder, spoken, **config):
     """A run directory; returns the path of its model."""
     save_model(spoken.model, folder / "model.keras")
