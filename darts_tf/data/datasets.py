@@ -127,9 +127,7 @@ class Dataset(Labelled):
         mean, std = self._statistics
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
 
-    def batches(
-        self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1
-    ):
+    def batches(self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1):
         """Batches to train on, not normalised.
 
         Args:

@@ -687,7 +687,12 @@ class DARTS(ModelHooks):
         ahead = (self.virtual_step, tf.convert_to_tensor(self.optimizer.learning_rate)) if unrolled else ()
         exact = functools.partial(loss, exact=True)
         average = replicas.average if scale is None else average
-        options = {"average": average, "scale": scale, "exact_loss": exact, "clip": self.virtual_clipnorm and self._clip}
+        options = {
+            "average": average,
+            "scale": scale,
+            "exact_loss": exact,
+            "clip": self.virtual_clipnorm and self._clip,
+        }
         dalpha = architecture_gradient(loss, weights, alphas, train, valid, *ahead, **options)
         if keeps:
             for variable, value in carried:

@@ -33,7 +33,7 @@ def mixture(node, products, counts, functions):
         functions: as many functions of tensors.
 
     Returns:
-        (batch, edges, units).
+        (edges, batch, units).
     """
     if kernels.is_twice_differentiable():
         return _mixture(node, products, counts, functions)
@@ -55,7 +55,7 @@ def _mixture(node, products, counts, functions):
     gate, candidate = tf.sigmoid(products[:, 0]), products[:, 1]
     values = sum(counts[:, place, None] * function(candidate) for place, function in enumerate(functions))
     carried = tf.reduce_sum(counts, 1)[:, None] * node[:, None]
-    return carried + gate * (values - carried)
+    return tf.transpose(carried + gate * (values - carried), [1, 0, 2])
 
 
 @functools.cache

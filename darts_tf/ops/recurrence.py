@@ -68,7 +68,7 @@ def _plain(step, inputs, state, matrices, parameters, statistics):
 
 
 def _forward(step, inputs, state, matrices, parameters, statistics):
-    """The states, [(factors, results)] of each product over all steps, and the last statistics."""
+    """The states, the factors and the results of each product as `tf.TensorArray`s, and the last statistics."""
     steps = tf.shape(inputs)[0]
 
     def array(tensor_shape, dtype=state.dtype):
@@ -93,13 +93,12 @@ def _forward(step, inputs, state, matrices, parameters, statistics):
     _, _, statistics, states, factors, results = tf.while_loop(
         lambda time, *_: time < steps, body, start, parallel_iterations=1
     )
-    kept = [(factor.stack(), result.stack()) for factor, result in zip(factors, results, strict=True)]
-    return states.stack(), kept, statistics
+    return states.stack(), (factors, results), statistics
 
 
 def _backward(step, upstream, inputs, start, states, kept, matrices, parameters, wanted):
     """The gradients of inputs, state, matrices and parameters, given that of all states."""
-    steps, dtype = tf.shape(inputs)[0], start.dtype
+    steps, dtype, (factors, results) = tf.shape(inputs)[0], start.dtype, kept
     transposed = [tf.transpose(matrix) for matrix in matrices]
     before = tf.concat([start[None], states[:-1]], 0)
     number = len(matrices)
@@ -116,7 +115,7 @@ def _backward(step, upstream, inputs, start, states, kept, matrices, parameters,
                     found[place] = dresult
                     return tf.matmul(dresult, transposed[place])
 
-                return tf.gather(kept[place][1], time), gradient
+                return results[place].read(time), gradient
 
             return remembered(tensor)
 
@@ -130,9 +129,7 @@ def _backward(step, upstream, inputs, start, states, kept, matrices, parameters,
             after, of, output_gradients=dstate + tf.gather(upstream, time), unconnected_gradients=zero
         )
         dparameters = [total + one for total, one in zip(dparameters, more, strict=True)]
-        dresults = [
-            array.write(time, found[place]) for place, array in zip(with_gradient, dresults, strict=True)
-        ]
+        dresults = [array.write(time, found[place]) for place, array in zip(with_gradient, dresults, strict=True)]
         return time - 1, dstate, dparameters, dinputs.write(time, dinput), dresults
 
     dinputs = tf.TensorArray(dtype, steps, element_shape=inputs.shape[1:])
@@ -149,8 +146,8 @@ def _backward(step, upstream, inputs, start, states, kept, matrices, parameters,
     )
     dothers = [tf.zeros_like(other) for other in (*matrices, *parameters)]
     for place, array in zip(with_gradient, dresults, strict=True):
-        factors, dresult = (tf.reshape(t, [-1, t.shape[-1]]) for t in (kept[place][0], array.stack()))
-        dothers[place] = tf.matmul(factors, dresult, transpose_a=True)
+        factor, dresult = (tf.reshape(t, [-1, t.shape[-1]]) for t in (factors[place].stack(), array.stack()))
+        dothers[place] = tf.matmul(factor, dresult, transpose_a=True)
     for place, dparameter in zip(learnt, dparameters, strict=True):
         dothers[number + place] = dparameter
     return [dinputs.stack(), dstate, *dothers]

@@ -143,9 +143,7 @@ class FitConfig(RunConfig):
         least=1,
         most=100_000,
     )
-    dropout: float = option(
-        0.75, "Of the states that are decoded.", topic="Recurrent network", least=0, most=0.99
-    )
+    dropout: float = option(0.75, "Of the states that are decoded.", topic="Recurrent network", least=0, most=0.99)
     dropouth: float = option(0.25, "Of what enters the nodes' products.", topic="Recurrent network", least=0, most=0.99)
     dropoutx: float = option(0.75, "Of what the cell's input gets.", topic="Recurrent network", least=0, most=0.99)
     dropouti: float = option(0.2, "Of embeddings.", topic="Recurrent network", least=0, most=0.99)
@@ -167,7 +165,7 @@ class FitConfig(RunConfig):
         """Raises UsageError for what language models cannot be trained with; `self` is complete."""
         if self.steps_per_execution > 1:
             raise UsageError(
-                f"--steps_per_execution={self.steps_per_execution}: expected 1 for text, whose segments differ in length."
+                f"--steps_per_execution={self.steps_per_execution}: expected 1 with text, whose segments differ."
             )
 
 
@@ -312,7 +310,10 @@ class SearchConfig(FitConfig):
         None, "Of the weights, at the start, per step. Default: 0.025.", topic="Optimisation", least=0
     )
     learning_rate_min: float | None = option(
-        None, "Of the weights, at the end of the cosine. Default: 0.001; text as at the start.", topic="Optimisation", least=0
+        None,
+        "Of the weights, at the end of the cosine. Default: 0.001; text as at the start.",
+        topic="Optimisation",
+        least=0,
     )
     weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Optimisation", least=0)
     arch_learning_rate: float | None = option(

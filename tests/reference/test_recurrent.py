@@ -108,7 +108,6 @@ def test_search(search):
         (dalpha,) = gradients(unrolled)
         assert error(dalpha, arrays[f"{order}/dalphas"]) < (1e-9 if order == "first" else 1e-6)
 
-
     search.unrolled = True
     search.train_on_batch(train, valid)
     assert error(search.network.alphas["recurrent"], arrays["after/alphas"]) < 1e-6

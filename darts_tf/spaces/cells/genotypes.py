@@ -26,9 +26,10 @@ class Genotype(NamedTuple):
         return CellSpace(max(1, num_nodes(self.normal)))
 
     def __str__(self):
+        normal, reduce = ([tuple(pair) for pair in pairs] for pairs in (self.normal, self.reduce))
         return (
-            f"Genotype(normal={[tuple(pair) for pair in self.normal]}, normal_concat={text_of_nodes(self.normal_concat)}, "
-            f"reduce={[tuple(pair) for pair in self.reduce]}, reduce_concat={text_of_nodes(self.reduce_concat)})"
+            f"Genotype(normal={normal}, normal_concat={text_of_nodes(self.normal_concat)}, "
+            f"reduce={reduce}, reduce_concat={text_of_nodes(self.reduce_concat)})"
         )
 
     def to_json(self):
@@ -111,6 +112,7 @@ PUBLISHED = {
         reduce_concat=[2, 3, 4, 5],
     ),
 }
+
 
 def edges(pairs):
     """The edges of a genotype's cell as (node, operation, source node), whichever form they have there."""

@@ -77,7 +77,7 @@ def run(tokens, state, weights, readers, concat, edges, normalize=None, paramete
         readers: of the edges, see above.
         concat: nodes whose mean is the next state.
         edges: function of a node's place, the node (batch, U), its products (batch, 2, readers, U), gates and
-            candidates, and of `parameters` -> what its edges give, (batch, readers, U).
+            candidates, and of `parameters` -> what its edges give, (readers, batch, U).
         normalize: function of a node (batch, U) and the statistics -> the node normalised and the next statistics.
         parameters: list of tensors for `edges`, with gradients.
         statistics: list of tensors for `normalize`, without.
@@ -126,7 +126,7 @@ def run(tokens, state, weights, readers, concat, edges, normalize=None, paramete
                 continue
             both = tf.reshape(product(1 + sources.index(place), masked(node)), [-1, 2, len(own), units])
             results = edges(place, node, both, parameters)
-            for reader, result in zip(own, tf.unstack(results, len(own), 1), strict=True):
+            for reader, result in zip(own, tf.unstack(results, len(own)), strict=True):
                 incoming[reader].append(result)
         return tf.add_n([nodes[place] for place in concat]) / len(concat), statistics
 

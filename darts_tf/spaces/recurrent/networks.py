@@ -21,10 +21,10 @@ PASSES = ("weights", "ahead", "alpha", "evaluation")
 class LanguageModel(keras.Model):
     """What both networks have: weights, hidden states that go on from batch to batch, dropout, penalties.
 
-    Inputs are {"tokens": int (batch, steps), "begins": bool (batch,)}. Row r of a batch goes on where row r of the batch
-    before has ended, but for rows that begin, whose hidden state is zero. Each of `PASSES` that has text of its own has
-    a hidden state of its own: the training of the weights, that of alpha, evaluation. Under a distribution strategy each
-    replica has the states of its part of the batch.
+    Inputs are {"tokens": int (batch, steps), "begins": bool (batch,)}. Row r of a batch goes on where row r of the
+    batch before has ended, but for rows that begin, whose hidden state is zero. Each of `PASSES` that has text of its
+    own has a hidden state of its own: the training of the weights, that of alpha, evaluation. Under a distribution
+    strategy each replica has the states of its part of the batch.
 
     A subclass has `_run(tokens, state, training, drop, ...)`, which returns `cell.States`.
 
@@ -178,7 +178,7 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         vocabulary=10_000,
         units=300,
         batch_size=256,
-        dropout=Dropout(),
+        dropout=(0.75, 0.25, 0.75, 0.2, 0.0),
         penalties=(0.0, 1e-3),
         space=None,
         relaxation="softmax",
@@ -194,7 +194,9 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
     def build(self, input_shape=None):
         self._add_weights()
         self.moving = [
-            self.add_weight(shape=(self.units,), initializer=start, trainable=False, autocast=False, name=f"moving_{name}")
+            self.add_weight(
+                shape=(self.units,), initializer=start, trainable=False, autocast=False, name=f"moving_{name}"
+            )
             for name, start in (("mean", "zeros"), ("variance", "ones"))
         ]
         self.add_alphas()
@@ -234,15 +236,15 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
                 variance = tf.reduce_mean(tf.square(exact - mean), 0)
                 if statistics:
                     now = (tf.stop_gradient(mean), tf.stop_gradient(variance))
-                    statistics = [old + (1 - kernels.MOMENTUM) * (new - old) for old, new in zip(statistics, now, strict=True)]
+                    statistics = [
+                        old + (1 - kernels.MOMENTUM) * (new - old) for old, new in zip(statistics, now, strict=True)
+                    ]
             node = (exact - mean) * tf.math.rsqrt(variance + kernels.EPSILON)
             return tf.cast(node, dtype), statistics
 
         statistics = moving if training and keeps else ()
         concat = range(1, space.nodes + 1)
-        states = cell.run(
-            tokens, state, weights, self._readers, concat, edges, normalize, parameters, statistics, drop
-        )
+        states = cell.run(tokens, state, weights, self._readers, concat, edges, normalize, parameters, statistics, drop)
         for variable, value in zip(self.moving, states.statistics if statistics else (), strict=False):
             variable.assign(value)
         return states
@@ -279,7 +281,7 @@ class RecurrentNetwork(LanguageModel):
         vocabulary=10_000,
         units=850,
         batch_size=64,
-        dropout=Dropout(words=0.1),
+        dropout=(0.75, 0.25, 0.75, 0.2, 0.1),
         penalties=(0.0, 1e-3),
         **kwargs,
     ):
@@ -303,10 +305,13 @@ class RecurrentNetwork(LanguageModel):
 
     def _run(self, tokens, state, weights, training, drop):
         def edges(place, node, products, parameters):
-            gates, candidates = tf.unstack(products, 2, 1)
-            own = zip(self._readers[place], tf.unstack(candidates, len(self._readers[place]), 1), strict=True)
-            values = tf.stack([self._functions[reader - 1](candidate) for reader, candidate in own], 1)
-            return node[:, None] + tf.sigmoid(gates) * (values - node[:, None])
+            gates, candidates = (tf.unstack(part, len(self._readers[place]), 1) for part in tf.unstack(products, 2, 1))
+            values = [
+                self._functions[reader - 1](one) for reader, one in zip(self._readers[place], candidates, strict=True)
+            ]
+            return tf.stack(
+                [node + tf.sigmoid(gate) * (value - node) for gate, value in zip(gates, values, strict=True)]
+            )
 
         return cell.run(tokens, state, weights, self._readers, self.genotype.concat, edges, drop=drop)
 
@@ -373,7 +378,10 @@ def step_model(genotype, vocabulary, units):
 def _matrices(genotype):
     """[(names of the layers of the gate and of the candidate)] of node 0, 1, ... of a `step_model`."""
     nodes = enumerate(genotype.recurrent, 1)
-    return [("node0_gate", "node0_tanh"), *((f"node{n}_gate", f"node{n}_{name}_of_{source}") for n, (name, source) in nodes)]
+    return [
+        ("node0_gate", "node0_tanh"),
+        *((f"node{n}_gate", f"node{n}_{name}_of_{source}") for n, (name, source) in nodes),
+    ]
 
 
 def copy_weights(network, model):

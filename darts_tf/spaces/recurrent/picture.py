@@ -1,4 +1,4 @@
-"""The picture of a recurrent cell: input and hidden state above, its nodes below each other, the new state at the end."""
+"""The picture of a recurrent cell: input and hidden state above, nodes below each other, the new state at the end."""
 
 from darts_tf.spaces.cells.picture import LANE
 from darts_tf.spaces.nas_bench_201.picture import StructurePicture
