@@ -209,7 +209,7 @@ def metrics(folder, config=None):
         if config:
             task(config).check(config["data"], found)
         else:
-            _expect("parameters" in found, "results")
+            _expect({"per_class", "by_rank"} & set(found), "results by class or by rank")
         return found
 
     return _read(folder, "metrics.json", parse)
