@@ -3,11 +3,14 @@
     git clone https://github.com/quark0/darts && pip install torch==2.13.0 numpy absl-py
     python benchmarks/original_step.py --original=darts/cnn [--unrolled]
     python benchmarks/original_step.py --original=darts/cnn --arch=DARTS_V2 --init_channels=36 --layers=20
+    python benchmarks/original_step.py --original=darts/rnn --batch_size=64 [--unrolled]
+    python benchmarks/original_step.py --original=darts/rnn --batch_size=64 --arch=DARTS_V2 --units=850
 
 Needs a checkout of the original (its commit f276dd3) and PyTorch, in an environment of its own; nothing of this
 package. The original asks for CUDA and for PyTorch 0.3: on a CPU its `.cuda()` does nothing here, and the in-place
 calls of its architect, written (scale, tensor), become today's (tensor, alpha=scale). Drop path is off, torchvision,
-which it imports and does not use here, is left out. Prints one JSON line with the names of `benchmarks.timing`.
+which it imports and does not use here, is left out; words are looked up by today's function. Prints one JSON line
+with the names of `benchmarks.timing`, and `memory_mb`, the peak above that of PyTorch before anything is made.
 """
 
 import contextlib
@@ -24,13 +27,16 @@ from absl import app, flags
 STARTED = time.time()
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("original", None, "The folder cnn/ of a checkout of the original.", required=True)
+flags.DEFINE_string("original", None, "The folder cnn/ or rnn/ of a checkout of the original.", required=True)
 flags.DEFINE_string("arch", None, "Train the network of this genotype, with its auxiliary head, instead of searching.")
 flags.DEFINE_boolean("unrolled", False, "Second order.")
 flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.")
 flags.DEFINE_integer("layers", 8, "Cells.")
 flags.DEFINE_integer("batch_size", 16, "Images in each of the two batches.")
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
+flags.DEFINE_integer("units", 300, "Of the recurrent network.")
+flags.DEFINE_integer("vocabulary", 10_000, "Tokens that the recurrent network knows.")
+flags.DEFINE_integer("bptt", 35, "Tokens in each row of a batch of the recurrent network.")
 flags.DEFINE_integer("steps", 4, "Timed steps.")
 
 
@@ -47,9 +53,13 @@ def main(_):
         setattr(sys.modules["torchvision"], name, module)
 
     torch.manual_seed(0)
-    x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size)
-    y = torch.randint(0, 10, (FLAGS.batch_size,))
-    step = _training(x, y) if FLAGS.arch else _search(x, y)
+    start = _peak_memory_mb()
+    if FLAGS.original.rstrip("/").endswith("rnn"):
+        step = _language_model()
+    else:
+        x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size)
+        y = torch.randint(0, 10, (FLAGS.batch_size,))
+        step = _training(x, y) if FLAGS.arch else _search(x, y)
     ends = []
     for _ in range(1 + FLAGS.steps):
         step()
@@ -59,10 +69,61 @@ def main(_):
         **{name: FLAGS[name].value for name in ("arch", "unrolled", "init_channels", "layers", "batch_size")},
         "step_seconds": round(statistics.median(steps), 4),
         "first_step_seconds": round(ends[0] - STARTED, 2),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": _peak_memory_mb(),
+        "memory_mb": _peak_memory_mb() - start,
         "torch": torch.__version__,
     }
     print(json.dumps(result))
+
+
+def _peak_memory_mb():
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _language_model():
+    """A step of the recurrent search, or of the training of a recurrent network, with the original's dropout."""
+    import architect
+    import genotypes
+    import model
+    import model_search
+    import torch
+    import utils
+
+    def embedded_dropout(embed, words, dropout=0.1):
+        weight = embed.weight
+        if dropout:
+            weight = weight * weight.new_empty(len(weight), 1).bernoulli_(1 - dropout) / (1 - dropout)
+        return torch.nn.functional.embedding(words, weight)
+
+    model.embedded_dropout = embedded_dropout
+    utils.repackage_hidden = lambda hidden: [one.detach() for one in hidden]
+    sizes = FLAGS.vocabulary, *[FLAGS.units] * 3
+    if FLAGS.arch:
+        cell = {"cell_cls": model.DARTSCell, "genotype": getattr(genotypes, FLAGS.arch)}
+        network = model.RNNModel(*sizes, 0.75, 0.25, 0.75, 0.2, 0.1, **cell)
+        search = None
+    else:
+        network = model_search.RNNModelSearch(*sizes, 0.75, 0.25, 0.75, 0.2, 0.0)
+        settings = types.SimpleNamespace(wdecay=5e-7, clip=0.25, arch_lr=3e-3, arch_wdecay=1e-3)
+        search = architect.Architect(network, settings)
+    optimizer = torch.optim.SGD(network.parameters(), 20.0, weight_decay=5e-7)
+    x = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt, FLAGS.batch_size))
+    y = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt * FLAGS.batch_size,))
+    hidden = [network.init_hidden(FLAGS.batch_size) for _ in range(2)]
+
+    def step():
+        hidden[:] = [utils.repackage_hidden(one) for one in hidden]
+        if search:
+            optimizer.zero_grad()
+            hidden[1], _ = search.step(hidden[0], x, y, hidden[1], x, y, optimizer, FLAGS.unrolled)
+        optimizer.zero_grad()
+        log_probabilities, hidden[0], states, _ = network(x, utils.repackage_hidden(hidden[0]), return_h=True)
+        loss = torch.nn.functional.nll_loss(log_probabilities.view(-1, FLAGS.vocabulary), y)
+        (loss + sum(1e-3 * (one[1:] - one[:-1]).pow(2).mean() for one in states)).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.25)
+        optimizer.step()
+
+    return step
 
 
 def _optimizer(network):
