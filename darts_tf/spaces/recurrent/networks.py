@@ -60,10 +60,12 @@ class LanguageModel(keras.Model):
         self.first = add("first", 2 * units, 2 * units)
         self.node_weights = [add(f"node{node}", units, 2 * units) for node in range(1, self.num_nodes + 1)]
         self.bias = add("bias", vocabulary, start=0)
-        rows = self.batch_size + MORE_ROWS
+        self._add_states(units)
+
+    def _add_states(self, width):
         self.hidden = {
             name: self.add_weight(
-                shape=(rows, units),
+                shape=(self.batch_size + MORE_ROWS, width),
                 initializer="zeros",
                 trainable=False,
                 autocast=False,
@@ -93,12 +95,12 @@ class LanguageModel(keras.Model):
         kept = tf.convert_to_tensor(variable)
         first = batch * _replica()
         state = tf.where(inputs["begins"][:, None], tf.zeros([], kept.dtype), kept[first : first + batch])
-        state = tf.ensure_shape(tf.cast(state, dtype), [tokens.shape[0], self.units])
+        state = tf.ensure_shape(tf.cast(state, dtype), [tokens.shape[0], kept.shape[1]])
         drop = self._dropping(draw) if training and draw is not None else None
         states = self._run(tokens, state, self._weights(dtype), training, drop, **options)
         if purpose != "ahead":
             last = tf.cast(tf.stop_gradient(states.hidden[-1]), kept.dtype)
-            last = tf.reshape(replicas.gather(last), [-1, self.units])
+            last = tf.reshape(replicas.gather(last), [-1, kept.shape[1]])
             variable.assign(tf.concat([last, kept[tf.shape(last)[0] :]], 0))
         if training and purpose == "weights":
             self._penalize(states)
@@ -126,6 +128,11 @@ class LanguageModel(keras.Model):
             return tf.cast(keeps, self.variable_dtype) / (1 - rate)
 
         return drop
+
+    @property
+    def output(self):
+        """What `call` gives, without numbers."""
+        return keras.KerasTensor((None, None, self.vocabulary), self.variable_dtype)
 
     def compute_output_shape(self, input_shape):
         return *input_shape["tokens"], self.vocabulary
@@ -317,11 +324,6 @@ class RecurrentNetwork(LanguageModel):
 
     def get_config(self):
         return {**keras.Model.get_config(self), **self._sizes(), "genotype": dict(self.genotype.items())}
-
-    @property
-    def output(self):
-        """What `call` gives, without numbers."""
-        return keras.KerasTensor((None, None, self.vocabulary), self.variable_dtype)
 
     def inference_model(self):
         """One step of it as a plain Keras model, see `step_model`, with copies of its weights."""
