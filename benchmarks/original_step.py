@@ -5,6 +5,8 @@
     python benchmarks/original_step.py --original=darts/cnn --arch=DARTS_V2 --init_channels=36 --layers=20
     python benchmarks/original_step.py --original=darts/rnn --batch_size=64 [--unrolled]
     python benchmarks/original_step.py --original=darts/rnn --batch_size=64 --arch=DARTS_V2 --units=850
+    python benchmarks/original_step.py --original=PC-DARTS                      # of yuhuixu1993/PC-DARTS
+    python benchmarks/original_step.py --original=AutoDL-Projects --layers=9    # GDAS, of D-X-Y/AutoDL-Projects
 
 Needs a checkout of the original (its commit f276dd3) and PyTorch, in an environment of its own; nothing of this
 package. The original asks for CUDA and for PyTorch 0.3: on a CPU its `.cuda()` does nothing here, and the in-place
@@ -16,6 +18,7 @@ with the names of `benchmarks.timing`, and `memory_mb`, the peak above that of P
 import contextlib
 import io
 import json
+import os
 import resource
 import statistics
 import sys
@@ -27,11 +30,13 @@ from absl import app, flags
 STARTED = time.time()
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("original", None, "The folder cnn/ or rnn/ of a checkout of the original.", required=True)
+flags.DEFINE_string(
+    "original", None, "The folder cnn/ or rnn/ of a checkout of the original, or that of another one.", required=True
+)
 flags.DEFINE_string("arch", None, "Train the network of this genotype, with its auxiliary head, instead of searching.")
 flags.DEFINE_boolean("unrolled", False, "Second order.")
 flags.DEFINE_integer("init_channels", 16, "Channels of the first cell.")
-flags.DEFINE_integer("layers", 8, "Cells.")
+flags.DEFINE_integer("layers", 8, "Cells; of GDAS a multiple of 3.")
 flags.DEFINE_integer("batch_size", 16, "Images in each of the two batches.")
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
 flags.DEFINE_integer("units", 300, "Of the recurrent network.")
@@ -59,7 +64,8 @@ def main(_):
     else:
         x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size)
         y = torch.randint(0, 10, (FLAGS.batch_size,))
-        step = _training(x, y) if FLAGS.arch else _search(x, y)
+        gdas = os.path.isdir(os.path.join(FLAGS.original, "xautodl"))
+        step = _gdas(x, y) if gdas else _training(x, y) if FLAGS.arch else _search(x, y)
     ends = []
     for _ in range(1 + FLAGS.steps):
         step()
@@ -146,6 +152,32 @@ def _search(x, y):
     def step():
         search.step(x, y, x, y, 0.025, optimizer, FLAGS.unrolled)
         _descend(network, optimizer, lambda: criterion(network(x), y))
+
+    return step
+
+
+def _gdas(x, y):
+    """A search step of GDAS in its authors' code: weights, then alpha, each on a batch of its own."""
+    import torch
+
+    for name in ("xautodl", "xautodl.models"):  # without what they import and is not needed here
+        package = sys.modules[name] = types.ModuleType(name)
+        package.__path__ = [os.path.join(FLAGS.original, *name.split("."))]
+    from xautodl.models.cell_operations import SearchSpaceNames
+    from xautodl.models.cell_searchs.search_model_gdas_nasnet import NASNetworkGDAS
+
+    network = NASNetworkGDAS(
+        FLAGS.init_channels, FLAGS.layers // 3, 4, 4, 3, 10, SearchSpaceNames["darts"], False, True
+    )
+    criterion = torch.nn.CrossEntropyLoss()
+    weights = torch.optim.SGD(network.get_weights(), 0.025, momentum=0.9, weight_decay=3e-4, nesterov=True)
+    alphas = torch.optim.Adam(network.get_alphas(), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def step():
+        _descend(network, weights, lambda: criterion(network(x)[1], y))
+        alphas.zero_grad()
+        criterion(network(x)[1], y).backward()
+        alphas.step()
 
     return step
 
