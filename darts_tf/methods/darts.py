@@ -95,6 +95,8 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
     if of == "alphas":
         # Says that nobody wants gradients of the weights, which spares half of the backward pass.
         weights = [tf.stop_gradient(w) for w in weights]
+    if of == "weights":
+        alphas = [tf.stop_gradient(alpha) for alpha in alphas]
     wanted = {"weights": weights, "alphas": alphas, "both": [weights, alphas]}[of]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(wanted)

@@ -38,13 +38,13 @@ def mixture(node, products, counts, functions):
     if kernels.is_twice_differentiable():
         return _mixture(node, products, counts, functions)
     wanted = not kernels.is_frozen(counts)
-    forward, backward = _compiled(tuple(functions), wanted)
+    forward, backward = _forward(tuple(functions)), _backward(tuple(functions), wanted)
 
     @tf.custom_gradient
     def run(node, products, counts):
         def gradient(upstream):
             found = backward(node, products, counts, upstream)
-            return found if wanted else (*found, tf.zeros_like(counts))
+            return found if wanted else (*found, None)
 
         return forward(node, products, counts), gradient
 
@@ -59,10 +59,12 @@ def _mixture(node, products, counts, functions):
 
 
 @functools.cache
-def _compiled(functions, with_counts):
-    def forward(node, products, counts):
-        return _mixture(node, products, counts, functions)
+def _forward(functions):
+    return tf.function(functools.partial(_mixture, functions=functions), jit_compile=True, autograph=False)
 
+
+@functools.cache
+def _backward(functions, with_counts):
     def backward(node, products, counts, upstream):
         of = [node, products, *([counts] if with_counts else [])]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -70,4 +72,4 @@ def _compiled(functions, with_counts):
             result = _mixture(node, products, counts, functions)
         return tuple(tape.gradient(result, of, output_gradients=upstream))
 
-    return tuple(tf.function(one, jit_compile=True, autograph=False) for one in (forward, backward))
+    return tf.function(backward, jit_compile=True, autograph=False)

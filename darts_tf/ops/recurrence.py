@@ -144,7 +144,7 @@ def _backward(step, upstream, inputs, start, states, kept, matrices, parameters,
         (steps - 1, tf.zeros_like(start), zeros, dinputs, dresults),
         parallel_iterations=1,
     )
-    dothers = [tf.zeros_like(other) for other in (*matrices, *parameters)]
+    dothers = [None for _ in (*matrices, *parameters)]
     for place, array in zip(with_gradient, dresults, strict=True):
         factor, dresult = (tf.reshape(t, [-1, t.shape[-1]]) for t in (factors[place].stack(), array.stack()))
         dothers[place] = tf.matmul(factor, dresult, transpose_a=True)

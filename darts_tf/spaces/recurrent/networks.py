@@ -211,11 +211,12 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
 
     def call(self, inputs, training=False, mixture=None, draw=None, purpose=None, exact=False):
         mixture = self.mixture() if mixture is None else mixture
-        if training and purpose == "weights":  # the step of the weights
-            mixture = tf.nest.map_structure(tf.stop_gradient, mixture)
-        return self._pass(inputs, training, purpose, draw, exact, mixture=mixture, keeps=purpose in ("weights", None))
+        # Whether nobody wants alpha's gradient.
+        frozen = purpose == "weights" or all(kernels.is_frozen(variable) for variable in self.arch_variables)
+        more = {"mixture": mixture, "frozen": frozen, "keeps": purpose in ("weights", None)}
+        return self._pass(inputs, training, purpose, draw, exact, **more)
 
-    def _run(self, tokens, state, weights, training, drop, mixture, keeps):
+    def _run(self, tokens, state, weights, training, drop, mixture, frozen, keeps):
         space, dtype = self.space, state.dtype
         chosen = [place for place, name in enumerate(space.primitives) if name != "none"]
         functions = [highway.activation(space.primitives[place]) for place in chosen]
@@ -226,7 +227,7 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         rows = [[row for row, (_, source) in enumerate(space.edges) if source == node] for node in range(space.nodes)]
         # Of each node's readers: what the activations count.
         parameters = [tf.cast(tf.gather(tf.gather(table, own), chosen, axis=1), dtype) for own in rows]
-        if kernels.is_frozen(mixture["recurrent"]):
+        if frozen:
             parameters = [tf.stop_gradient(parameter) for parameter in parameters]
 
         def edges(place, node, products, parameters):
