@@ -2,8 +2,10 @@
 
     python -m darts_tf.plot DARTS_V2 --output=cells.svg
     python -m darts_tf.plot runs/a/genotype.json --output=cells.png
+    python -m darts_tf.plot DARTS_V2 --space=recurrent --output=cell.svg
 
-A genotype is a published one (NASNet, AmoebaNet, DARTS_V1, DARTS_V2), a genotype.json, or the text Genotype(...).
+A genotype is a published one (NASNet, AmoebaNet, DARTS_V1, DARTS_V2; of recurrent cells ENAS, DARTS_V1, DARTS_V2), a
+genotype.json, or the text Genotype(...).
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ class PlotConfig(Configuration):
     """What `python -m darts_tf.plot` is asked for."""
 
     output: str | None = option(None, "The .svg or .png file to write.", topic="Picture")
+    space: str | None = option(None, "The space of a name that several have. Default: darts.", topic="Picture")
     operations: str | None = option(
         None, "A Python file that registers a space of your own, which the genotype is of.", topic="Picture"
     )
@@ -42,8 +45,10 @@ def main(config, genotype):
 
         runtime.configure(training=False)  # which imports TensorFlow quietly; the file may need it
         starting.import_operations(config)
+    if config.space and not spaces.is_known(config.space):
+        raise UsageError(f"--space={config.space}: expected one of {', '.join(spaces.names())}.")
     try:
-        content = FORMATS[output.suffix.lower()](spaces.read(genotype))
+        content = FORMATS[output.suffix.lower()](spaces.read(genotype, config.space))
     except (OSError, ValueError) as error:
         raise UsageError(f"{genotype}: {error}") from None
     with writing_to(output):

@@ -179,8 +179,9 @@ def projected(search, networks, batches):
             messages.say(f"{decision['table']}: {what}")
 
     messages.say("Deciding by what the network loses ...")
+    criterion = "accuracy" if networks.task.headline.name == "accuracy" else "loss"
     decided = projection.project(
-        search, batches.held_out, tune if config.tuning_epochs else None, seed=config.seed, progress=tell
+        search, batches.held_out, tune if config.tuning_epochs else None, criterion, config.seed, progress=tell
     )
     return networks.space.decide(decided.strengths())
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from darts_tf.reports import drawing
 from darts_tf.spaces import CellSpace
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
+from darts_tf.spaces.recurrent import genotypes as recurrent
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -87,3 +88,17 @@ def test_command(tmp_path):
 def test_mistakes(arguments, message):
     done = run(*arguments)
     assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+
+
+def test_recurrent_cells(tmp_path):
+    done = run("DARTS_V2", "--space=recurrent", f"--output={tmp_path}/cell.svg")
+    assert done.returncode == 0, done.stderr
+    published = recurrent.PUBLISHED["DARTS_V2"]
+    (tmp_path / "genotype.json").write_text(published.to_json())
+    assert run(tmp_path / "genotype.json", f"--output={tmp_path}/file.svg").returncode == 0
+    content = (tmp_path / "cell.svg").read_text()
+    assert content == (tmp_path / "file.svg").read_text() == drawing.svg(published)
+    texts = [element.text for element in ET.fromstring(content).iter(f"{SVG}text")]
+    assert texts.count("relu") == 3 and {"recurrent cell", "x, h(t-1)", "0", "8", "h(t)"} <= set(texts)
+    done = run("DARTS_V2", "--space=recursive", f"--output={tmp_path}/none.svg")
+    assert done.returncode == 2 and "error: --space=recursive: expected one of darts" in done.stderr

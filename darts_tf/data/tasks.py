@@ -67,6 +67,10 @@ class Task:
         """New Keras metrics, for `compile`; the headline's is one of them."""
         raise NotImplementedError
 
+    def example(self, size=2):
+        """A batch of so many inputs and their labels, (x, y), as a training's are, to try a model with."""
+        raise NotImplementedError
+
     def measure(self, model, data):
         """What a trained model is worth on test data.
 
@@ -140,6 +144,11 @@ class ImageClassification(Task):
 
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
+    def example(self, size=2):
+        import tensorflow as tf
+
+        return tf.random.stateless_uniform([size, *self.input_shape], [0, 0]), tf.zeros([size], tf.int32)
+
     def measure(self, model, data):
         from darts_tf.data import classification
 
@@ -204,6 +213,12 @@ class LanguageModel(Task):
         from darts_tf.data import language
 
         return [language.Perplexity()]
+
+    def example(self, size=2):
+        import tensorflow as tf
+
+        text = tf.random.stateless_uniform([size, 4], [0, 0], maxval=self.outputs, dtype=tf.int32)
+        return {"tokens": text[:, :-1], "begins": tf.ones([size], tf.bool)}, text[:, 1:]
 
     def measure(self, model, data):
         from darts_tf.data import language

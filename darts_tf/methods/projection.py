@@ -1,5 +1,7 @@
 """Selection by perturbation: what a network loses without a candidate decides, not alpha (DARTS-PT)."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -191,26 +193,35 @@ class Evaluation:
         self._step = tf.function(self._of_batch, autograph=False, reduce_retracing=True)
 
     def _of_batch(self, batch, mixture):
+        network = self._search.network
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        with keras.StatelessScope(collect_losses=True):
-            outputs = self._search.network(x, training=True, mixture=mixture)
+        has_purpose = "purpose" in inspect.signature(network.call).parameters
+        options, carried = ({"purpose": "evaluation"}, network.carried("evaluation")) if has_purpose else ({}, [])
+        with keras.StatelessScope(collect_losses=True) as scope:
+            outputs = network(x, training=True, mixture=mixture, **options)
             loss = self._search.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
+            after = [scope.get_current_value(variable) for variable in carried]
+        for variable, value in zip(carried, after, strict=True):
+            variable.assign(value)
+        labels, size = y, tf.reduce_prod(tf.shape(outputs)[:-1])
         if self._criterion == "loss":
-            return loss, tf.zeros([], tf.int32), tf.shape(x)[0]
-        labels = tf.argmax(y, -1) if y.shape.rank == outputs.shape.rank and y.shape[-1] != 1 else y
-        labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
-        correct = tf.reduce_sum(tf.cast(tf.equal(tf.argmax(outputs, -1), labels), tf.int32))
-        return loss, correct, tf.shape(x)[0]
+            return loss, tf.zeros([], tf.int32), size
+        if y.shape.rank == outputs.shape.rank and y.shape[-1] != 1:
+            labels = tf.argmax(y, -1)
+        right = tf.equal(tf.reshape(tf.argmax(outputs, -1), [-1]), tf.reshape(tf.cast(labels, tf.int64), [-1]))
+        return loss, tf.reduce_sum(tf.cast(right, tf.int32)), size
 
     def __call__(self, mixture):
         """Goes through the batches, with batch norms that take their statistics of the batch; changes nothing.
+
+        A recurrent network goes through the text with its hidden states for evaluation.
 
         Args:
             mixture: {table: array (rows, candidates)}.
 
         Returns:
-            The mean loss of the samples, how many are right (0 where the criterion is the loss), and how many there
-            are.
+            The mean loss of the samples, tokens where they are text, how many are right (0 where the criterion is the
+            loss), and how many there are.
         """
         mixture = {name: tf.convert_to_tensor(weights) for name, weights in mixture.items()}
         total, right, samples = 0.0, 0, 0

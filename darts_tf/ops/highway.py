@@ -15,9 +15,22 @@ def activation(name):
     """The function of an activation's name, "tanh" or any other that Keras knows.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or its result has another shape.
     """
-    return _FUNCTIONS.get(name) or keras.activations.get(name)
+    return _FUNCTIONS.get(name) or _of_keras(name)
+
+
+@functools.cache
+def _of_keras(name):
+    try:
+        function = keras.activations.get(name)
+        with tf.init_scope():
+            keeps_shape = function(tf.zeros([1, 2])).shape == (1, 2)
+    except (AttributeError, TypeError, ValueError):  # a layer's name for example
+        keeps_shape = False
+    if not keeps_shape:
+        raise ValueError(f"{name}: no such activation; expected {', '.join(_FUNCTIONS)}, or another of Keras.")
+    return function
 
 
 _FUNCTIONS = {"tanh": tf.tanh, "relu": tf.nn.relu, "sigmoid": tf.sigmoid, "identity": tf.identity}

@@ -45,6 +45,7 @@ PARTS = {
     "partial_channels": "partial_channels",
     "edge_normalization": "edge_normalization",
     "auxiliary_skip": "auxiliary_skip",
+    "sync_batch_norm": "sync_batch_norm",
     "stage_dropout": "skip_dropout",
     "stages": "candidates",
     "prune_below": "candidates",
@@ -122,9 +123,20 @@ def check(config, space):
     takes = inspect.signature(space.supernet).parameters
     for flag, name in PARTS.items():
         asked = getattr(config, flag)
-        if asked not in (None, False, 0, 1) and name not in takes:
+        is_asked = asked not in (None, False, 0) and (asked is True or asked != 1)
+        if is_asked and name not in takes:
             asked = ",".join(asked) if isinstance(asked, list) else asked
             raise UsageError(f"--{flag}={asked}: the space {space.name} has no such part.")
+    if config.selection.startswith("threshold") and not space.leaves_out:
+        raise UsageError(
+            f"--selection={config.selection}: in the space {space.name} no row can be left out; expected another."
+        )
+    has_skips = "skip_connect" in next(iter(space.choices.values())).candidates
+    for flag, value in (("selection", "max_skips"), ("early_stop", "skips")):
+        if getattr(config, flag) == value and flag in config.given and not has_skips:
+            raise UsageError(
+                f"--{flag}={value}: nothing in the space {space.name} is a skip_connect; expected another."
+            )
     for stage in plan:
         parts = stage.partial_channels or config.partial_channels
         if config.init_channels and config.init_channels % parts:

@@ -400,12 +400,13 @@ def search_space(config):
 
     values, known = {**config.to_dict(), "space": space_spec(config)}, operations.operation_names()
     try:
-        fields = {field.name for field in dataclasses.fields(spaces.get(values["space"]))}
+        kind = spaces.get(values["space"])
     except ValueError:
         expected = f"expected one of {', '.join(spaces.names())}, or a .json or .py file that describes cells"
         raise UsageError(f"--space={config.space}: {expected}.") from None
+    fields = {field.name for field in dataclasses.fields(kind)}
     if "primitives" in fields:
-        check_primitives(config.primitives or (), known)
+        check_primitives(config.primitives or (), known, kind.is_text)
     try:
         space = spaces.of(values)
     except ValueError as error:
@@ -424,10 +425,17 @@ def space_sizes(config):
     return spaces.get(spec).sizes if spaces.is_known(spec) else {}
 
 
-def check_primitives(names, known):
-    """Raises UsageError if a name of --primitives is not known, or is there twice."""
+def check_primitives(names, known, is_text=False):
+    """Raises UsageError if a name of --primitives is not known, or is there twice; those of text are activations."""
+    from darts_tf.ops import highway
+
     for name in names:
-        if name not in known:
+        if is_text and name != "none":
+            try:
+                highway.activation(name)
+            except ValueError as error:
+                raise UsageError(f"--primitives={error}") from None
+        if not is_text and name not in known:
             raise UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
         if names.count(name) > 1:
             raise UsageError(f"--primitives={','.join(names)}: {name} is there twice; expected it once.")

@@ -118,6 +118,7 @@ class SearchSpace:
         dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
         least: {flag: value}, the least sizes that `supernet` takes.
+        leaves_out: whether `decode` takes picks of fewer rows than `choices` keep, as selection by a threshold makes.
         notation: what the texts of its architectures begin with, where they are of a form of their own; then
             `from_notation(text)` reads them.
     """
@@ -127,6 +128,7 @@ class SearchSpace:
     dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
     least: ClassVar[dict] = {}
+    leaves_out: ClassVar[bool] = False
     notation: ClassVar[str] = None
 
     @property

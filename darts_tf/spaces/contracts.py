@@ -9,10 +9,10 @@ import re
 import numpy as np
 
 from darts_tf import spaces
-from darts_tf.data.tasks import ImageClassification
+from darts_tf.data.tasks import ImageClassification, LanguageModel
 from darts_tf.spaces.base import Choices, SearchSpace
 
-TASK = ImageClassification((8, 8, 1), 3)
+TASK, TEXT = ImageClassification((8, 8, 1), 3), LanguageModel((), 5)
 
 
 class _Values:
@@ -39,12 +39,12 @@ class _Values:
         return self.values.setdefault(name, value)
 
 
-def check_space(space, task=TASK, draws=10):
+def check_space(space, task=None, draws=10):
     """Checks a space: its choices, text, JSON, pictures, hyperparameters, networks and supernet.
 
     Args:
         space: an object of a registered subclass of `SearchSpace`, small enough that its models are built in seconds.
-        task: `darts_tf.data.tasks.Task` to build models for.
+        task: `darts_tf.data.tasks.Task` to build models for; by default of small images, or of text.
         draws: random architectures to look at.
 
     Raises:
@@ -73,7 +73,7 @@ def check_space(space, task=TASK, draws=10):
         again = _Values(random)
         again.values = space.values(architecture)
         assert space.declare(again) == architecture, f"{name}: values of an architecture declare another one."
-    _check_models(space, found[0], task)
+    _check_models(space, found[0], task or (TEXT if space.is_text else TASK))
 
 
 def _check_choices(name, choices):
@@ -142,14 +142,16 @@ def _check_models(space, architecture, task):
         for parameter in list(inspect.signature(method).parameters.values())[2 if method == space.network else 1 :]:
             has_default = parameter.default is not inspect.Parameter.empty
             assert has_default, f"{name}: the size {parameter.name} of {method.__name__} has no default."
-    small = {"init_channels": 4, "layers": 3}
+    small = {"init_channels": 4, "layers": 3, "units": 4, "batch_size": 2}
     sizes = {key: value for key, value in small.items() if key in inspect.signature(space.network).parameters}
     network = space.network(architecture, task, **sizes)
     assert isinstance(network, keras.Model), f"{name}: network is no keras.Model."
-    x = tf.random.stateless_uniform([2, *task.input_shape], [0, 0])
+    x, y = task.example()
+    expected = (*y.shape, task.outputs)
     shape = tuple(network(x).shape)
-    assert shape == (2, task.outputs), f"{name}: its network gives {shape}, expected {(2, task.outputs)}."
-    for layer in network.layers:
+    assert shape == expected, f"{name}: its network gives {shape}, expected {expected}."
+    plain = network.inference_model() if hasattr(network, "inference_model") else network
+    for layer in plain.layers:
         module = type(layer).__module__
         assert module.startswith("keras."), f"{name}: its network has a {type(layer).__name__}, no layer of Keras."
     costs = space.costs(task, **{k: v for k, v in small.items() if k in inspect.signature(space.costs).parameters})
@@ -159,14 +161,14 @@ def _check_models(space, architecture, task):
     sizes = {key: value for key, value in small.items() if key in inspect.signature(space.supernet).parameters}
     supernet = space.supernet(task, **sizes)
     assert isinstance(supernet, Supernet), f"{name}: supernet is no Supernet."
-    supernet.build((None, *task.input_shape))
+    supernet.build(tf.nest.map_structure(lambda part: (None, *part.shape[1:]), x))
     for table, choice in space.choices.items():
         shape = tuple(supernet.alphas[table].shape)
-        expected = (len(choice.rows), len(choice.candidates))
-        assert shape == expected, f"{name}: alphas of {table} are {shape}, expected {expected}."
+        of = (len(choice.rows), len(choice.candidates))
+        assert shape == of, f"{name}: alphas of {table} are {shape}, expected {of}."
     built = len(supernet.variables)
     shape = tuple(supernet(x, training=True).shape)
-    assert shape == (2, task.outputs), f"{name}: its supernet gives {shape}, expected {(2, task.outputs)}."
+    assert shape == expected, f"{name}: its supernet gives {shape}, expected {expected}."
     assert len(supernet.variables) == built, f"{name}: its supernet makes variables when it is called, not in build."
     space.check(supernet.genotype())
     assert type(supernet.genotype()) is type(architecture), f"{name}: its supernet finds other architectures."
@@ -175,7 +177,6 @@ def _check_models(space, architecture, task):
         [tf.convert_to_tensor(v) for v in some] for some in (supernet.weight_variables, supernet.arch_variables)
     )
     search.compile(optimizer="sgd", arch_optimizer="adam", loss=task.loss())
-    y = tf.zeros([2], tf.int32)
     for of, values in (("weights", weights), ("alphas", alphas)):
         gradients = darts.gradient(search.loss_at, weights, alphas, (x, y), of=of)
         for gradient, value in zip(gradients, values, strict=True):

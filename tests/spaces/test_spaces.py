@@ -13,7 +13,7 @@ from darts_tf.data.tasks import ImageClassification
 from darts_tf.reports import drawing
 from darts_tf.runs import starting
 from darts_tf.runs.configurations import SearchConfig
-from darts_tf.spaces import S1, S2, S4, NasBench201
+from darts_tf.spaces import S1, S2, S4, NasBench201, RecurrentSpace
 from darts_tf.spaces.cells.described import DescribedCells
 from darts_tf.spaces.contracts import TASK, check_space
 from darts_tf.tuner.space import genotype_of, hyperparameters_of
@@ -43,6 +43,8 @@ def described(**changes):
         described(keep=3),
         NasBench201(),
         NasBench201(2, ("skip_connect", "sep_conv_3x3")),
+        RecurrentSpace(3),
+        RecurrentSpace(2, ("gelu", "none", "tanh")),
     ],
     ids=lambda space: space.name,
 )
@@ -50,7 +52,9 @@ def test_the_contract(space):
     check_space(space, draws=3)
 
 
-@pytest.mark.parametrize("space", [S1(), S2(2), described(), described(keep=2), NasBench201()], ids=str)
+@pytest.mark.parametrize(
+    "space", [S1(), S2(2), described(), described(keep=2), NasBench201(), RecurrentSpace()], ids=str
+)
 def test_genotypes_and_hyperparameters_are_inverse(space):
     random = np.random.default_rng(0)
     for _ in range(20):

@@ -88,7 +88,8 @@ class CellPicture:
             inner = self._middle + side * BOX / 2
             outer = inner + side * (self._label + (lane + 0.5) * LANE)
             above = sources[place + 1 :].count(source)  # longer edges of the same source
-            start, end = self.y(source) + min(-3 + 5 * above, 14), self.y(target) - 8
+            apart = min(5, 17 / max(1, sources.count(source) - 1))
+            start, end = self.y(source) - 3 + apart * above, self.y(target) - 8
             points = [(inner, start), (outer, start), (outer, end), (inner, end)]
             before = ends[target] = ends.get(target, -1) + 1  # shorter edges that end here
             if before:  # from above

@@ -36,6 +36,7 @@ class Cells(SearchSpace):
 
     keep = 2
     least: ClassVar = {"layers": 3}  # two of which are reduction cells
+    leaves_out: ClassVar = True
 
     def edges(self, kind):
         """{(node, source): names of the candidates}: the edges of a cell, "normal" or "reduce", by node and source.

@@ -103,6 +103,7 @@ class NasBench201(SearchSpace):
 
     sizes: ClassVar = {"init_channels": 16, "layers": 5}
     notation: ClassVar = "|"
+    leaves_out: ClassVar = True
 
     def __post_init__(self):
         if self.nodes not in range(1, MOST_NODES + 1):

@@ -19,10 +19,11 @@ class RecurrentGenotype(NamedTuple):
 
     @property
     def space(self):
-        """The `RecurrentSpace` of as many nodes, with the paper's activations."""
-        from darts_tf.spaces.recurrent.space import RecurrentSpace
+        """The `RecurrentSpace` of as many nodes, with the paper's activations and the others that it has."""
+        from darts_tf.spaces.recurrent.space import PRIMITIVES, RecurrentSpace
 
-        return RecurrentSpace(max(1, len(self.recurrent)))
+        names = dict.fromkeys([*PRIMITIVES, *(name for name, _ in self.recurrent)])
+        return RecurrentSpace(max(1, len(self.recurrent)), tuple(names))
 
     def __str__(self):
         pairs = [tuple(pair) for pair in self.recurrent]
@@ -76,6 +77,10 @@ def check(genotype, activations):
             raise ValueError(f"recurrent feeds node {node} from node {source}: expected one of 0 to {node - 1}.")
     if not genotype.concat or not all(1 <= node <= nodes for node in genotype.concat):
         raise ValueError(f"concat={list(genotype.concat)}: expected some of the nodes 1 to {nodes}.")
+    read = {*genotype.concat, *(source for _, source in genotype.recurrent)}
+    unread = [node for node in range(1, nodes + 1) if node not in read]
+    if unread:
+        raise ValueError(f"concat={list(genotype.concat)}: nothing reads node {unread[0]}; expected it there, too.")
 
 
 def from_fields(fields):

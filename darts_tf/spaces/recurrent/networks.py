@@ -110,9 +110,10 @@ class LanguageModel(keras.Model):
         """Activation regularisation, and temporal activation regularisation."""
         size, change = self.penalties
         if size:
-            self.add_loss(size * tf.reduce_mean(tf.square(states.dropped)))
+            self.add_loss(size * tf.reduce_mean(tf.square(tf.cast(states.dropped, self.variable_dtype))))
         if change:
-            changes = states.hidden[1:] - states.hidden[:-1]
+            hidden = tf.cast(states.hidden, self.variable_dtype)
+            changes = hidden[1:] - hidden[:-1]
             number = tf.maximum(tf.size(changes), 1)  # none in a segment of one step
             self.add_loss(change * tf.reduce_sum(tf.square(changes)) / tf.cast(number, changes.dtype))
 

@@ -17,7 +17,7 @@ class RecurrentPicture(StructurePicture):
     def __init__(self, space, architecture, names):
         self._space, self.name, self.title, self.nodes = space, "recurrent", "Recurrent cell", space.nodes
         self._row, self._label = ROW, max(70, 12 + LETTER * max(map(len, names)))
-        half = BOX / 2 + self._label + max(1, space.nodes // 2) * LANE
+        half = BOX / 2 + self._label + max(1, space.nodes - 1) * LANE
         self._middle = half + MARGIN
         self.width = 2 * half + 3 * MARGIN
         self.height = self.y(space.nodes + 1) + HEIGHT / 2 + MARGIN
