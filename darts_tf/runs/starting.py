@@ -17,6 +17,7 @@ from darts_tf.cli.messages import NO_SPACE, UsageError
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory, sizes
+from darts_tf.spaces.recurrent.space import RecurrentSpace
 
 FOLDER = "a folder to write to"  # what is expected of --output
 
@@ -255,8 +256,7 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
 
 def is_text(config):
     """Whether a search is one of language models."""
-    spec = space_spec(config)
-    return spaces.is_known(spec) and spaces.get(spec).is_text
+    return spaces.is_text(space_spec(config))
 
 
 def load_data(config, image_shape=None, random_parts=False, is_text=False, vocabulary=None):
@@ -332,11 +332,10 @@ def batches_of(make, config, strategy, worker):
     """
     from darts_tf.data import datasets
 
+    cutout = config.cutout_length if getattr(config, "cutout", False) else 0  # which trials lack
     values = {
         **config.to_dict(),
-        "augmentation": datasets.Augmentation(
-            config.crop_padding or 0, bool(config.flip), config.cutout_length if config.cutout else 0
-        ),
+        "augmentation": datasets.Augmentation(config.crop_padding or 0, bool(config.flip), cutout),
         "worker": worker,
         "devices": strategy.num_replicas_in_sync,
     }
@@ -400,12 +399,13 @@ def search_space(config):
 
     values, known = {**config.to_dict(), "space": space_spec(config)}, operations.operation_names()
     try:
-        fields = {field.name for field in dataclasses.fields(spaces.get(values["space"]))}
+        kind = spaces.get(values["space"])
+        fields = {field.name for field in dataclasses.fields(kind)}
     except ValueError:
         expected = f"expected one of {', '.join(spaces.names())}, or a .json or .py file that describes cells"
         raise UsageError(f"--space={config.space}: {expected}.") from None
     if "primitives" in fields:
-        check_primitives(config.primitives or (), known)
+        check_primitives(config.primitives or (), None if kind.is_text else known)
     try:
         space = spaces.of(values)
     except ValueError as error:
@@ -425,12 +425,28 @@ def space_sizes(config):
 
 
 def check_primitives(names, known):
-    """Raises UsageError if a name of --primitives is not known, or is there twice."""
+    """Raises UsageError if a name of --primitives is not known, or is there twice.
+
+    Args:
+        names: list of texts.
+        known: names of operations; None for activations, of which Keras has more than the space's own.
+    """
+    expected = ", ".join(known or (*RecurrentSpace.primitives, "another activation of Keras"))
     for name in names:
-        if name not in known:
-            raise UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
+        if name not in known if known else not _is_activation(name):
+            what = "operation" if known else "activation"
+            raise UsageError(f"--primitives={name}: no such {what}; expected some of {expected}.")
         if names.count(name) > 1:
             raise UsageError(f"--primitives={','.join(names)}: {name} is there twice; expected it once.")
+
+
+def _is_activation(name):
+    from darts_tf.ops import highway
+
+    try:
+        return name == "none" or callable(highway.activation(name))
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager
