@@ -8,6 +8,7 @@ from typing import NamedTuple
 ROW, BOX, HEIGHT, MARGIN = 62, 58, 36, 14  # pixels
 LETTER = 7.2  # pixels that a letter of an operation's name takes
 KINDS = {"skip": "skip", "pool": "pool", "sep_conv": "sep", "nor_conv": "sep", "dil_conv": "dil", "none": "none"}
+KINDS |= {"identity": "skip", "relu": "pool", "tanh": "sep", "sigmoid": "dil"}
 
 
 class Line(NamedTuple):
