@@ -28,23 +28,23 @@ import signal
 import sys
 import time
 
+from darts_tf import spaces
 from darts_tf.cli import commands, messages
 from darts_tf.cli.configuration import option
 from darts_tf.cli.messages import RunError, UsageError
 from darts_tf.devices.cluster import ALONE, LostError, Wait, Worker, check_name, check_port, port_of
 from darts_tf.runs import recipes, rundirectory, sizes, starting
-from darts_tf.runs.configurations import RunConfig
+from darts_tf.runs.configurations import SHARED, WeightsConfig
 
 ORACLES = ("random", "bayesian", "hyperband", "grid", "evolution", "reinforce", "pso", "darts")
 SMALL = recipes.SMALL
-# What --repeat_search gives to searches and trainings, and what it has a use for itself.
-SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
+# What --repeat_search has a use for: what it gives to searches and trainings, and its own flags.
 REPEATED = (*SHARED, "output", "overwrite", "resume", "strategy", "worker_timeout")
 REPEATED += ("repeat_search", "search_flags", "train_flags")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TuneConfig(RunConfig):
+class TuneConfig(WeightsConfig):
     """What `python -m darts_tf.tune` is asked for: each argument is a flag, whose meaning --help tells.
 
     Raises:
@@ -57,11 +57,13 @@ class TuneConfig(RunConfig):
     temperature: float = option(1.0, "For --oracle=darts: above 1 for more variety.", topic="What to try", least=1e-3)
     space: str = option(
         "darts",
-        "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one of your own; "
-        "or a .json or .py file that describes cells, see docs/spaces.md.",
+        "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; recurrent, cells "
+        "of language models; one of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
         topic="What to try",
     )
-    nodes: int | None = option(None, "Intermediate nodes of a cell. Default: 4.", topic="What to try", least=1)
+    nodes: int | None = option(
+        None, "Intermediate nodes of a cell. Default: 4; recurrent 8.", topic="What to try", least=1
+    )
     primitives: list | None = option(
         None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
     )
@@ -73,7 +75,7 @@ class TuneConfig(RunConfig):
     epochs: int = option(
         10, "Epochs; with hyperband, of the trials that get most.", topic="Training of a trial", least=1
     )
-    batch_size: int = option(32, "Images per batch.", topic="Training of a trial", least=1)
+    batch_size: int = option(32, "Images, or rows of text, per batch.", topic="Training of a trial", least=1)
     train_portion: float = option(
         0.8, "Part of the training images to train on; the rest validates.", topic="Training of a trial"
     )
@@ -82,12 +84,33 @@ class TuneConfig(RunConfig):
     )
     layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
     learning_rate: float = option(
-        0.025, "Per step, at the start of a cosine to 0.", topic="Training of a trial", least=0
+        0.025,
+        "Per step, at the start of a cosine to 0. Default for text: 20, to the end.",
+        topic="Training of a trial",
+        least=0,
     )
-    weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Training of a trial", least=0)
+    weight_decay: float = option(
+        3e-4, "L2 decay of the weights. Default for text: 8e-7.", topic="Training of a trial", least=0
+    )
     drop_path_prob: float = option(
         0.0, "Drop path: the rate grows from 0 to this.", topic="Training of a trial", least=0, most=0.9
     )
+
+    @property
+    def is_text(self):
+        """Whether trials are language models, as far as that can be told without the file of --operations."""
+        space = self.space
+        if self.repeat_search:
+            space = flags_in(self, "search_flags").get("space") or "darts"
+        elif self.oracle == "darts":
+            with contextlib.suppress(rundirectory.DamageError):  # which is told later
+                space = (rundirectory.configuration(self.search_run or "") or {}).get("space") or space
+        return spaces.is_text(space)
+
+    def begun(self):
+        if not self.is_text:
+            return self
+        return self.taken_over(recipes.SMALL_TEXT | {"epochs": self.epochs, "dataset": "topics"})
 
     def check(self):
         """Raises UsageError for what can be seen without TensorFlow."""
@@ -150,9 +173,9 @@ def main(config):
     if role != "worker":
         check_trials(output, config)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with starting.tensorflow(config) as strategy:
+    with starting.tensorflow(config, config.is_text) as strategy:
         starting.import_operations(config)
-        data = starting.load_data(config)
+        data = starting.load_data(config, is_text=config.is_text)
         space, config = completed(config, data)
         batches = None if config.repeat_search else make_batches(data, config, strategy)
         with contextlib.ExitStack() as stack:
@@ -162,7 +185,7 @@ def main(config):
                 present = stack.enter_context(starting.started(output, "tune", config, data, strategy))
                 if config.overwrite and (output / "trials").exists():
                     shutil.rmtree(output / "trials")
-            messages.say(f"Trials on {starting.describe(data)}; results go to {output}/")
+            messages.say(f"Trials on {data.in_words()}; results go to {output}/")
             # What keras-tuner prints:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr if messages.verbosity() else io.StringIO()))
             try:
@@ -335,8 +358,8 @@ def check_trials(output, config):
 
 def completed(config, data):
     """The space, and the configuration, completed; with --oracle=darts the space is the one of the search."""
-    defaults = {"flip": data.image_shape[-1] > 1, "crop_padding": min(data.image_shape[:2]) // 8}
-    config = config.completed(defaults)
+    starting.check_data_flags(config, data)
+    config = config.completed(starting.data_defaults(data))
     if config.repeat_search:
         return None, config
     if config.oracle == "darts":
@@ -370,23 +393,14 @@ def objective(headline):
 
 
 def make_batches(data, config, strategy):
-    """Training batches, steps per epoch, and validation batches."""
-    from darts_tf.data import datasets
-
-    portion, images = config.train_portion, len(data.y_train)
-    chosen = round(portion * images)
-    if not 0 < chosen < images:
-        wrong = f"of {images} images that leaves {chosen} to train on and {images - chosen} to validate"
-        raise UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
-    starting.check_batch_size(config.batch_size, strategy)
-    augmentation = datasets.Augmentation(config.crop_padding, config.flip)
-    try:
-        batches, steps, valid = data.batches(
-            config.batch_size, augmentation, config.seed, portion, devices=strategy.num_replicas_in_sync
-        )
-    except datasets.DataError as error:
-        raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
-    return batches, steps, valid
+    """Training batches as a function, steps per epoch, and validation batches."""
+    if not config.is_text:
+        portion, images = config.train_portion, len(data.y_train)
+        chosen = round(portion * images)
+        if not 0 < chosen < images:
+            wrong = f"of {images} images that leaves {chosen} to train on and {images - chosen} to validate"
+            raise UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
+    return starting.batches_of(data.batches, config, strategy, ALONE)
 
 
 def tuner_of_genotypes(output, strategy, config, space, record, data):
@@ -405,16 +419,15 @@ def tuner_of_genotypes(output, strategy, config, space, record, data):
             keras_tuner.Tuner.__init__(self, *args, **kwargs)  # with an oracle that is there already
 
     model = tuner.GenotypeHyperModel(
-        data.image_shape,
-        len(data.class_names),
-        channels=config.init_channels,
-        layers=config.layers,
+        space=space,
+        task=data.task,
+        sizes=sizes.of(space.network, config.to_dict()),
         learning_rate=config.learning_rate,
         drop_path_prob=config.drop_path_prob,
         weight_decay=config.weight_decay,
-        normalization=data.statistics(),
+        momentum=config.momentum,
+        grad_clip=config.grad_clip,
         seed=config.seed,
-        space=space,
     )
     shared = {
         "objective": objective(data.task.headline),
@@ -443,7 +456,8 @@ def tuner_of_genotypes(output, strategy, config, space, record, data):
 
 def shared_flags(config):
     """{flag: value} that searches and trainings are given."""
-    values = {name: getattr(config, name) for name in SHARED}
+    others = starting.IMAGE_FLAGS if config.is_text else starting.TEXT_FLAGS
+    values = {name: getattr(config, name) for name in SHARED if name not in others}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -17,11 +17,14 @@ import pytest
 from planted import ORACLES, search_run
 from processes import Process
 
-from darts_tf import spaces
+from darts_tf import spaces, tune
+from darts_tf.cli import messages
+from darts_tf.cli.messages import UsageError
 from darts_tf.devices.cluster import LostError
 from darts_tf.private.keras_tuner import retry_queue
-from darts_tf.runs import rundirectory
+from darts_tf.runs import rundirectory, starting
 from darts_tf.spaces import CellSpace
+from darts_tf.tune import TuneConfig
 from darts_tf.tuner import DARTSTuner, GridOracle, machines, processes
 from darts_tf.tuner.oracle import durable
 
@@ -81,6 +84,64 @@ def test_other_oracles(oracle, tmp_path):
     more = [f"--search_run={tmp_path}", "--max_trials=2"] if oracle == "darts" else ["--epochs=2"]
     status, _, errors = end(begin(*TINY, f"--oracle={oracle}", *more, f"--output={tmp_path}/run"))
     assert status == 0 and len(trials(tmp_path / "run")) >= 2, errors
+
+
+def test_trials_of_language_models(tmp_path):
+    """From the flags to the files, and what a run that goes on knows of itself."""
+    random = np.random.default_rng(0)
+    lines = [" ".join(random.choice(list("abcde"), 6)) for _ in range(100)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    where = {"output": str(tmp_path / "run"), "dataset": str(tmp_path / "text.txt")}
+    sizes = {"nodes": 1, "units": 4, "batch_size": 8, "bptt": 8, "epochs": 1, "vocabulary": 6}
+    before = signal.getsignal(signal.SIGTERM)
+    with messages.spoken(0):
+        tune.main(TuneConfig(**where, **sizes, space="recurrent", oracle="random", max_trials=2))
+        tune.main(TuneConfig(output=where["output"], resume=True))
+    signal.signal(signal.SIGTERM, before)
+    found = trials(tmp_path / "run")
+    assert [row["status"] for row in found] == ["COMPLETED"] * 2 and len({row["genotype"] for row in found}) == 2
+    best = min(found, key=lambda row: float(row["val_perplexity"]))
+    assert str(spaces.from_json((tmp_path / "run" / "genotype.json").read_text())) == best["genotype"]
+    assert int(best["parameters"]) == 6 * 4 + 8 * 8 + 4 * 8 + 6  # embedding, node 0, node 1, bias
+    config = rundirectory.configuration(tmp_path / "run")
+    assert (config["task"], config["momentum"], config["learning_rate"]) == ("language_model", 0.0, 20.0)
+    assert len(config["data"]["vocabulary"]) == 6 and "multiply-adds" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_is_tried_decides_the_data(tmp_path):
+    assert TuneConfig(space="recurrent").begun().dataset == "topics" and TuneConfig().begun().dataset == "digits"
+    repeated = TuneConfig(repeat_search=2, search_flags="--space=recurrent --units=4", tokens="characters").begun()
+    repeated.check()
+    assert repeated.is_text and tune.shared_flags(repeated) == {"dataset": "topics", "tokens": "characters", "bptt": 35}
+    assert tune.shared_flags(TuneConfig(repeat_search=2)) == {"dataset": "digits", "stream": False}
+    search_run(tmp_path)
+    assert not TuneConfig(oracle="darts", search_run=str(tmp_path)).is_text
+    config = json.loads((tmp_path / "config.json").read_text())
+    data = {"tokens": "words", "vocabulary": ["<unk>", "<eos>", "a"]}
+    config |= {"space": "recurrent", "task": "language_model", "data": data}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert TuneConfig(oracle="darts", search_run=str(tmp_path)).is_text
+    oracle = GridOracle(keras_tuner.Objective("val_perplexity", "min"), 2, seed=1)
+    flags = {"space": "recurrent", "tokens": "characters"}
+    assert DARTSTuner(oracle, flags, directory=tmp_path).train_flags == {"tokens": "characters"}
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"space": "recurrent", "train_portion": 0.5}, "--train_portion=0.5: expected none with text"),
+        ({"space": "recurrent", "layers": 3}, "--layers=3: the space recurrent has no such size"),
+        ({"tokens": "characters"}, "--tokens=characters: expected none with images"),
+        ({"units": 4}, "--units=4: the space darts has no such size"),
+        ({"space": "recurrent", "primitives": ["tanh", "sine"]}, "--primitives=sine: no such activation; expected"),
+        ({"primitives": ["tanh"]}, "--primitives=tanh: no such operation; expected some of none, max_pool_3x3"),
+    ],
+)
+def test_flags_of_other_data(flags, message):
+    config = TuneConfig(**flags).begun()
+    data = starting.load_data(config, is_text=config.is_text)
+    with pytest.raises(UsageError, match=message):
+        tune.completed(config, data)
 
 
 @pytest.mark.parametrize(

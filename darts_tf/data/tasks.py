@@ -19,11 +19,13 @@ class Headline:
         name: what Keras logs it as, "accuracy"; on validation data that is "val_accuracy".
         direction: "max" or "min", which is better.
         form: "percent", or "number".
+        log: whether a logarithmic axis shows it best.
     """
 
     name: str
     direction: str = "max"
     form: str = "number"
+    log: bool = False
 
     def text(self, value):
         """A value in words."""
@@ -49,6 +51,7 @@ class Task:
         name: what config.json calls the task.
         headline: `Headline`.
         keeps_best: whether what counts is the model of the epoch with the best validation, not of the last.
+        item: what multiply-adds are counted for.
     """
 
     input_shape: tuple
@@ -58,6 +61,7 @@ class Task:
     name = None
     headline = None
     keeps_best = False
+    item = None
 
     def loss(self, label_smoothing=0.0):
         """The loss, for `compile`, of labels and logits."""
@@ -126,6 +130,7 @@ class ImageClassification(Task):
     """Which of the classes an image is of; labels are integers."""
 
     headline = Headline("accuracy", "max", "percent")
+    item = "image"
 
     def loss(self, label_smoothing=0.0):
         import keras
@@ -193,8 +198,9 @@ class ImageClassification(Task):
 class LanguageModel(Task):
     """Which token of a vocabulary comes next; labels are the next tokens, one for each."""
 
-    headline = Headline("perplexity", "min", "number")
+    headline = Headline("perplexity", "min", "number", log=True)
     keeps_best = True
+    item = "token"
 
     def loss(self, label_smoothing=0.0):
         import keras

@@ -5,6 +5,7 @@ several megabytes large, once per epoch.
 """
 
 import base64
+import dataclasses
 import html
 import io
 import json
@@ -17,16 +18,20 @@ from darts_tf.cli import messages
 from darts_tf.cli.files import write
 from darts_tf.methods import guards, relaxations, selections
 from darts_tf.reports import drawing
-from darts_tf.runs import phases, rundirectory
+from darts_tf.runs import phases, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.base import edge_shares, strengths_of
-from darts_tf.spaces.pictures import kind_of
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 TITLES = {"search": "Search", "train": "Training", "tune": "Trials"}
 FULL_MATRIX = 30  # classes, at most
 PAIRS = 20  # of classes that are taken for each other, listed where there are more
-HIDDEN = ("command", "data", "versions", "genotype", "output", "overwrite", "resume", "tensorboard")
+HIDDEN = ("command", "task", "data", "versions", "genotype", "output", "overwrite", "resume", "tensorboard")
+# Flags that mean nothing to data of a kind.
+WITHOUT = {
+    "image_classification": (*starting.TEXT_FLAGS, *sizes.TEXT, "nonmono"),
+    "language_model": (*starting.IMAGE_FLAGS, *sizes.IMAGES, "auxiliary_weight", "partial_channels"),
+}
 
 
 def write_report(directory):
@@ -59,10 +64,12 @@ def contents(directory):
     if config is None:
         raise rundirectory.DamageError("its config.json is gone")
     rows, alphas, test, predictions, trials = rundirectory.contents(directory, config)
-    headline = rundirectory.task(config).headline
+    task = rundirectory.task(config)
+    headline = task.headline
     content = {
         "command": config["command"],
-        "headline": {"name": headline.name, "direction": headline.direction, "form": headline.form},
+        "headline": dataclasses.asdict(headline),
+        "item": task.item,
         "title": f"{TITLES[config['command']]} on {config['dataset']}",
         "epochs": config["epochs"],
         "limit": config.get("repeat_search") or (config.get("oracle") != "hyperband" and config.get("max_trials")),
@@ -78,12 +85,27 @@ def contents(directory):
         architecture = spaces.from_text(content["genotype"])
         pictures = architecture.space.pictures(architecture)
         content["pictures"] = [_picture(picture, [architecture]) for picture in pictures]
+    if config["command"] == "train" and task.keeps_best:
+        content |= _best(content["history"], headline)
     if test:
-        content["test"] = test
-        content["figures"] = rundirectory.task(config).figures(test)
+        content["test"] = {name: _number(test[name]) for name in ("parameters", "multiply_adds")}
+        content["figures"] = task.figures(test)
     if predictions and "labels" in predictions:
         content |= _predictions(predictions, config["data"]["class_names"])
+    elif predictions and test:
+        counts = zip(test["by_rank"].items(), predictions["tokens"], strict=True)
+        content["ranks"] = [[name, int(count), _number(value)] for (name, value), count in counts]
     return content
+
+
+def _best(rows, headline):
+    """Of a training that keeps its best model: the epoch of that, and the first of averaged weights, or None."""
+    name = f"val_{headline.name}"
+    best = min(rows, key=lambda row: headline.best_first(row.get(name)), default={"epoch": 0})
+    return {
+        "result": best["epoch"],
+        "averaged": next((row["epoch"] for row in rows if row.get("averaged")), None),
+    }
 
 
 def _number(value):
@@ -93,8 +115,10 @@ def _number(value):
 
 def _configuration(config):
     """[name, value] pairs, as texts."""
-    flags = {f"--{name}": value for name, value in config.items() if name not in HIDDEN and value is not None}
-    more = rundirectory.task(config).facts(config["data"])
+    task = rundirectory.task(config)
+    left_out = HIDDEN + WITHOUT.get(task.name, ())
+    flags = {f"--{name}": value for name, value in config.items() if name not in left_out and value is not None}
+    more = task.facts(config["data"])
     texts = {True: "yes", False: "no"}
     return [
         [name, texts[value] if isinstance(value, bool) else ", ".join(value) if isinstance(value, list) else str(value)]
@@ -213,7 +237,7 @@ def _choices(name, table, weights, left, kept, betas=None):
         kept: for each epoch the (row, candidate) pairs of the genotype.
         betas: array (1 + epochs, rows), None without edge normalisation.
     """
-    skips = [place for place, other in enumerate(table.candidates) if kind_of(other) == "skip"]
+    skips = [place for place, other in enumerate(table.candidates) if "skip" in other]
     shares = weights / weights.sum(-1, keepdims=True)
     return {
         "name": name,

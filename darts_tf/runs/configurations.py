@@ -13,6 +13,9 @@ from darts_tf.data.names import is_imagenet
 from darts_tf.methods import presets
 from darts_tf.runs import recipes
 
+# What a search and the training of what it found have in common.
+SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "operations")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Configuration):
@@ -106,6 +109,9 @@ class RunConfig(DataConfig):
         """The configuration of a run that begins: what follows from other values is filled in."""
         return self
 
+    def check_text(self):
+        """Raises UsageError for what language models cannot be trained with; `self` is complete."""
+
     # A run may go on with other values of these.
     MAY_CHANGE = (
         *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
@@ -114,28 +120,13 @@ class RunConfig(DataConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FitConfig(RunConfig):
-    """What searches and trainings share."""
+class WeightsConfig(RunConfig):
+    """How weights are trained, those of recurrent networks above all: in searches, trainings and trials."""
 
-    cutout_length: int = option(
-        16, "Height and width of the hole that --cutout makes, in pixels.", topic="Data", least=1, most=8192
+    momentum: float = option(0.9, "Of the weights' SGD. Default for text: 0.", topic="Optimisation", least=0, most=1)
+    grad_clip: float = option(
+        5.0, "Largest norm of the weights' gradient. Default for text: 0.25.", topic="Optimisation", least=1e-9
     )
-    momentum: float = option(0.9, "Of the weights' SGD.", topic="Optimisation", least=0, most=1)
-    grad_clip: float = option(5.0, "Largest norm of the weights' gradient.", topic="Optimisation", least=1e-9)
-    checkpoint_every: int = option(
-        200,
-        "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
-        topic="Run directory",
-        least=0,
-    )
-    tensorboard: bool = option(
-        False, "Write what TensorBoard shows to the run directory, after each epoch.", topic="Run directory"
-    )
-    sync_batch_norm: bool = option(
-        False, "Batch norms take the statistics of all replicas. Slow to start.", topic="Devices"
-    )
-    jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")
-    steps_per_execution: int = option(1, "Steps to run without a look at them, as in Keras.", topic="Devices", least=1)
     units: int | None = option(
         None,
         "Of a recurrent network's hidden state. Default: 300 to search, 850 to train; of topics 128 and 256.",
@@ -156,6 +147,29 @@ class FitConfig(RunConfig):
     temporal_penalty: float = option(
         1e-3, "What the mean square of their changes from token to token adds.", topic="Recurrent network", least=0
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig(WeightsConfig):
+    """What searches and trainings share."""
+
+    cutout_length: int = option(
+        16, "Height and width of the hole that --cutout makes, in pixels.", topic="Data", least=1, most=8192
+    )
+    checkpoint_every: int = option(
+        200,
+        "Steps from one checkpoint to the next within an epoch; 0 for one per epoch.",
+        topic="Run directory",
+        least=0,
+    )
+    tensorboard: bool = option(
+        False, "Write what TensorBoard shows to the run directory, after each epoch.", topic="Run directory"
+    )
+    sync_batch_norm: bool = option(
+        False, "Batch norms take the statistics of all replicas. Slow to start.", topic="Devices"
+    )
+    jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")
+    steps_per_execution: int = option(1, "Steps to run without a look at them, as in Keras.", topic="Devices", least=1)
 
     def at_one_rate(self):
         """The same configuration; its learning rate does not fall, unless that was asked for."""
@@ -330,9 +344,9 @@ class SearchConfig(FitConfig):
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
 
     def begun(self):
-        method, known = presets.get(self.method), spaces.is_known(self.space)
+        method = presets.get(self.method)
         epochs = self.epochs if "epochs" in self.given else None
-        if not known or not spaces.get(self.space).is_text:
+        if not spaces.is_text(self.space):
             return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
         recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT

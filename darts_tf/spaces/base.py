@@ -424,6 +424,11 @@ def is_known(spec):
     return is_description(spec) or spec in names()
 
 
+def is_text(spec):
+    """Whether a space is one of language models, as far as it is known."""
+    return is_known(spec) and get(spec).is_text
+
+
 def spec_of(named):
     """What `--space` means, as config.json keeps it: of a file what it says, else the same.
 

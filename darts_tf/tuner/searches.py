@@ -10,14 +10,16 @@ import time
 
 import keras_tuner
 
+from darts_tf import spaces
+from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration
 from darts_tf.devices.cluster import Wait
+from darts_tf.runs.configurations import SHARED
 from darts_tf.tuner import processes
 from darts_tf.tuner.machines import Reporting
 from darts_tf.tuner.oracle import durable
 
 AT_WORK = "another process is at work in it"
-SHARED = ("dataset", "data_dir", "stream", "image_size", "operations")
 
 
 class DARTSTuner(Reporting, keras_tuner.Tuner):
@@ -36,14 +38,15 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         tuner.results_summary()
 
     The objective is a metric of the training's last epoch on images that it does not train on, "val_accuracy" for
-    example; the metrics also are "search_val_accuracy" of the supernet, "parameters" and "multiply_adds".
+    example; for text "val_perplexity", of the model that the training keeps. The metrics also are "search_val_accuracy"
+    of the supernet, "parameters" and "multiply_adds".
 
     Args:
         oracle: with hyperparameters that have names of flags of darts_tf.search. Failed trials never end the tuner.
         search: `SearchConfig`, or {flag: value}, more flags of darts_tf.search; a value of None for flags that are
             written without one.
         train: the same of darts_tf.train. By default the flags of the data are those of the search, and
-            "train_portion" is 0.8.
+            "train_portion" is 0.8, but for text.
         tell: called with every line that the commands print to stderr.
         **kwargs: of `keras_tuner.Tuner`.
 
@@ -60,7 +63,9 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         )
         self.search_flags = dict(search or {})
         shared = {name: self.search_flags[name] for name in SHARED if name in self.search_flags}
-        self.train_flags = {"train_portion": 0.8, **shared, **(train or {})}
+        is_text = spaces.is_text(str(self.search_flags.get("space", "")))
+        portion = {} if is_text else {"train_portion": 0.8}  # text has a part of its own to validate on
+        self.train_flags = {**portion, **shared, **(train or {})}
         self.tell = tell
         names = tuple(hp.name for hp in oracle.hyperparameters.space)
         for command, values, taken in (("search", self.search_flags, names), ("train", self.train_flags, ())):
@@ -81,13 +86,12 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
             raise keras_tuner.errors.FailedTrialError(str(error)) from None
         name = self.oracle.objective.name
         results = {metric: trained[metric] for metric in (name, "parameters", "multiply_adds")}
+        results[name] = trained.get(name.replace("val_", "validation_"), results[name])  # of the model that was kept
         return {**results, f"search_{name}": found[name]}
 
     def load_model(self, trial):
-        """The trained model of a trial, from pixels to logits."""
-        from darts_tf.cli import files
-
-        return files.load_model(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "train" / "model.keras")
+        """The trained model of a trial, from inputs as they are in files to logits."""
+        return files.read_model(pathlib.Path(self.get_trial_dir(trial.trial_id)) / "train" / "model.keras")
 
     def _run(self, command, folder, values):
         """Runs a command to its end; returns what it says with --json."""

@@ -55,6 +55,8 @@ def hyperparameters_of(architecture, primitives=OPERATIONS, space=None):
 class GenotypeHyperModel(keras_tuner.HyperModel):
     """Builds and trains the networks of genotypes, for any tuner and oracle.
 
+    Of images the learning rate falls to 0, of text it stays as it is, whatever the length of a segment.
+
     Args:
         image_shape: (height, width, depth).
         num_classes: number of classes.
@@ -66,14 +68,23 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         learning_rate: at the start of the cosine, or a pair, the smallest and the largest, to tune it.
         drop_path_prob: see `callbacks.DropPathSchedule`.
         weight_decay: L2 decay of the weights.
+        momentum, grad_clip: of SGD, and the largest norm of the gradient of all weights.
         seed: int, of all that is random in a trial; None leaves Keras's generators as they are.
         space: another `darts_tf.spaces.base.SearchSpace` instead of the paper's; it takes those sizes that it knows.
+        task: `darts_tf.data.tasks.Task`, as of a dataset, in place of `image_shape`, `num_classes` and `normalization`.
+        sizes: more sizes of the space's networks, {name: value, or a list to choose from}.
+
+    Example:
+        data = text.load("topics")
+        model = GenotypeHyperModel(
+            space=RecurrentSpace(), task=data.task, sizes={"units": [64, 128]}, learning_rate=20.0, momentum=0.0
+        )
     """
 
     def __init__(
         self,
-        image_shape,
-        num_classes,
+        image_shape=None,
+        num_classes=None,
         nodes=4,
         primitives=OPERATIONS,
         channels=16,
@@ -85,30 +96,36 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         normalization=None,
         seed=None,
         space=None,
+        task=None,
+        sizes=None,
+        momentum=0.9,
+        grad_clip=5.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.space = space or CellSpace(nodes, primitives)
-        self.task = ImageClassification(tuple(image_shape), num_classes, normalization)
-        self.seed = seed
+        self.task = task or ImageClassification(tuple(image_shape), num_classes, normalization)
+        self.seed, self.sizes = seed, sizes or {}
         self.channels, self.layers, self.learning_rate = channels, layers, learning_rate
+        self.momentum, self.grad_clip = momentum, grad_clip
         self.drop_path_prob, self.weight_decay = drop_path_prob, weight_decay
         self.auxiliary = auxiliary
 
     def build(self, hp):
-        """The network of the values of `hp`, compiled, from images to logits (batch, num_classes)."""
+        """The network of the values of `hp`, compiled, from inputs to logits (batch, ..., classes)."""
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
         architecture = self.space.declare(hp)
         wanted = {
-            "init_channels": self._one_of(hp, "channels"),
-            "layers": self._one_of(hp, "layers"),
+            "init_channels": _one_of(hp, "channels", self.channels),
+            "layers": _one_of(hp, "layers", self.layers),
             "auxiliary": self.auxiliary,
             "drop_path_prob": self.drop_path_prob,
+            **{name: _one_of(hp, name, value) for name, value in self.sizes.items()},
         }
         network = self.space.network(architecture, self.task, **sizes.of(self.space.network, wanted))
         network.compile(
-            SGD(self._rate(hp), momentum=0.9, l2=self.weight_decay, global_clipnorm=5.0),
+            SGD(self._rate(hp), momentum=self.momentum, l2=self.weight_decay, global_clipnorm=self.grad_clip),
             loss=self.task.loss(),
             metrics=self.task.metrics(),
             jit_compile=False,
@@ -127,8 +144,10 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
             keras_tuner.errors.FailedTrialError: the loss, of training or validation, became NaN or infinite.
         """
         planned = planned_epochs or epochs
-        ours = [callbacks.cosine_schedule(self._rate(hp), 0.0, planned)]
-        ours.append(callbacks.DropPathSchedule(self.drop_path_prob, planned))
+        ours = []
+        if not self.space.is_text:
+            ours.append(callbacks.cosine_schedule(self._rate(hp), 0.0, planned))
+            ours.append(callbacks.DropPathSchedule(self.drop_path_prob, planned))
         nan = callbacks.StopOnNaN()
         theirs = kwargs.pop("callbacks", None) or []
         kwargs["verbose"] = fit_verbose
@@ -141,11 +160,11 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
             raise keras_tuner.errors.FailedTrialError(f"the loss of validation became NaN in epoch {bad[0] + 1}.")
         return history
 
-    def _one_of(self, hp, name):
-        value = getattr(self, name)
-        return value if isinstance(value, int) else hp.Choice(name, list(value))
-
     def _rate(self, hp):
         if isinstance(self.learning_rate, int | float):
             return self.learning_rate
         return hp.Float("learning_rate", *self.learning_rate, sampling="log")
+
+
+def _one_of(hp, name, value):
+    return hp.Choice(name, list(value)) if isinstance(value, list | tuple) else value

@@ -1,14 +1,19 @@
+import json
+
 import keras
 import keras_tuner
 import numpy as np
 import planted
 import pytest
 
-from darts_tf.data import datasets
-from darts_tf.spaces import CellSpace
+from darts_tf.data import datasets, text
+from darts_tf.methods.relaxations import Softmax
+from darts_tf.runs import rundirectory
+from darts_tf.spaces import CellSpace, RecurrentSpace
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
 from darts_tf.tuner import (
+    DARTSOracle,
     GenotypeHyperModel,
     genotype_of,
     hyperparameters_of,
@@ -65,6 +70,82 @@ def space(nodes):
     hp = keras_tuner.HyperParameters()
     CellSpace(nodes).declare(hp)
     return hp
+
+
+def test_recurrent_genotypes_and_hyperparameters_are_inverse():
+    space, hp = RecurrentSpace(), keras_tuner.HyperParameters()
+    for name in ("DARTS_V1", "DARTS_V2"):
+        genotype = RecurrentSpace.PUBLISHED[name]
+        hp = hyperparameters_of(genotype, space=space)
+        again = genotype_of(keras_tuner.HyperParameters.from_config(hp.get_config()), space)
+        assert [*again.recurrent] == [*genotype.recurrent] and list(again.concat) == genotype.concat
+    assert len(hp.values) == 8 + 7  # the first node has one source alone
+    with pytest.raises(ValueError, match="the cell has 11 nodes: expected 8"):
+        hyperparameters_of(RecurrentSpace.PUBLISHED["ENAS"], space=space)
+
+
+@pytest.mark.parametrize("name", planted.ORACLES)
+def test_all_that_an_oracle_draws_is_a_recurrent_genotype(name, tmp_path):
+    space, hp, seen = RecurrentSpace(4), keras_tuner.HyperParameters(), set()
+    space.declare(hp)
+    oracle = planted.ORACLES[name](keras_tuner.Objective("score", "min"), 12, seed=1, hyperparameters=hp)
+    oracle._set_project_dir(tmp_path, "trials")
+    oracle.verbose = 0
+    for number in range(12):
+        trial = oracle.create_trial("tuner0")
+        if trial.status == "STOPPED":  # hyperband has a plan of its own
+            break
+        genotype = genotype_of(trial.hyperparameters, space)
+        space.check(genotype)
+        assert genotype_of(hyperparameters_of(genotype, space=space), space) == genotype
+        seen.add(str(genotype))
+        oracle.update_trial(trial.trial_id, {"score": number % 5})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(seen) >= (6 if name == "hyperband" else 12)
+
+
+def test_a_search_of_recurrent_cells_is_sampled(tmp_path):
+    space = RecurrentSpace(3)
+    alphas = np.random.default_rng(0).normal(size=(2, *space.choices["recurrent"].mask.shape))
+    history = [({"recurrent": alpha}, {}) for alpha in alphas]
+    (tmp_path / "alphas.npz").write_bytes(rundirectory.to_alphas(history, space.choices))
+    data = {"tokens": "words", "vocabulary": ["a", "<unk>", "<eos>"]}
+    config = {"command": "search", "versions": {}, "task": "language_model", "data": data, "space": "recurrent"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"nodes": 3}))
+    hp = keras_tuner.HyperParameters()
+    space.declare(hp)
+    oracle = DARTSOracle(keras_tuner.Objective("score", "min"), 4, tmp_path, hyperparameters=hp)
+    oracle._set_project_dir(tmp_path, "trials")
+    oracle.verbose = 0
+    found = [genotype_of(oracle.create_trial(f"tuner{number}").hyperparameters, space) for number in range(4)]
+    assert found[0] == space.decide({"recurrent": Softmax().strengths(alphas[-1])})
+    assert len(set(map(str, found))) == 4
+
+
+def test_language_models_of_genotypes_are_trained():
+    tokens = np.random.default_rng(0).integers(0, 5, 400).astype(np.int32)
+    data = text.Text(tokens, tokens[:100], tokens[:100], ["<unk>", "<eos>", "a", "b", "c"])
+    batches, steps, valid = data.batches(4, bptt=8)
+    model = GenotypeHyperModel(
+        space=RecurrentSpace(1),
+        task=data.task,
+        sizes={"units": [3, 4], "batch_size": 4, "dropout": 0.0},
+        learning_rate=0.5,
+        momentum=0.0,
+        grad_clip=0.25,
+        seed=0,
+    )
+    hp = keras_tuner.HyperParameters()
+    model.build(hp)
+    assert sorted(choice.name for choice in hp.space) == ["recurrent_0", "units"]
+    hp.values |= {"units": 4, "recurrent_0": "relu"}
+    network = model.build(hp)
+    assert network.units == 4 and network.genotype.recurrent == [("relu", 0)] and network.dropout.output == 0
+    assert network.optimizer.momentum == 0 and network.optimizer.global_clipnorm == 0.25
+    history = model.fit(hp, network, batches(), steps_per_epoch=steps, validation_data=valid, epochs=2, shuffle=False)
+    assert float(network.optimizer.learning_rate) == 0.5
+    assert np.isfinite(history.history["val_perplexity"]).all() and min(history.history["val_perplexity"]) < 10
 
 
 @pytest.mark.parametrize("name", planted.ORACLES)
