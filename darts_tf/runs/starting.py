@@ -255,8 +255,7 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
 
 def is_text(config):
     """Whether a search is one of language models."""
-    spec = space_spec(config)
-    return spaces.is_known(spec) and spaces.get(spec).is_text
+    return spaces.is_text(space_spec(config))
 
 
 def load_data(config, image_shape=None, random_parts=False, is_text=False, vocabulary=None):
@@ -332,11 +331,10 @@ def batches_of(make, config, strategy, worker):
     """
     from darts_tf.data import datasets
 
+    cutout = config.cutout_length if getattr(config, "cutout", False) else 0  # which trials lack
     values = {
         **config.to_dict(),
-        "augmentation": datasets.Augmentation(
-            config.crop_padding or 0, bool(config.flip), config.cutout_length if config.cutout else 0
-        ),
+        "augmentation": datasets.Augmentation(config.crop_padding or 0, bool(config.flip), cutout),
         "worker": worker,
         "devices": strategy.num_replicas_in_sync,
     }

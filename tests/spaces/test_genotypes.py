@@ -40,7 +40,7 @@ def test_what_a_user_may_name(tmp_path):
     for name in ("other.json", "no.json"):
         with pytest.raises(ValueError, match="Not a genotype"):
             spaces.read(str(tmp_path / name))
-    with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, a genotype\.json"):
+    with pytest.raises(ValueError, match=r"expected NASNet, AmoebaNet, DARTS_V1, DARTS_V2, ENAS, a genotype\.json"):
         spaces.read("DARTS_V3")
 
 
