@@ -179,7 +179,7 @@ class Progress(keras.callbacks.Callback):
 class History(keras.callbacks.Callback):
     """Keeps history.csv in a run directory: a line per epoch with what Keras logs and the seconds it took.
 
-    An epoch without a finite loss leaves no trace.
+    An epoch without a finite loss leaves no trace; anything else that is not finite leaves its column empty.
 
     Args:
         directory: an existing folder.
@@ -200,8 +200,8 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         # The columns of history.csv are the file's format, to which alpha's loss does not belong; TensorBoard has it.
         logs = {name: value for name, value in logs.items() if name != "arch_loss"}
-        if all(math.isfinite(value) for value in logs.values()):
-            values = {name: float(f"{value:.8g}") for name, value in logs.items()}
+        if math.isfinite(logs.get("loss", 0.0)):  # else the run stops
+            values = {name: float(f"{value:.8g}") if math.isfinite(value) else None for name, value in logs.items()}
             seconds = round(time.monotonic() - self._began, 3)
             self.rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
             text = io.StringIO()

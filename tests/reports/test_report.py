@@ -10,6 +10,8 @@ import pytest
 from darts_tf import PRIMITIVES
 from darts_tf.methods.relaxations import Softmax
 from darts_tf.reports import report
+from darts_tf.runs import rundirectory
+from darts_tf.spaces import RecurrentSpace
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.space import CellSpace
 
@@ -89,6 +91,65 @@ def train_run(folder, classes=3):
     what = {"labels": labels, "predicted": predicted, "probability": np.array([0.9, 0.8, 0.7, 0.6])}
     np.savez(folder / "predictions.npz", **what, worst=np.array([2, 1]), worst_images=images)
     report.write_report(folder)
+
+
+RECURRENT = RecurrentSpace.PUBLISHED["DARTS_V2"]
+WORDS = {"tokens": "words", "vocabulary": ["<unk>", "<eos>", *map(str, range(298))]}
+
+
+def language_run(folder, command, perplexities, **config):
+    """The directory of a run of language models, up to what only one command writes."""
+    folder.mkdir()
+    flags = {"command": command, "task": "language_model", "data": WORDS, "units": 4, "layers": 5, "stream": False}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **flags, **config}))
+    rows = [
+        {"epoch": epoch, "loss": 5.0, "perplexity": 150.0, "val_perplexity": value, "learning_rate": 20.0, "seconds": 1}
+        for epoch, value in enumerate(perplexities, 1)
+    ]
+    return rows
+
+
+def language_search(folder):
+    rows = language_run(folder, "search", ["", 1e9, 400.0, 200.0], space="recurrent", nodes=3, primitives=None)
+    choices = RecurrentSpace(3).choices
+    alphas = np.random.default_rng(0).normal(size=(EPOCHS + 1, *choices["recurrent"].mask.shape)).cumsum(0)
+    history = [({"recurrent": alpha}, {}) for alpha in alphas]
+    (folder / "alphas.npz").write_bytes(rundirectory.to_alphas(history, choices))
+    costs = {"parameters": 1000, "multiply_adds": 900, "genotype": str(RECURRENT)}
+    write_history(folder, [row | costs for row in rows])
+    report.write_report(folder)
+    return [RecurrentSpace(3).decide({"recurrent": SOFTMAX.strengths(alpha)}) for alpha in alphas]
+
+
+def language_training(folder):
+    rows = language_run(folder, "train", [300.0, 250.0, 120.0, 130.0], arch="DARTS_V2", genotype=str(RECURRENT))
+    write_history(folder, [row | {"averaged": float(row["epoch"] > 2)} for row in rows])
+    test = {"perplexity": float("inf"), "bits_per_token": 7.1, "validation_perplexity": 120.0, "test_tokens": 50}
+    test |= {"tokens": "words", "unknown": 0.1, "parameters": 1000, "multiply_adds": None}
+    test |= {"by_rank": {"1 to 10": 20.5, "101 to 300": float("inf")}}
+    (folder / "metrics.json").write_text(json.dumps(test))
+    ranks = {"rank": np.array([10, 300]), "tokens": np.array([1234, 5]), "cross_entropy": np.array([3.0, 800.0])}
+    np.savez(folder / "predictions.npz", **ranks)
+    report.write_report(folder)
+
+
+def test_what_the_report_of_language_models_says(tmp_path):
+    found = language_search(tmp_path / "search")
+    content = report.contents(tmp_path / "search")
+    assert content["genotypes"] == [*map(str, found)] and content["item"] == "token" and content["headline"]["log"]
+    (table,) = content["choices"]
+    assert table["skips"] is None and [len(kept) for kept in table["kept"]] == [3] * (EPOCHS + 1)
+    assert [row["val_perplexity"] for row in content["history"]] == [None, 1e9, 400.0, 200.0]
+    assert "result" in content and "averaged" not in content
+    name, source = found[-1].recurrent[-1]
+    assert f"{name} from {source} to 3, weight " in content["pictures"][0]["edges"][-1]
+    language_training(tmp_path / "train")
+    content = report.contents(tmp_path / "train")
+    assert (content["result"], content["averaged"]) == (3, 3)
+    assert content["ranks"] == [["1 to 10", 1234, 20.5], ["101 to 300", 5, None]]
+    assert content["test"] == {"parameters": 1000, "multiply_adds": None} and content["figures"][0][1] == "inf"
+    flags = [name for name, _ in content["config"]]
+    assert "--units" in flags and not {"--stream", "--layers", "--task"} & set(flags)
 
 
 def test_what_the_report_of_a_search_says(tmp_path):
@@ -336,6 +397,28 @@ def test_replay_and_copy(browser, tmp_path):
     WebDriverWait(browser, 5).until(lambda _: texts(browser, "#copy") == ["Copied"])
     copied = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
     assert [copied] == texts(browser, "#genotype")
+
+
+@pytest.mark.parametrize("width, theme", [(360, "dark"), (1400, "light")])
+def test_language_models(browser, width, theme, tmp_path):
+    found = language_search(tmp_path / "search")
+    open_page(browser, tmp_path / "search", width, theme)
+    for epoch in (EPOCHS, 0):
+        move_slider(browser, epoch)
+        assert texts(browser, ".edges text") == [name for name, _ in found[epoch].recurrent]
+        assert texts(browser, "#genotype") == [str(found[epoch])]
+    assert "multiply-adds per token" in texts(browser, ".numbers span") and not texts(browser, "#collapse")
+    # Powers on the axis of the perplexity, between which the last epochs can be told apart.
+    axis = texts(browser, ".chart[aria-label=Perplexity] text")
+    assert {"1000", "100 k", "10.00 M"} <= set(axis) and "Skip connections" not in texts(browser, "h2")
+    assert "Schedules" not in texts(browser, "h2")
+    language_training(tmp_path / "train")
+    open_page(browser, tmp_path / "train", width, theme)
+    assert texts(browser, "#ranks tr:last-child td") == ["101 to 300", "5", "infinite"]
+    assert "1,234" in texts(browser, "#ranks td") and "inf" in texts(browser, ".numbers b")
+    assert {"averaged", "best"} <= set(texts(browser, ".chart[aria-label=Loss] text"))
+    assert "All 4 epochs are done; the model is that of epoch 3." in texts(browser, "p")[0]
+    assert "validation 120" in texts(browser, ".legend span")
 
 
 @pytest.mark.parametrize("classes", [3, 40])
