@@ -85,12 +85,12 @@ class TuneConfig(WeightsConfig):
     layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
     learning_rate: float = option(
         0.025,
-        "Per step, at the start of a cosine to 0. Default for text: 20, to the end.",
+        "Per step, at the start of a cosine to 0; of text by default 20, to the end.",
         topic="Training of a trial",
         least=0,
     )
     weight_decay: float = option(
-        3e-4, "L2 decay of the weights. Default for text: 8e-7.", topic="Training of a trial", least=0
+        3e-4, "L2 decay of the weights; of text by default 8e-7.", topic="Training of a trial", least=0
     )
     drop_path_prob: float = option(
         0.0, "Drop path: the rate grows from 0 to this.", topic="Training of a trial", least=0, most=0.9

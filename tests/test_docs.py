@@ -50,6 +50,8 @@ NOT_RUN = {
 # The short form: these instead of what a command says, or does without saying.
 TINY = {"epochs": 1, "batch_size": 64, "init_channels": 2, "layers": 1}
 SPACE = {"nodes": 1, "primitives": ["skip_connect", "max_pool_3x3"]}
+TEXT = {"epochs": 1, "batch_size": 8, "units": 4, "bptt": 8, "dataset": "book.txt"}
+CELL = "Genotype(recurrent=[('tanh', 0)], concat=[1])"
 SHORT = {
     "darts_tf.search": {**TINY, **SPACE, "layers": 3},
     "darts_tf.train": {**TINY, "auxiliary": False},
@@ -150,6 +152,26 @@ def test_every_method_and_part_is_described():
     assert not [name for name in early_stop.metadata["values"] if f"\n| `{name}` |" not in page]
 
 
+def test_flags_of_text_have_the_defaults_that_the_page_says():
+    page = text_of(ROOT / "docs" / "recurrent.md")
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\| `--\w+` \|.*", page, re.M)]
+    searches = [SearchConfig(space="recurrent", dataset=name).begun() for name in ("book.txt", "topics")]
+    recipes = ("ptb", "wikitext2", "small")
+    trainings = [TrainConfig(space="recurrent", arch="DARTS_V2", recipe=name).begun() for name in recipes]
+    assert len(rows) > 20
+    for flag, _, *shown in rows:
+        name = flag.strip(" `-")
+        for text, config in zip(shown, [*searches, *trainings], strict=False):
+            value = getattr(config, name, "")
+            if value is None:
+                value = {"vocabulary": "all", "nodes": 8}[name]
+            value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+            assert value == (float(text) if isinstance(value, int | float) else text.strip()), flag
+    topics = ("Text", "Recurrent network")
+    fields = [field.name for field in dataclasses.fields(TrainConfig) if field.metadata["topic"] in topics]
+    assert not set(fields) - {row[0].strip(" `-") for row in rows}
+
+
 def written(values):
     """Flags as docs/methods.md writes them."""
     texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -213,6 +235,10 @@ class Short:
     def shortened(self, module, arguments):
         config, rest = parsed(module, arguments)
         values = {name: getattr(config, name) for name in config.given}
+        for path in (values[name] for name in MODELS if name in values):
+            self._bring(pathlib.Path(path))
+        if values.get("space") == "recurrent" or getattr(config, "is_text", False):
+            return self._text_shortened(type(config), values), rest
         short = dict(SHORT.get(module, {}))
         if "primitives" in values or "space" in values:
             short.pop("primitives", None)
@@ -232,9 +258,21 @@ class Short:
         if "dataset" in values:
             short["dataset"] = values["dataset"].replace("cifar10", "photos").rstrip("/")
         rest = [name.replace(".pt", ".npz") for name in rest]
-        for path in (*(values[name] for name in MODELS if name in values), *rest):
+        for path in rest:
             self._bring(pathlib.Path(path))
         return type(config)(**(values | short)), rest
+
+    def _text_shortened(self, kind, values):
+        short = dict(TEXT)
+        if kind is not TrainConfig:
+            short["nodes"] = 1
+        if kind is tune.TuneConfig:
+            short["max_trials"] = 2
+        if "init_from" in values or "evaluate" in values:
+            del short["units"]
+        if values.get("arch", "").startswith("DARTS"):
+            values = values | {"arch": CELL}
+        return kind(**(values | short))
 
     def _bring(self, path):
         if not path.exists() and (self.folder / path).exists():
@@ -253,7 +291,7 @@ def search_in_short(config):
 
 def training_in_short(config):
     training = run_training(config, verbose=0)
-    assert 0 <= training.results["top1"] <= 1
+    assert 0 <= training.results.get("top1", 0) <= 1 <= training.results.get("perplexity", 1)
     assert config.evaluate or (training.directory / "model.keras").exists()
     return training.directory or pathlib.Path()
 
@@ -307,6 +345,8 @@ def made(tmp_path_factory, request):
     for link in ("flowers", "imagenet/train", "imagenet/val"):
         (folder / link).symlink_to(folder / "photos")
     (folder / "flowers.txt").write_text("rose\ntulip\n")
+    lines = [" ".join(random.choice(["the", "cat", "sat", "on", "a", "mat"], 6)) for _ in range(100)]
+    (folder / "book.txt").write_text("\n".join(lines))
     (folder / "cells.json").write_text(*blocks(ROOT / "docs" / "spaces.md", "json"))
     state = request.config.getoption("reference") / "cifar_DARTS_V2_auxiliary.npz"
     if state.exists():
@@ -319,6 +359,7 @@ def made(tmp_path_factory, request):
         short.run(
             "darts_tf.train", ["--arch=runs/cifar10/genotype.json", "--dataset=photos", "--output=runs/cifar10-trained"]
         )
+        short.run("darts_tf.train", [f"--arch={CELL}", "--output=runs/book"])
     shutil.copy(folder / "runs" / "cifar10-trained" / "model.keras", folder / "flowers.keras")
     return short
 
@@ -326,7 +367,7 @@ def made(tmp_path_factory, request):
 @pytest.fixture
 def short(made, tmp_path, monkeypatch):
     """`Short` in a folder of the page's own, which has the images."""
-    for name in ("photos", "flowers", "imagenet", "flowers.txt", "cells.json"):
+    for name in ("photos", "flowers", "imagenet", "flowers.txt", "cells.json", "book.txt"):
         (tmp_path / name).symlink_to(made.folder / name)
     monkeypatch.chdir(tmp_path)
     return made
@@ -345,7 +386,10 @@ def replaced(function, usual=(), **short):
     return lambda *args, **kwargs: function(*args, **(dict(usual) | kwargs | short))
 
 
-@pytest.mark.parametrize("page", [ROOT / "docs" / "python.md", ROOT / "docs" / "train.md"], ids=name_of)
+WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md")]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_python_of_the_page(page, short, monkeypatch):
     monkeypatch.setattr(operations, "_REGISTRY", dict(operations._REGISTRY))
     for place, name, usual, less in (

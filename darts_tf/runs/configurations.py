@@ -50,7 +50,7 @@ class DataConfig(Configuration):
     tokens: str = option("words", "What a language model predicts.", topic="Text", values=("words", "characters"))
     vocabulary: int | None = option(
         None,
-        "Keep so many tokens, the most frequent ones; others become <unk>. Default: all.",
+        "Keep so many tokens, the most frequent ones; others become <unk>. Default: all; to search topics 2,000.",
         topic="Text",
         least=3,
         most=10_000_000,
@@ -123,29 +123,57 @@ class RunConfig(DataConfig):
 class WeightsConfig(RunConfig):
     """How weights are trained, those of recurrent networks above all: in searches, trainings and trials."""
 
-    momentum: float = option(0.9, "Of the weights' SGD. Default for text: 0.", topic="Optimisation", least=0, most=1)
+    momentum: float = option(0.9, "Of the weights' SGD; of text by default 0.", topic="Optimisation", least=0, most=1)
     grad_clip: float = option(
-        5.0, "Largest norm of the weights' gradient. Default for text: 0.25.", topic="Optimisation", least=1e-9
+        5.0, "Largest norm of the weights' gradient; of text by default 0.25.", topic="Optimisation", least=1e-9
     )
     units: int | None = option(
         None,
-        "Of a recurrent network's hidden state. Default: 300 to search, 850 to train; of topics 128 and 256.",
+        "Of the hidden state, and of embeddings. Default: 300 to search, of topics 64; to train the recipe's.",
         topic="Recurrent network",
         least=1,
         most=100_000,
     )
-    dropout: float = option(0.75, "Of the states that are decoded.", topic="Recurrent network", least=0, most=0.99)
-    dropouth: float = option(0.25, "Of what enters the nodes' products.", topic="Recurrent network", least=0, most=0.99)
-    dropoutx: float = option(0.75, "Of what the cell's input gets.", topic="Recurrent network", least=0, most=0.99)
-    dropouti: float = option(0.2, "Of embeddings.", topic="Recurrent network", least=0, most=0.99)
+    dropout: float = option(
+        0.75,
+        "Rate of dropout of the states that are decoded; by default 0.2 to search topics, 0.4 with the recipe small.",
+        topic="Recurrent network",
+        least=0,
+        most=0.99,
+    )
+    dropouth: float = option(
+        0.25,
+        "The same of what enters the nodes' products; by default 0.15 with the recipe wikitext2.",
+        topic="Recurrent network",
+        least=0,
+        most=0.99,
+    )
+    dropoutx: float = option(
+        0.75,
+        "The same of the cell's input; by default 0.2 to search topics, and with the recipe small.",
+        topic="Recurrent network",
+        least=0,
+        most=0.99,
+    )
+    dropouti: float = option(0.2, "The same of embeddings.", topic="Recurrent network", least=0, most=0.99)
     dropoute: float | None = option(
-        None, "Of whole words. Default: 0 to search, 0.1 to train.", topic="Recurrent network", least=0, most=0.99
+        None,
+        "The same of whole words. Default: 0 to search, to train the recipe's.",
+        topic="Recurrent network",
+        least=0,
+        most=0.99,
     )
     activation_penalty: float = option(
-        0.0, "What the mean square of these states adds to the loss.", topic="Recurrent network", least=0
+        0.0,
+        "What the mean square of the states that are decoded is multiplied by, to be added to the loss.",
+        topic="Recurrent network",
+        least=0,
     )
     temporal_penalty: float = option(
-        1e-3, "What the mean square of their changes from token to token adds.", topic="Recurrent network", least=0
+        1e-3,
+        "The same of the mean square of their changes from token to token.",
+        topic="Recurrent network",
+        least=0,
     )
 
 
@@ -297,15 +325,20 @@ class SearchConfig(FitConfig):
         topic="Method",
         values=("curvature", "skips", "ranking"),
     )
-    epochs: int = option(50, "Epochs.", topic="Search", least=1, most=1_000_000)
-    batch_size: int | None = option(None, "Images per batch. Default: 64; digits 32.", topic="Search", least=1)
+    epochs: int = option(50, "Epochs; of topics by default 10.", topic="Search", least=1, most=1_000_000)
+    batch_size: int | None = option(
+        None,
+        "Images, or rows of text, per batch. Default: 64; digits 32; text 256, topics 32.",
+        topic="Search",
+        least=1,
+    )
     train_portion: float = option(
         0.5, "Part of the training images for the weights; the rest is for alpha.", topic="Search"
     )
     space: str = option(
         "darts",
-        "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; one "
-        "of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
+        "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; recurrent, "
+        "cells of language models; one of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(
@@ -315,13 +348,17 @@ class SearchConfig(FitConfig):
         None, "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5.", topic="Supernet", least=1, most=1000
     )
     nodes: int | None = option(
-        None, "Intermediate nodes of a cell. Default: 4; nas-bench-201 3.", topic="Supernet", least=1, most=100
+        None,
+        "Intermediate nodes of a cell. Default: 4; nas-bench-201 3; recurrent 8.",
+        topic="Supernet",
+        least=1,
+        most=100,
     )
     primitives: list | None = option(
         None, "Candidate operations, comma-separated. Default: those of the space's paper.", topic="Supernet"
     )
     learning_rate: float | None = option(
-        None, "Of the weights, at the start, per step. Default: 0.025.", topic="Optimisation", least=0
+        None, "Of the weights, at the start, per step. Default: 0.025; text 20.", topic="Optimisation", least=0
     )
     learning_rate_min: float | None = option(
         None,
@@ -329,12 +366,16 @@ class SearchConfig(FitConfig):
         topic="Optimisation",
         least=0,
     )
-    weight_decay: float = option(3e-4, "L2 decay of the weights.", topic="Optimisation", least=0)
+    weight_decay: float = option(
+        3e-4, "L2 decay of the weights; of text by default 5e-7.", topic="Optimisation", least=0
+    )
     arch_learning_rate: float | None = option(
-        None, "Of alpha's Adam. Default: 3e-4; digits 3e-3.", topic="Optimisation", least=0
+        None, "Of alpha's Adam. Default: 3e-4; digits and text 3e-3.", topic="Optimisation", least=0
     )
     arch_weight_decay: float = option(1e-3, "L2 decay of alpha.", topic="Optimisation", least=0)
-    arch_beta_1: float = option(0.5, "Momentum of alpha's Adam.", topic="Optimisation", least=0, most=1)
+    arch_beta_1: float = option(
+        0.5, "Momentum of alpha's Adam; of text by default 0.9.", topic="Optimisation", least=0, most=1
+    )
     nesterov: bool = option(False, "Nesterov's momentum for the weights.", topic="Optimisation")
     clip_virtual_step: bool | None = option(
         None,
@@ -398,7 +439,9 @@ class TrainConfig(FitConfig):
         None, "Start from this trained .keras model, whatever its architecture, not --arch.", topic="What to train"
     )
     evaluate: str | None = option(
-        None, "Train nothing: measure this .keras model on the test images of --dataset.", topic="What to train"
+        None,
+        "Train nothing: measure this .keras model on the test images, or the test text, of --dataset.",
+        topic="What to train",
     )
     recipe: str | None = option(
         None,
@@ -409,7 +452,9 @@ class TrainConfig(FitConfig):
         values=tuple(dict.fromkeys((*recipes.TRAINING, *recipes.TRAINING_TEXT))),
     )
     epochs: int | None = option(None, "Epochs. Default: the recipe's.", topic="What to train", least=1, most=1_000_000)
-    batch_size: int | None = option(None, "Images per batch. Default: the recipe's.", topic="What to train", least=1)
+    batch_size: int | None = option(
+        None, "Images, or rows of text, per batch. Default: the recipe's.", topic="What to train", least=1
+    )
     train_portion: float = option(
         1.0, "Part of the training images to train on; the rest validates each epoch.", topic="What to train"
     )
