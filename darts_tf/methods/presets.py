@@ -149,7 +149,7 @@ METHODS = {
 }
 
 
-AUTO = "dr-nas"  # what `python -m benchmarks.nas_bench_201` recommends, see docs/methods.md
+AUTO = "pc-darts"  # what `python -m benchmarks.nas_bench_201` recommends, see docs/methods.md
 NAMES = (*METHODS, "auto")
 
 

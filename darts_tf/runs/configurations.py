@@ -388,10 +388,12 @@ class SearchConfig(FitConfig):
         method = presets.get(self.method)
         epochs = self.epochs if "epochs" in self.given else None
         if not spaces.is_text(self.space):
-            return self.taken_over(method.values(self.space, self.dataset == "digits", epochs))
+            # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
+            return self.taken_over(method.values(self.space, self.method == "auto" or self.dataset == "digits", epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
         recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT
-        return config.taken_over(recipe | method.values(self.space, True, epochs)).at_one_rate()
+        own = {} if self.method == "auto" else method.values(self.space, True, epochs)  # whose parts are of images
+        return config.taken_over(recipe | own).at_one_rate()
 
     def check(self):
         """Raises UsageError for what can be seen without the data."""
