@@ -23,6 +23,7 @@ from darts_tf.devices.cluster import ALONE
 UNKNOWN = "<unk>"  # the token in place of those that the vocabulary lacks
 END = "<eos>"  # the token at the end of a line
 TOKENS = ("words", "characters")
+SUFFIXES = (".txt", ".tokens", ".raw")
 SPLITS = ("train", "valid", "test")
 VARY = ("none", "search", "train")
 TOPICS = "topics"  # of `pydoc_data`
@@ -313,6 +314,14 @@ def once(tokens, rows=ROWS, bptt=35, worker=ALONE, devices=1):
     return batches.apply(tf.data.experimental.assert_cardinality(segments.steps))
 
 
+def is_text(name):
+    """Whether `load` knows a name for a text, as far as that can be told without reading it."""
+    path = pathlib.Path(name)
+    if path.is_dir():
+        return any(FILE.fullmatch(inner.name) for inner in path.iterdir() if inner.is_file())
+    return name == TOPICS or path.suffix in SUFFIXES
+
+
 def load(
     name,
     tokens="words",
@@ -429,7 +438,7 @@ def _lines(name, data_dir, tell):
             raise DataError("it is no file but a pipe, a socket or a device: expected a text file.")
         _check_size(path.stat().st_size)
         return _by_position(_split_lines(_decoded(path.read_bytes())))
-    if path.is_absolute() or path.suffix in (".txt", ".tokens", ".raw") or name.startswith((".", "~")):
+    if path.is_absolute() or path.suffix in SUFFIXES or name.startswith((".", "~")):
         raise DataError(f"no such file: expected {EXPECTED}.")
     return _from_tfds(name, data_dir, tell)
 

@@ -167,9 +167,10 @@ def add(tensors):
 
 def gather(tensor):
     """The tensors of all replicas, (replicas, ...), the same on all."""
-    if count() == 1:
+    context = tf.distribute.get_replica_context()
+    if count() == 1 or context is None:  # Keras calls models out of all replicas, to see their shapes
         return tensor[None]
-    place = tf.one_hot(tf.distribute.get_replica_context().replica_id_in_sync_group, count(), dtype=tensor.dtype)
+    place = tf.one_hot(context.replica_id_in_sync_group, count(), dtype=tensor.dtype)
     return add(tf.tensordot(place, tensor, 0))  # tf.distribute's own gather wants the same shapes in all graphs
 
 

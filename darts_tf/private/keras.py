@@ -124,3 +124,11 @@ def is_decayed(variable, optimizer):
         optimizer: `keras.optimizers.Optimizer`.
     """
     return optimizer._use_weight_decay(variable.value)
+
+
+def forget_losses(layer):
+    """Takes back what `add_loss` has added to a layer since it was called.
+
+    Private: `Layer._clear_losses`, of Keras 3.15.0.
+    """
+    layer._clear_losses()

@@ -272,6 +272,8 @@ def load_data(config, image_shape=None, random_parts=False, is_text=False, vocab
 
     if not config.dataset.strip():
         raise UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
+    if not is_text and text.is_text(config.dataset):
+        raise UsageError(f"--dataset={config.dataset}: it is text, the network is one of images; expected images.")
     size = image_shape[:2] if image_shape else config.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
@@ -301,7 +303,7 @@ def load_data(config, image_shape=None, random_parts=False, is_text=False, vocab
 
 # Flags that only mean something to images, and to text.
 IMAGE_FLAGS = ("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "train_portion")
-TEXT_FLAGS = ("tokens", "vocabulary", "bptt")
+TEXT_FLAGS = ("tokens", "vocabulary", "bptt", "nonmono")
 
 
 def check_data_flags(config, data):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from darts_tf.devices import replicas
 from darts_tf.ops import highway, kernels
+from darts_tf.private.keras import forget_losses
 from darts_tf.spaces.models import Supernet
 from darts_tf.spaces.recurrent import cell, genotypes
 from darts_tf.spaces.recurrent.cell import Dropout, Weights
@@ -93,14 +94,14 @@ class LanguageModel(keras.Model):
         dtype = self.variable_dtype if exact else self.compute_dtype
         batch = tf.shape(tokens)[0]
         kept = tf.convert_to_tensor(variable)
-        first = batch * _replica()
-        state = tf.where(inputs["begins"][:, None], tf.zeros([], kept.dtype), kept[first : first + batch])
+        own = kept[_replica() : batch * replicas.count() : replicas.count()]  # as `replicas.split` parts batches
+        state = tf.where(inputs["begins"][:, None], tf.zeros([], kept.dtype), own)
         state = tf.ensure_shape(tf.cast(state, dtype), [tokens.shape[0], kept.shape[1]])
         drop = self._dropping(draw) if training and draw is not None else None
         states = self._run(tokens, state, self._weights(dtype), training, drop, **options)
         if purpose != "ahead":
             last = tf.cast(tf.stop_gradient(states.hidden[-1]), kept.dtype)
-            last = tf.reshape(replicas.gather(last), [-1, kept.shape[1]])
+            last = tf.reshape(tf.transpose(replicas.gather(last), [1, 0, 2]), [-1, kept.shape[1]])
             variable.assign(tf.concat([last, kept[tf.shape(last)[0] :]], 0))
         if training and purpose == "weights":
             self._penalize(states)
@@ -108,6 +109,7 @@ class LanguageModel(keras.Model):
 
     def _penalize(self, states):
         """Activation regularisation, and temporal activation regularisation."""
+        forget_losses(self)  # of another replica, which has come here since this one has begun
         size, change = self.penalties
         if size:
             self.add_loss(size * tf.reduce_mean(tf.square(tf.cast(states.dropped, self.variable_dtype))))
