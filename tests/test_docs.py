@@ -237,7 +237,7 @@ class Short:
         values = {name: getattr(config, name) for name in config.given}
         for path in (values[name] for name in MODELS if name in values):
             self._bring(pathlib.Path(path))
-        if values.get("space") == "recurrent" or getattr(config, "is_text", False):
+        if module in SHORT and (values.get("space") == "recurrent" or getattr(config, "is_text", False)):
             return self._text_shortened(type(config), values), rest
         short = dict(SHORT.get(module, {}))
         if "primitives" in values or "space" in values:
