@@ -2,14 +2,12 @@
 
 import csv
 import random
-import shutil
 
 import keras
 import numpy as np
 import pytest
 
 from darts_tf import SearchConfig, TrainConfig, run_search, run_training
-from darts_tf.cli.messages import UsageError
 from darts_tf.runs import checkpoints
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "to", "house", "and", ","]
