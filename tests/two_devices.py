@@ -12,15 +12,19 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from darts_tf import DARTS, SearchNetwork  # noqa: E402
-from darts_tf.data import datasets  # noqa: E402
+from darts_tf.data import datasets, text  # noqa: E402
+from darts_tf.data.tasks import LanguageModel  # noqa: E402
 from darts_tf.devices import replicas  # noqa: E402
 from darts_tf.devices.cluster import ALONE  # noqa: E402
 from darts_tf.methods import perturbations  # noqa: E402
 from darts_tf.methods.curvature import Curvature  # noqa: E402
 from darts_tf.methods.darts import architecture_gradient  # noqa: E402
-from darts_tf.methods.optimizers import SGD, Adam  # noqa: E402
+from darts_tf.methods.optimizers import SGD, Adam, AveragedSGD  # noqa: E402
+from darts_tf.spaces import RecurrentSpace  # noqa: E402
 from darts_tf.spaces.cells import genotypes  # noqa: E402
 from darts_tf.spaces.cells.networks import cifar_network  # noqa: E402
+from darts_tf.spaces.recurrent.genotypes import RecurrentGenotype  # noqa: E402
+from darts_tf.spaces.recurrent.networks import RecurrentNetwork  # noqa: E402
 
 STEPS = 5
 mirrored = replicas.strategy("mirrored")
@@ -76,6 +80,66 @@ def search_case(unrolled, sync_batch_norm, twice, **options):
         "bitwise": all(np.array_equal(value, values[0]) for values in alphas for value in values),
         "moved": difference(two.network.arch_variables, [np.zeros((2, 2))] * 2),
     }
+
+
+TOKENS = np.random.default_rng(0).integers(0, 7, 400).astype(np.int32)
+
+
+def text_case(unrolled):
+    """A search of text on one device, and on two that each have every row."""
+    task, found = LanguageModel((), 7), []
+    for strategy, times in ((single, 1), (mirrored, 2)):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            network = RecurrentSpace(2).supernet(
+                task, **dict(units=5, batch_size=4 * times, dropout=0, dropouth=0, dropoutx=0, dropouti=0)
+            )
+            search = DARTS(network, unrolled, virtual_clipnorm=0.25)
+            search.compile(SGD(5.0, 0.0, global_clipnorm=0.25), task.loss(), arch_optimizer=Adam(3e-2))
+        parts = [text.Segments(tokens, 4, 5).batches() for tokens in (TOKENS[:200], TOKENS[200:])]
+        both = tf.data.Dataset.zip(*parts).map(
+            lambda *of, times=times: tf.nest.map_structure(lambda tensor: tf.repeat(tensor, times, axis=0), of)
+        )
+        search.create_variables(*both.element_spec[0])
+        feed = replicas.feed(strategy, both, ALONE)
+        logs = search.fit(feed, steps_per_epoch=STEPS, verbose=0, shuffle=False).history
+        hidden = [keras.ops.convert_to_numpy(state)[: 4 * times : times] for state in network.hidden.values()]
+        found.append((network, [*network.arch_variables, *network.weight_variables], hidden, logs))
+    (_, ours, hidden, logs), (two, theirs, hidden_of_two, logs_of_two) = found
+    values = [v.value.values for v in (*theirs, *two.hidden.values())]
+    return {
+        "weights": difference(ours, theirs),
+        "hidden": difference(hidden, hidden_of_two),
+        "loss": max(abs(logs[name][0] - logs_of_two[name][0]) for name in ("loss", "arch_loss")),
+        "bitwise": all(np.array_equal(value, one[0]) for one in values for value in one),
+    }
+
+
+def text_train_case():
+    """A training of a language model, its batch split, against one device: averages, hidden states and validation."""
+    task, found = LanguageModel((), 7), []
+    genotype = RecurrentGenotype([("relu", 0), ("tanh", 1)], [1, 2])
+    for strategy in (single, mirrored):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            network = RecurrentNetwork(genotype, 7, 5, 4, dropout=[0] * 5, penalties=(0.5, 0.5))
+            network.build()
+            for variable in network.trainable_variables:
+                variable.assign(20 * variable)
+            network.compile(
+                AveragedSGD(5.0, 0.0, global_clipnorm=0.25), task.loss(), metrics=task.metrics(), jit_compile=False
+            )
+            network.optimizer.build(network.trainable_variables)
+        network.optimizer.start_averaging()
+        feed = replicas.feed(strategy, text.Segments(TOKENS, 4, 5).batches(), ALONE)
+        logs = network.fit(feed, steps_per_epoch=10, verbose=0, shuffle=False).history
+        once = text.once(TOKENS[:101], 4, 5, devices=strategy.num_replicas_in_sync)
+        valid = network.evaluate(replicas.feed(strategy, once, ALONE), verbose=0)
+        hidden = [keras.ops.convert_to_numpy(state) for state in network.hidden.values()]
+        weights = [*network.trainable_variables, *network.optimizer.averages]
+        found.append((weights, hidden, [*logs["loss"], *logs["perplexity"], *valid]))
+    ours, theirs = found
+    return {name: difference(*pair) for name, *pair in zip(("weights", "hidden", "logs"), ours, theirs, strict=True)}
 
 
 def train_case():

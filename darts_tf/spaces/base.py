@@ -492,7 +492,8 @@ def read(text, space=None):
         ValueError: it is none of them, or not in its space.
         OSError: the file cannot be read.
     """
-    for kind in _spaces.members.values() if space is None else [get(space)]:
+    meant = list(_spaces.members.values()) if space is None else [get(space)]
+    for kind in meant:
         if text in getattr(kind, "PUBLISHED", {}):
             return kind.PUBLISHED[text]
     if _with_notation(text):
@@ -509,9 +510,9 @@ def read(text, space=None):
     except ValueError:
         if text.endswith(".json") and not os.path.exists(text):
             raise FileNotFoundError("no such file.") from None
-        published = dict.fromkeys(name for kind in _spaces.members.values() for name in getattr(kind, "PUBLISHED", {}))
+        published = dict.fromkeys(name for kind in meant for name in getattr(kind, "PUBLISHED", {}))
         raise ValueError(
-            f"Not a genotype: expected {', '.join(published)}, a genotype.json, or Genotype(normal=[...], ...)."
+            f"Not a genotype: expected {', '.join([*published, 'a genotype.json'])}, or Genotype(normal=[...], ...)."
         ) from None
     architecture.space.check(architecture)
     return architecture

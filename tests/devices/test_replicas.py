@@ -63,6 +63,17 @@ def test_training_of_a_derived_network_over_replicas():
     assert found("train")["weights"] < 1e-5
 
 
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_a_search_of_text_whose_rows_are_on_both_devices_equals_one_device(unrolled):
+    result = found("text", unrolled)
+    assert result["bitwise"] and max(result["weights"], result["hidden"], result["loss"]) < 1e-6
+
+
+def test_a_training_of_text_over_replicas():
+    result = found("text_train")
+    assert max(result["weights"], result["hidden"]) < 1e-6 and result["logs"] < 1e-5
+
+
 @pytest.mark.slow
 def test_an_overflow_of_any_pass_on_any_replica_leaves_the_step_out_on_all():
     result = found("overflow")

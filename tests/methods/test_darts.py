@@ -332,3 +332,65 @@ def test_train_on_batch_takes_the_two_batches():
     losses = [search.train_on_batch(batch, batch)[0] for _ in range(3)]
     assert losses[-1] < losses[0]
     assert search.arch_optimizer.iterations == search.optimizer.iterations == 3
+
+
+def test_the_virtual_step_and_v_are_clipped():
+    random = np.random.default_rng(0)
+    w, a, x, z = (tf.constant(random.normal(size=4)) for _ in range(4))
+
+    def loss(weights, alphas, batch):
+        return tf.reduce_sum((tf.sigmoid(alphas[0]) * weights[0] - batch) ** 2)
+
+    def clip(gradients, most=0.25):
+        factor = tf.minimum(tf.constant(1.0, tf.float64), most / (tf.linalg.global_norm(gradients) + 1e-6))
+        return [factor * gradient for gradient in gradients], factor
+
+    (ours,) = architecture_gradient(loss, [w], [a], x, z, ahead_of([w]), 0.1, clip=clip)
+    s = tf.sigmoid(a)
+    (d,), factor = clip([2 * s * (s * w - x)])
+    ahead = w - 0.1 * d
+    (v,), _ = clip([2 * s * (s * ahead - z)])
+    mixed = (2 * s * w - x) * 2 * s * (1 - s)  # d2 L_train / dw da
+    expected = 2 * (s * ahead - z) * ahead * s * (1 - s) - 0.1 * factor * mixed * v
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+    assert factor < 1
+
+
+class Carrying(keras.Model):
+    """A network to which it matters which pass it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.seen = keras.layers.Dense(3), []
+        self.alpha = self.add_weight(shape=(3,), initializer="ones", name="alpha")
+        self.counts = {
+            name: self.add_weight(shape=(), initializer="zeros", trainable=False, name=name)
+            for name in ("weights", "alpha", "ahead")
+        }
+
+    def call(self, x, training=False, purpose=None):
+        self.seen.append(purpose)
+        if purpose:
+            self.counts[purpose].assign_add(1.0)
+        return self.alpha * self.dense(x)
+
+    def carried(self, purpose):
+        return [self.counts["alpha"]] if purpose == "alpha" else []
+
+    weight_variables = property(lambda self: self.dense.trainable_variables)
+    arch_variables = property(lambda self: [self.alpha])
+
+
+def test_what_a_pass_carries_on_is_kept():
+    search = DARTS(Carrying(), unrolled=True, virtual_clipnorm=0.5)
+    search.compile(SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), arch_optimizer=Adam())
+    x, y = tf.ones([2, 4]), tf.constant([0, 1])
+    search.create_variables(x, y)
+    search.network.seen.clear()
+    for count in (1, 2):
+        search.train_on_batch((x, y), (x, y))
+        counts = {name: float(variable) for name, variable in search.network.counts.items()}
+        assert counts == {"weights": count, "alpha": count, "ahead": 0}
+    assert search.network.seen == ["ahead", "alpha", "ahead", "ahead", "weights"]  # traced once
+    search.alpha_gradient((x, y), (x, y))
+    assert float(search.network.counts["alpha"]) == 2

@@ -74,3 +74,27 @@ def test_the_virtual_step_is_the_next(options):
 def test_what_is_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(optimizers, kind)(**options)
+
+
+def test_averaged_sgd_averages_from_where_it_is_told_to():
+    optimizer, variable = optimizers.AveragedSGD(0.1, 0.9, l2=0.01), keras.Variable(np.array([1.0, -2.0, 3.0]))
+    optimizer.build([variable])
+    weight, buffer, seen = np.array([1.0, -2.0, 3.0]), 0, []
+    for place, gradient in enumerate(GRADIENTS):
+        if place == 2:
+            assert not optimizer.is_averaging
+            optimizer.start_averaging()
+        assert optimizer.is_averaging == (place > 2)
+        optimizer.apply([tf.constant(gradient)], [variable])
+        buffer = 0.9 * buffer + gradient + 0.01 * weight
+        weight = weight - 0.1 * buffer
+        seen += [weight] if place >= 2 else []
+    np.testing.assert_allclose(variable, weight, rtol=1e-5)
+    np.testing.assert_allclose(optimizer.averages[0], np.mean(seen, 0), rtol=1e-5)
+    optimizer.swap()
+    np.testing.assert_allclose(variable, np.mean(seen, 0), rtol=1e-5)
+    optimizer.swap()
+    np.testing.assert_allclose(variable, weight, rtol=1e-5)
+    optimizer.start_averaging()  # anew
+    optimizer.apply([tf.constant(GRADIENTS[0])], [variable])
+    np.testing.assert_array_equal(optimizer.averages[0], variable)

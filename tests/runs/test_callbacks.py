@@ -1,6 +1,7 @@
 """What happens between the epochs of a run."""
 
 import math
+import types
 
 from darts_tf.data.tasks import LanguageModel
 from darts_tf.runs import callbacks, rundirectory
@@ -29,3 +30,53 @@ def test_what_is_not_finite_but_the_loss_leaves_its_column_empty(tmp_path):
     assert [row["val_perplexity"] for row in rundirectory.history(tmp_path)] == [None, 50.0]
     best = callbacks.BestModel(None, LanguageModel.headline, history.rows, 5, save=None)
     assert best._values() == [math.inf, 50.0]
+
+
+def test_rates_follow_the_lengths_of_segments():
+    optimizer = types.SimpleNamespace(learning_rate=20.0)
+    checkpoints = types.SimpleNamespace(done=3)
+    callback = callbacks.RateByLength(lambda step: step / 10, checkpoints)
+    callback.set_model(types.SimpleNamespace(optimizer=optimizer))
+    callback.on_epoch_begin(0)
+    for step in (3, 4):
+        checkpoints.done = step
+        callback.on_train_batch_begin(step)
+        assert optimizer.learning_rate == 20 * step / 10
+        callback.on_train_batch_end(step)
+        assert optimizer.learning_rate == 20
+
+
+class Averaging:
+    """As far as `BestModel` looks at an optimizer."""
+
+    is_averaging, swapped, asked = False, False, False
+
+    def start_averaging(self):
+        self.asked = True
+
+    def swap(self):
+        self.swapped = not self.swapped
+
+
+def test_the_best_model_is_kept_and_averaging_begins_once_nothing_gets_better(tmp_path):
+    optimizer, rows, saved = Averaging(), [], []
+
+    def save(model, path):
+        saved.append((len(rows), model.optimizer.swapped))
+        path.write_text("")
+
+    headline = LanguageModel.headline
+    callback = callbacks.BestModel(tmp_path, headline, rows, 2, save)
+    callback.set_model(types.SimpleNamespace(optimizer=optimizer))
+    for epoch, value in enumerate((9.0, 7.0, 8.0, 6.5, 7.5, 6.0, 6.2, 5.0)):
+        optimizer.is_averaging = optimizer.asked
+        callback.on_test_begin()
+        assert optimizer.swapped == optimizer.is_averaging
+        callback.on_test_end({headline.name: value})
+        assert not optimizer.swapped
+        logs = {f"val_{headline.name}": value}
+        callback.on_epoch_end(epoch, logs)
+        rows.append(logs)
+        assert optimizer.asked == (epoch >= 4)  # 7.5, worse than the 7.0 of at least two epochs before
+    assert [row["averaged"] for row in rows] == [0.0] * 5 + [1.0] * 3
+    assert saved == [(0, False), (1, False), (3, False), (5, True), (7, True)]

@@ -83,3 +83,56 @@ def test_a_search_goes_on_bit_for_bit(unrolled, text, tmp_path):
 def test_a_training_goes_on_bit_for_bit_while_it_averages(text, tmp_path):
     rows = check_goes_on(train, text, tmp_path, [7, 115])
     assert [rows[f"row {epoch}"]["averaged"] for epoch in range(1, 8)] == ["0.0"] * 3 + ["1.0"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision(precision, text, tmp_path):
+    found = search(text, tmp_path / "search", precision=precision, unrolled=True, epochs=1)
+    trained = train(text, tmp_path / "train", precision=precision, epochs=1, learning_rate=5.0)
+    assert np.isfinite(found.history[-1]["val_perplexity"]) and trained.results["perplexity"] < 40
+
+
+@pytest.mark.slow
+def test_selection_by_perturbation(text, tmp_path):
+    found = search(text, tmp_path, selection="perturbation", tuning_epochs=0, epochs=1)
+    found.genotype.space.check(found.genotype)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"selection": "threshold"}, "--selection=threshold: in the space recurrent no row can be left out"),
+        ({"selection": "max_skips"}, "--selection=max_skips: nothing in the space recurrent is a skip_connect"),
+        ({"early_stop": "skips"}, "--early_stop=skips: nothing in the space recurrent is a skip_connect"),
+        ({"auxiliary_skip": True}, "--auxiliary_skip=True: the space recurrent has no such part"),
+        ({"sync_batch_norm": True}, "--sync_batch_norm=True: the space recurrent has no such part"),
+        ({"partial_channels": 2}, "--partial_channels=2: the space recurrent has no such part"),
+        ({"layers": 3}, "--layers=3: the space recurrent has no such size"),
+        ({"flip": True}, "--flip=True: expected none with text"),
+        ({"steps_per_execution": 4}, "--steps_per_execution=4: expected 1 with text"),
+        ({"primitives": ["glu"]}, "--primitives=glu: no such activation; expected tanh, relu"),
+        ({"space": "darts", "nodes": 1}, "it is text, the network is one of images"),
+    ],
+)
+def test_searches_that_cannot_be(values, message, text, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        search(text, tmp_path / "run", **values)
+    assert message in str(refused.value) and "\n" not in str(refused.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"recipe": "cifar"}, "--recipe=cifar: expected one of ptb, wikitext2, small for language models"),
+        ({"auxiliary": True}, "--auxiliary=True: the space recurrent has no such size"),
+        ({"space": "recursive"}, "--space=recursive: expected one of darts"),
+        ({"arch": "NASNet"}, "--arch=NASNet: Not a genotype: expected ENAS, DARTS_V1, DARTS_V2, a genotype.json"),
+        ({"space": "darts", "arch": "DARTS_V2"}, "it is text, the network is one of images; expected images"),
+        ({"dataset": "digits", "space": "darts", "arch": "DARTS_V2"}, "--bptt=10: expected none with images"),
+    ],
+)
+def test_trainings_that_cannot_be(values, message, text, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        train(text, tmp_path / "run", **values)
+    assert message in str(refused.value) and "\n" not in str(refused.value) and not (tmp_path / "run").exists()
