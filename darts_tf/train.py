@@ -193,6 +193,9 @@ def load_data(config, model, path):
         return config, starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
     vocabulary = None
     if model:
+        for name in ("tokens", "vocabulary", "units"):
+            if name in config.given:
+                raise UsageError(f"--{name}={getattr(config, name)}: expected none, the model of {path} has its own.")
         known = starting.saved_configuration(pathlib.Path(path).parent) or {}
         vocabulary = known.get("data", {}).get("vocabulary")
         if not vocabulary or len(vocabulary) != outputs_of(model):

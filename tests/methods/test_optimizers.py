@@ -77,7 +77,10 @@ def test_what_is_refused(kind, options, message):
 
 
 def test_averaged_sgd_averages_from_where_it_is_told_to():
-    optimizer, variable = optimizers.AveragedSGD(0.1, 0.9, l2=0.01), keras.Variable(np.array([1.0, -2.0, 3.0]))
+    optimizer, variable = (
+        optimizers.AveragedSGD(0.1, 0.9, l2=0.01),
+        keras.Variable(np.array([1.0, -2.0, 3.0], np.float32)),
+    )
     optimizer.build([variable])
     weight, buffer, seen = np.array([1.0, -2.0, 3.0]), 0, []
     for place, gradient in enumerate(GRADIENTS):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from darts_tf import SearchConfig, TrainConfig, run_search, run_training
+from darts_tf.cli.messages import UsageError
 from darts_tf.runs import checkpoints
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "to", "house", "and", ","]
@@ -136,3 +137,13 @@ def test_trainings_that_cannot_be(values, message, text, tmp_path):
     with pytest.raises(UsageError) as refused:
         train(text, tmp_path / "run", **values)
     assert message in str(refused.value) and "\n" not in str(refused.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_model_has_its_own_tokens_and_size(text, tmp_path):
+    train(text, tmp_path / "run", epochs=1)
+    model = str(tmp_path / "run" / "model.keras")
+    for start in ("evaluate", "init_from"):
+        for name, value in {"tokens": "characters", "vocabulary": 5, "units": 7}.items():
+            with pytest.raises(UsageError, match=f"--{name}={value}: expected none, the model of .* has its own"):
+                run_training(TrainConfig(**{start: model, "dataset": text, name: value}), verbose=0)
