@@ -129,6 +129,6 @@ def is_decayed(variable, optimizer):
 def forget_losses(layer):
     """Takes back what `add_loss` has added to a layer since it was called.
 
-    Private: `Layer._clear_losses`, of Keras 3.15.0.
+    Private: `Layer._clear_losses`, of Keras 3.15.1.
     """
     layer._clear_losses()

@@ -109,6 +109,16 @@ def test_layers_within():
     assert [layer.name for layer in of_keras.layers_within(model)] == ["all", "first", "inner", "b", "a", "last"]
 
 
+@canary(of_keras.forget_losses)
+def test_forget_losses():
+    layer = keras.layers.Dense(1)
+    layer(tf.ones([2, 2]))
+    layer.add_loss(1.0)
+    of_keras.forget_losses(layer)
+    layer.add_loss(2.0)
+    assert [float(loss) for loss in layer.losses] == [2.0]
+
+
 @canary(of_keras.weights_file)
 def test_weights_file(tmp_path):
     one, other = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]) for _ in range(2))
