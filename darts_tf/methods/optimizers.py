@@ -182,9 +182,10 @@ class AveragedSGD(SGD):
         part = tf.where(start < 0, tf.zeros_like(number), 1 / number)
         average.assign_add(part * (tf.convert_to_tensor(variable) - average))
 
-    def swap(self):
-        """Puts the averages in place of the weights, and these in place of the averages."""
-        for variable, average in zip(self._trainable_variables, self.averages, strict=True):
+    def swap(self, variables):
+        """Puts the averages in place of some of the optimizer's variables, and these in place of the averages."""
+        for variable in variables:
+            average = self.averages[place_of(variable, self)]
             value = tf.identity(variable)
             variable.assign(average)
             average.assign(value)

@@ -243,14 +243,14 @@ class BestModel(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         self._averaged = self.model.optimizer.is_averaging
         if self._averaged:
-            self.model.optimizer.swap()
+            self.model.optimizer.swap(self.model.trainable_variables)
 
     def on_test_end(self, logs=None):
         value = self.headline.best_first(logs[self.headline.name])
         if self.path and (not self.path.exists() or value < min(self._values(), default=math.inf)):
             self.save(self.model, self.path)
         if self._averaged:
-            self.model.optimizer.swap()
+            self.model.optimizer.swap(self.model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
         logs["averaged"] = float(self._averaged)

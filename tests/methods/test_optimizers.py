@@ -94,9 +94,9 @@ def test_averaged_sgd_averages_from_where_it_is_told_to():
         seen += [weight] if place >= 2 else []
     np.testing.assert_allclose(variable, weight, rtol=1e-5)
     np.testing.assert_allclose(optimizer.averages[0], np.mean(seen, 0), rtol=1e-5)
-    optimizer.swap()
+    optimizer.swap([variable])
     np.testing.assert_allclose(variable, np.mean(seen, 0), rtol=1e-5)
-    optimizer.swap()
+    optimizer.swap([variable])
     np.testing.assert_allclose(variable, weight, rtol=1e-5)
     optimizer.start_averaging()  # anew
     optimizer.apply([tf.constant(GRADIENTS[0])], [variable])

@@ -54,7 +54,7 @@ class Averaging:
     def start_averaging(self):
         self.asked = True
 
-    def swap(self):
+    def swap(self, variables):
         self.swapped = not self.swapped
 
 
@@ -67,7 +67,7 @@ def test_the_best_model_is_kept_and_averaging_begins_once_nothing_gets_better(tm
 
     headline = LanguageModel.headline
     callback = callbacks.BestModel(tmp_path, headline, rows, 2, save)
-    callback.set_model(types.SimpleNamespace(optimizer=optimizer))
+    callback.set_model(types.SimpleNamespace(optimizer=optimizer, trainable_variables=[]))
     for epoch, value in enumerate((9.0, 7.0, 8.0, 6.5, 7.5, 6.0, 6.2, 5.0)):
         optimizer.is_averaging = optimizer.asked
         callback.on_test_begin()
