@@ -327,7 +327,12 @@ def fit(network, batches, steps, valid, config, data, checkpoints, output):
     used = [schedule, *starting.rate_by_length(data, config, "train")(checkpoints), nan]
     if task.keeps_best:
         place = output if checkpoints.worker.is_chief else None
-        used.append(callbacks.BestModel(place, task.headline, record.rows, config.nonmono, save_step))
+        done = callbacks.BestModel.done(record.rows, task.headline)
+        if checkpoints.worker.count > 1:  # of whom only the chief has the files
+            from darts_tf.devices import replicas
+
+            done = json.loads(replicas.from_chief(network.distribute_strategy, json.dumps(done).encode()))
+        used.append(callbacks.BestModel(place, task.headline, done, config.nonmono, save_step))
     else:
         used.append(callbacks.DropPathSchedule(config.drop_path_prob, epochs))
     if checkpoints.worker.is_chief:

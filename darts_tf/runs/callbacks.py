@@ -224,21 +224,23 @@ class BestModel(keras.callbacks.Callback):
     Args:
         directory: of the run; model.keras there is the best model, of standard layers. None for a worker that has none.
         headline: of the task, see `darts_tf.data.tasks.Headline`.
-        rows: of history.csv, a list of dicts that grows by the epoch, of which `averaged` is a column.
+        done: of the epochs that are done, see `epochs`.
         nonmono: epochs; 0 for no averages.
         save: function of the model and a path.
+
+    Attributes:
+        epochs: list of (validation, the smaller the better; whether weights were averaged).
     """
 
-    def __init__(self, directory, headline, rows, nonmono, save):
+    def __init__(self, directory, headline, done, nonmono, save):
         super().__init__()
-        self.headline, self.rows, self.nonmono, self.save = headline, rows, nonmono, save
+        self.headline, self.epochs, self.nonmono, self.save = headline, list(done), nonmono, save
         self.path = directory and pathlib.Path(directory) / "model.keras"
 
-    def _values(self, averaged=None):
-        """Of each epoch, or of those whose weights were averaged or not, the validation, the smaller the better."""
-        name = f"val_{self.headline.name}"
-        rows = [row for row in self.rows if averaged is None or bool(row["averaged"]) == averaged]
-        return [self.headline.best_first(row[name]) for row in rows]
+    @staticmethod
+    def done(rows, headline):
+        """What `epochs` is after these rows of history.csv."""
+        return [(headline.best_first(row[f"val_{headline.name}"]), bool(row.get("averaged"))) for row in rows]
 
     def on_test_begin(self, logs=None):
         self._averaged = self.model.optimizer.is_averaging
@@ -247,15 +249,17 @@ class BestModel(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         value = self.headline.best_first(logs[self.headline.name])
-        if self.path and (not self.path.exists() or value < min(self._values(), default=math.inf)):
+        best = min((value for value, _ in self.epochs), default=math.inf)
+        if self.path and (not self.path.exists() or value < best):
             self.save(self.model, self.path)
         if self._averaged:
             self.model.optimizer.swap(self.model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
         logs["averaged"] = float(self._averaged)
-        before = self._values(averaged=False)
-        now = self.headline.best_first(logs[f"val_{self.headline.name}"])
+        before = [value for value, averaged in self.epochs if not averaged]
+        ((now, _),) = self.done([logs], self.headline)
+        self.epochs.append((now, self._averaged))
         if self.nonmono and not self._averaged and len(before) > self.nonmono and now > min(before[: -self.nonmono]):
             self.model.optimizer.start_averaging()
 

@@ -28,8 +28,8 @@ def test_what_is_not_finite_but_the_loss_leaves_its_column_empty(tmp_path):
         history.on_epoch_begin(epoch)
         history.on_epoch_end(epoch, {"loss": 90.0, "val_perplexity": perplexity})
     assert [row["val_perplexity"] for row in rundirectory.history(tmp_path)] == [None, 50.0]
-    best = callbacks.BestModel(None, LanguageModel.headline, history.rows, 5, save=None)
-    assert best._values() == [math.inf, 50.0]
+    done = callbacks.BestModel.done(history.rows, LanguageModel.headline)
+    assert [value for value, _ in done] == [math.inf, 50.0]
 
 
 def test_rates_follow_the_lengths_of_segments():
@@ -66,7 +66,7 @@ def test_the_best_model_is_kept_and_averaging_begins_once_nothing_gets_better(tm
         path.write_text("")
 
     headline = LanguageModel.headline
-    callback = callbacks.BestModel(tmp_path, headline, rows, 2, save)
+    callback = callbacks.BestModel(tmp_path, headline, [], 2, save)
     callback.set_model(types.SimpleNamespace(optimizer=optimizer, trainable_variables=[]))
     for epoch, value in enumerate((9.0, 7.0, 8.0, 6.5, 7.5, 6.0, 6.2, 5.0)):
         optimizer.is_averaging = optimizer.asked
