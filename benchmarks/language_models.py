@@ -49,9 +49,9 @@ def trained(folder, model, seed, options):
     more = {}
     if model == "searched":
         sizes = {"units": options.search_units, "epochs": options.search_epochs, "batch_size": options.batch_size}
-        search, more["search_seconds"] = searches.search(
-            folder.with_name(f"{folder.name}-search"), space="recurrent", dropout=0.2, dropoutx=0.2, **flags, **sizes
-        )
+        sizes |= {"learning_rate": 5.0, "dropout": 0.2, "dropoutx": 0.2}  # as for `topics`
+        place = folder.with_name(f"{folder.name}-search")
+        search, more["search_seconds"] = searches.search(place, space="recurrent", **flags, **sizes)
         cell = str(search.genotype)
     elif model == "random":
         cell = str(random_cell(random.Random(seed)))
