@@ -358,7 +358,10 @@ class SearchConfig(FitConfig):
         None, "Candidate operations, comma-separated. Default: those of the space's paper.", topic="Supernet"
     )
     learning_rate: float | None = option(
-        None, "Of the weights, at the start, per step. Default: 0.025; text 20.", topic="Optimisation", least=0
+        None,
+        "Of the weights, at the start, per step. Default: 0.025; text 20, topics 5.",
+        topic="Optimisation",
+        least=0,
     )
     learning_rate_min: float | None = option(
         None,
