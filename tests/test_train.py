@@ -67,6 +67,19 @@ def test_a_training_and_its_run_directory(trained):
         assert expected in printed
 
 
+def test_a_recipe_does_not_cut_out_whole_images():
+    from darts_tf import train
+    from darts_tf.runs.configurations import TrainConfig
+
+    images, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10) % 2
+    for size, cutout in ((32, True), (17, True), (16, False), (8, False)):
+        part = images[:, :size, :size]
+        data = datasets.Dataset(part, labels, part, labels, ["a", "b"])
+        config = train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar"), data)
+        assert config.cutout == cutout
+        assert train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar", cutout=True), data).cutout
+
+
 def test_the_step_is_traced_once():
     from darts_tf import train
     from darts_tf.runs import recipes

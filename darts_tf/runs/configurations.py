@@ -505,7 +505,11 @@ class TrainConfig(FitConfig):
         topic="Optimisation",
         least=0,
     )
-    cutout: bool | None = option(None, "Cut a square hole into training images. Default: the recipe's.", topic="Data")
+    cutout: bool | None = option(
+        None,
+        "Cut a square hole into training images. Default: the recipe's; no where the images are no larger than it.",
+        topic="Data",
+    )
 
     @property
     def is_text(self):
