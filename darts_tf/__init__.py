@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 _PLACES = {
     "DARTS": "methods.darts",
     "SearchNetwork": "spaces.cells.networks",
+    "RecurrentSearchNetwork": "spaces.recurrent.networks",
+    "RecurrentNetwork": "spaces.recurrent.networks",
     "cifar_network": "spaces.cells.networks",
     "imagenet_network": "spaces.cells.networks",
     "inference_model": "spaces.models",

@@ -397,6 +397,7 @@ def test_python_of_the_page(page, short, monkeypatch):
         (darts_tf, "TrainConfig", {}, SHORT["darts_tf.train"]),
         (export, "ExportConfig", {}, {"quantize": ["int8"], "samples": 10}),
         (darts_tf, "SearchNetwork", SPACE, {"channels": 2, "layers": 3}),
+        (darts_tf, "RecurrentSearchNetwork", {}, {"units": 4}),
         (darts_tf, "cifar_network", {}, {"channels": 2, "layers": 1}),
         (darts_tf.tuner, "GenotypeHyperModel", SPACE, {"image_shape": (8, 8, 3), "channels": [2, 4], "layers": 1}),
         (darts_tf.tuner, "RegularizedEvolutionOracle", {}, {"max_trials": 2}),
@@ -408,4 +409,4 @@ def test_python_of_the_page(page, short, monkeypatch):
     x, y = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32"), np.arange(64) % 10
     names = {"keras": keras, "images": x, "x": x, "y": y, "x_test": x, "y_test": y, "x_alpha": x, "y_alpha": y}
     for block in blocks(page, "python"):
-        exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
+        exec(re.sub(r"epochs=\d+", "epochs=1", block).replace("steps_per_epoch=steps", "steps_per_epoch=2"), names)
