@@ -10,11 +10,12 @@ and ten times the steps; here all methods have the same batch size and learning 
 all partial channels. The supernet has one cell in each stage instead of five.
 
 Prints a JSON line for each search: the accuracy of its cell and of the cells after each epoch, how many of the six
-edges are skip connections or nothing, and the seconds of its epochs. Then a line per method, with the mean, standard
-deviation and worst of its seeds. Beside them stands what chance gives: the mean of the table ("random"), and the
-expected best of as many cells as could be trained, one after the other, in the seconds of the method, each for as many
-epochs with the same sizes ("random_best"). To find that best, a random search would have to rank its cells as
-the table does. The seconds of such a training are those of a cell per seed, "random" among the methods.
+edges are skip connections or nothing, the seconds of its epochs, and their median, which is an epoch without tracing.
+Then a line per method, with the mean, standard deviation and worst of its seeds. Beside them stands what chance gives:
+the mean of the table ("random"), and the expected best of as many cells as could be trained, one after the other, in
+the seconds of the method, each for as many epochs with the same sizes ("random_best"). To find that best, a random
+search would have to rank its cells as the table does. The seconds of such a training are those of a cell per seed,
+"random" among the methods.
 
 What has a result in --output is not computed again; a search that was interrupted goes on.
 """
@@ -77,6 +78,7 @@ def searched(folder, table, **flags):
     return {
         **of_cell(search.genotype, table),
         "seconds": seconds,
+        "epoch_seconds": round(statistics.median(row["seconds"] for row in search.history), 2),
         "accuracies": [table[row["genotype"]] for row in search.history],
     }
 
@@ -121,6 +123,7 @@ def summaries(found, table):
             "worst": min(accuracies),
             "skips": round(statistics.mean(line["skips"] for line in lines), 1),
             "seconds": round(seconds, 1),
+            "epoch_seconds": round(statistics.mean(line["epoch_seconds"] for line in lines), 2),
             "seeds": len(lines),
         }
         if trainings:

@@ -80,8 +80,8 @@ def _search(config):
     worker = starting.this_worker(config)
     output, config = starting.directory(config, "search", ["operations"], worker)
     config.check()
-    with starting.tensorflow(config, starting.is_text(config)) as strategy:
-        data = starting.load_data(config, is_text=starting.is_text(config))
+    with starting.tensorflow(config) as strategy:
+        data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
         with starting.started(output, "search", config, data, strategy, worker) as present:
@@ -99,6 +99,7 @@ def _fit(search, networks, data, batches, checkpoints, output):
 
     config, steps, worker = networks.config, batches.steps, checkpoints.worker
     nan, space = callbacks.StopOnNaN(), networks.space
+    by_length = starting.rate_by_length(data, config, "search", checkpoints)
     used, note, stopped = [nan], lambda: "", lambda: False
     if worker.is_chief:
         messages.say(f"Searching on {data.in_words()}; results go to {output}/")
@@ -114,7 +115,7 @@ def _fit(search, networks, data, batches, checkpoints, output):
             used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
     while checkpoints.done < config.epochs * steps and not stopped() and not nan.epoch:
         search, until = networks.advanced(search, checkpoints.done // steps)
-        now = [*networks.schedule(search), *batches.callbacks(checkpoints), *used]
+        now = [*networks.schedule(search), *by_length, *used]
         headline = data.task.headline
         fitting.fit(search, batches.feed, steps, config, batches.valid, now, checkpoints, headline, note, until)
     if not worker.is_chief:
@@ -200,11 +201,11 @@ def completed(config, data):
     """
     recipe = recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH
     starting.import_operations(config.completed(recipe))
-    config = config.completed(starting.data_defaults(data))
-    if not starting.is_text(config):
+    config = config.completed(starting.data_defaults(config, data))
+    if not config.is_text:
         config = config.completed(recipe | starting.space_sizes(config))
     space, config = starting.search_space(config)
-    starting.check_data_flags(config, data)
+    starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)
     for name, least in space.least.items():
         if getattr(config, name) < least:
@@ -230,7 +231,6 @@ class Batches(NamedTuple):
         spec: of the weights' part of a training batch.
         first: function without arguments -> alpha's part of the first batch, (x, y).
         held_out: what `valid` is made of, a `tf.data.Dataset`.
-        callbacks: function of the run's checkpoints -> list of Keras callbacks that the data wants.
     """
 
     feed: Callable
@@ -239,7 +239,6 @@ class Batches(NamedTuple):
     spec: tuple
     first: Callable
     held_out: object
-    callbacks: Callable
 
 
 def make_batches(data, config, strategy, worker):
@@ -254,7 +253,6 @@ def make_batches(data, config, strategy, worker):
         batches().element_spec[0],
         lambda: next(iter(batches()))[1],
         valid,
-        starting.rate_by_length(data, config, "search"),
     )
 
 

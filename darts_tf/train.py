@@ -90,7 +90,7 @@ def _train(config):
     architecture = None
     if config.arch and not config.operations:  # whose file may register the space that it is of
         architecture = read_architecture(config)
-    with starting.tensorflow(config, config.is_text) as strategy:
+    with starting.tensorflow(config) as strategy:
         starting.import_operations(config)
         if config.arch and config.operations:
             architecture = read_architecture(config)
@@ -137,7 +137,7 @@ def _evaluate(config):
     starting.check_evaluation(config)
     config.check()
     config = config.begun()
-    with starting.tensorflow(config, config.is_text):
+    with starting.tensorflow(config):
         starting.import_operations(config)
         model = load_model(config.evaluate, "evaluate")
         config, data = load_data(config, model, config.evaluate)
@@ -201,14 +201,14 @@ def load_data(config, model, path):
         if not vocabulary or len(vocabulary) != outputs_of(model):
             raise UsageError(f"{path}: there is no vocabulary of it; expected the config.json of its run beside it.")
         config = config.replace(tokens=known["data"]["tokens"])
-    return config, starting.load_data(config, is_text=True, vocabulary=vocabulary)
+    return config, starting.load_data(config, vocabulary=vocabulary)
 
 
 def completed(config, data, own=None):
     """The configuration, completed by the recipe, and by a space's own defaults of sizes, a dict."""
-    starting.check_data_flags(config, data)
-    config = config.completed(starting.data_defaults(data))
-    if data.task.name == "language_model":
+    starting.check_data_flags(config)
+    config = config.completed(starting.data_defaults(config, data))
+    if config.is_text:
         return config
     usual = "imagenet" if is_imagenet(config.dataset) else recipes.training(len(data.y_train))
     recipe = config.recipe or usual
@@ -326,7 +326,7 @@ def fit(network, batches, steps, valid, config, data, checkpoints, output):
     )
     nan = callbacks.StopOnNaN()
     record = callbacks.History(output, checkpoints.done // steps)
-    used = [schedule, *starting.rate_by_length(data, config, "train")(checkpoints), nan]
+    used = [schedule, *starting.rate_by_length(data, config, "train", checkpoints), nan]
     if task.keeps_best:
         place = output if checkpoints.worker.is_chief else None
         done = callbacks.BestModel.done(record.rows, task.headline)

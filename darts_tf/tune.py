@@ -98,7 +98,6 @@ class TuneConfig(WeightsConfig):
 
     @property
     def is_text(self):
-        """Whether trials are language models, as far as that can be told without the file of --operations."""
         space = self.space
         if self.repeat_search:
             space = flags_in(self, "search_flags").get("space") or "darts"
@@ -173,9 +172,9 @@ def main(config):
     if role != "worker":
         check_trials(output, config)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with starting.tensorflow(config, config.is_text) as strategy:
+    with starting.tensorflow(config) as strategy:
         starting.import_operations(config)
-        data = starting.load_data(config, is_text=config.is_text)
+        data = starting.load_data(config)
         space, config = completed(config, data)
         batches = None if config.repeat_search else make_batches(data, config, strategy)
         with contextlib.ExitStack() as stack:
@@ -358,8 +357,8 @@ def check_trials(output, config):
 
 def completed(config, data):
     """The space, and the configuration, completed; with --oracle=darts the space is the one of the search."""
-    starting.check_data_flags(config, data)
-    config = config.completed(starting.data_defaults(data))
+    starting.check_data_flags(config)
+    config = config.completed(starting.data_defaults(config, data))
     if config.repeat_search:
         return None, config
     if config.oracle == "darts":

@@ -139,7 +139,7 @@ def test_what_is_tried_decides_the_data(tmp_path):
 )
 def test_flags_of_other_data(flags, message):
     config = TuneConfig(**flags).begun()
-    data = starting.load_data(config, is_text=config.is_text)
+    data = starting.load_data(config)
     with pytest.raises(UsageError, match=message):
         tune.completed(config, data)
 

@@ -69,15 +69,6 @@ def write(path, content):
         beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
-def load_model(path):
-    """Reads an image classifier, a Keras model from (batch, height, width, depth) to (batch, classes).
-
-    Raises:
-        ValueError: the file cannot be read, needs layers that Keras does not know here, or holds something else.
-    """
-    return as_classifier(read_model(path))
-
-
 def holds_language_model(path):
     """Whether a file is a `.keras` file of one step of a language model: its outputs are "logits" and "state".
 

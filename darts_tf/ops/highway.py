@@ -36,6 +36,11 @@ def _of_keras(name):
 _FUNCTIONS = {"tanh": tf.tanh, "relu": tf.nn.relu, "sigmoid": tf.sigmoid, "identity": tf.identity}
 
 
+def gated(node, gate, value):
+    """A highway: node + sigmoid(gate) * (value - node), all of shapes that go together."""
+    return node + tf.sigmoid(gate) * (value - node)
+
+
 def mixture(node, products, counts, functions):
     """For each edge the sum over its activations f of count * (node + gate * (f(candidate) - node)) (equation 2).
 
@@ -65,10 +70,10 @@ def mixture(node, products, counts, functions):
 
 
 def _mixture(node, products, counts, functions):
-    gate, candidate = tf.sigmoid(products[:, 0]), products[:, 1]
+    gate, candidate = products[:, 0], products[:, 1]
     values = sum(counts[:, place, None] * function(candidate) for place, function in enumerate(functions))
     carried = tf.reduce_sum(counts, 1)[:, None] * node[:, None]
-    return tf.transpose(carried + gate * (values - carried), [1, 0, 2])
+    return tf.transpose(gated(carried, gate, values), [1, 0, 2])
 
 
 @functools.cache

@@ -109,6 +109,11 @@ class RunConfig(DataConfig):
         """The configuration of a run that begins: what follows from other values is filled in."""
         return self
 
+    @property
+    def is_text(self):
+        """Whether models are of text, as far as that can be told without the file of --operations."""
+        raise NotImplementedError
+
     def check_text(self):
         """Raises UsageError for what language models cannot be trained with; `self` is complete."""
 
@@ -387,10 +392,14 @@ class SearchConfig(FitConfig):
     )
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
 
+    @property
+    def is_text(self):
+        return spaces.is_text(self.space)
+
     def begun(self):
         method = presets.get(self.method)
         epochs = self.epochs if "epochs" in self.given else None
-        if not spaces.is_text(self.space):
+        if not self.is_text:
             # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
             return self.taken_over(method.values(self.space, self.method == "auto" or self.dataset == "digits", epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
@@ -513,7 +522,6 @@ class TrainConfig(FitConfig):
 
     @property
     def is_text(self):
-        """Whether the model is one of text, as far as that can be told without the file of --operations."""
         if self.arch:
             try:
                 return spaces.read(self.arch, self.space).space.is_text

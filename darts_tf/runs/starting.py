@@ -253,31 +253,25 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
         lock.release()
 
 
-def is_text(config):
-    """Whether a search is one of language models."""
-    return spaces.is_text(space_spec(config))
-
-
-def load_data(config, image_shape=None, random_parts=False, is_text=False, vocabulary=None):
+def load_data(config, image_shape=None, random_parts=False, vocabulary=None):
     """The dataset that a configuration names, made to fit a model if that is given.
 
     Args:
         config: a configuration.
         image_shape: of the model, (height, width, depth).
         random_parts: whether it is one of `darts_tf.data.streams`, for the recipe of ImageNet.
-        is_text: whether it is `darts_tf.data.text.Text`.
         vocabulary: of the model, a list of texts.
     """
     from darts_tf.data import datasets, streams, text
 
     if not config.dataset.strip():
         raise UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
-    if not is_text and text.is_text(config.dataset):
+    if not config.is_text and text.is_text(config.dataset):
         raise UsageError(f"--dataset={config.dataset}: it is text, the network is one of images; expected images.")
     size = image_shape[:2] if image_shape else config.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
-            if is_text:
+            if config.is_text:
                 return text.load(
                     *(config.dataset, config.tokens, vocabulary or config.vocabulary),
                     *(config.data_dir, messages.say, messages.progress),
@@ -306,20 +300,19 @@ IMAGE_FLAGS = ("image_size", "crop_padding", "flip", "cutout", "cutout_length", 
 TEXT_FLAGS = ("tokens", "vocabulary", "bptt", "nonmono")
 
 
-def check_data_flags(config, data):
-    """Raises UsageError for a flag that was given and means nothing to the data."""
-    is_text = data.task.name == "language_model"
-    for name in IMAGE_FLAGS if is_text else TEXT_FLAGS:
+def check_data_flags(config):
+    """Raises UsageError for a flag that was given and means nothing to images, or to text."""
+    for name in IMAGE_FLAGS if config.is_text else TEXT_FLAGS:
         if name in config.given:
-            other = "text" if is_text else "images"
+            other = "text" if config.is_text else "images"
             raise UsageError(f"--{name}={getattr(config, name)}: expected none with {other}.")
-    if is_text:
+    if config.is_text:
         config.check_text()
 
 
-def data_defaults(data):
+def data_defaults(config, data):
     """Defaults of flags that follow from the data, a dict."""
-    if data.task.name == "language_model":
+    if config.is_text:
         return {}
     height, width, depth = data.image_shape
     return {"flip": depth > 1, "crop_padding": min(height, width) // 8}
@@ -347,14 +340,13 @@ def batches_of(make, config, strategy, worker):
         raise UsageError(f"--batch_size={config.batch_size}: {error}") from None
 
 
-def rate_by_length(data, config, vary):
-    """Function of a run's checkpoints -> list of the callback that follows the length of segments of text."""
-    if data.task.name != "language_model":
-        return lambda checkpoints: []
+def rate_by_length(data, config, vary, checkpoints):
+    """The callback that follows the length of segments of text, in a list; empty for images."""
+    if not config.is_text:
+        return []
     from darts_tf.runs import callbacks
 
-    scale = data.segments(config.batch_size, config.bptt, vary, config.seed).scale
-    return lambda checkpoints: [callbacks.RateByLength(scale, checkpoints)]
+    return [callbacks.RateByLength(data.segments(config.batch_size, config.bptt, vary, config.seed).scale, checkpoints)]
 
 
 def import_operations(config):
@@ -442,12 +434,8 @@ def check_primitives(names, known, is_text=False):
 
 
 @contextlib.contextmanager
-def tensorflow(config, is_text=False):
+def tensorflow(config):
     """Starts TensorFlow as a configuration says, where it has not been started yet.
-
-    Args:
-        config: a configuration.
-        is_text: whether it is for language models, whose products of matrices want all cores at once.
 
     Yields:
         The `tf.distribute.Strategy` to make models under. The dtype policy is the configuration's inside.
@@ -459,7 +447,7 @@ def tensorflow(config, is_text=False):
         cpu_devices=config.cpu_devices,
         precision=config.precision,
         start=config.strategy != "multi_worker",
-        within=is_text,
+        within=config.is_text,  # products of matrices want all cores at once
     ):
         yield _strategy(config)
 

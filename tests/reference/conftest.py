@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import pytest
 
@@ -5,10 +7,23 @@ import pytest
 @pytest.fixture(scope="module", params=["float64", "float32"])
 def dtype(request):
     """Runs a test in both precisions."""
+    with computing_in(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def float64():
+    """Runs a test in double precision."""
+    with computing_in("float64"):
+        yield
+
+
+@contextlib.contextmanager
+def computing_in(dtype):
     before = keras.config.floatx()
-    keras.config.set_floatx(request.param)
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    yield
     keras.config.set_floatx(before)
     keras.config.set_dtype_policy(before)
 

@@ -4,27 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from original import relative_error
 
 from darts_tf import DARTS
 from darts_tf.methods.optimizers import SGD, Adam
 from darts_tf.spaces.recurrent.genotypes import PUBLISHED
 from darts_tf.spaces.recurrent.networks import RecurrentNetwork, RecurrentSearchNetwork
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
-
-
-def error(ours, theirs):
-    ours = np.asarray(ours)
-    assert ours.shape == theirs.shape
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def fill(network, arrays, rows):
@@ -59,14 +46,14 @@ def check_network(file):
     fill(network, arrays, {"evaluation": arrays["hidden"][0]})
     logits = network(segment(arrays["x"]))
     expected = np.transpose(arrays["log_prob"], [1, 0, 2])
-    assert error(tf.nn.log_softmax(logits), expected) < 1e-9
-    assert error(network.hidden["evaluation"][:batch], arrays["hidden_next"][0]) < 1e-9
+    assert relative_error(tf.nn.log_softmax(logits), expected) < 1e-9
+    assert relative_error(network.hidden["evaluation"][:batch], arrays["hidden_next"][0]) < 1e-9
 
     model, state = network.inference_model(), arrays["hidden"][0]
     for step, tokens in enumerate(arrays["x"]):
         outputs = model([tf.constant(tokens, tf.int32), tf.constant(state)])
         state = outputs["state"]
-        assert error(tf.nn.log_softmax(outputs["logits"]), expected[:, step]) < 1e-9
+        assert relative_error(tf.nn.log_softmax(outputs["logits"]), expected[:, step]) < 1e-9
 
 
 @pytest.fixture
@@ -94,23 +81,23 @@ def test_search(search):
     search, (train, valid), arrays = search
     network = search.network
     logits = network(train[0], training=True, purpose="weights")
-    assert error(tf.nn.log_softmax(logits), np.transpose(arrays["log_prob_train"], [1, 0, 2])) < 1e-9
+    assert relative_error(tf.nn.log_softmax(logits), np.transpose(arrays["log_prob_train"], [1, 0, 2])) < 1e-9
     rows = len(arrays["hidden_next"][0])
-    assert error(network.hidden["weights"][:rows], arrays["hidden_next"][0]) < 1e-9
+    assert relative_error(network.hidden["weights"][:rows], arrays["hidden_next"][0]) < 1e-9
     kept = np.pad(arrays["hidden_train"][0], [(0, network.hidden["weights"].shape[0] - rows), (0, 0)])
     network.hidden["weights"].assign(kept)
     weights, alphas = search.values()
     for (batch, purpose), expected in zip(((train, "ahead"), (valid, "alpha")), ("train", "valid"), strict=True):
         loss, _ = search._loss_at(weights, alphas, batch, False, None, purpose)
-        assert error(loss, arrays[f"loss_{expected}"]) < 1e-9
+        assert relative_error(loss, arrays[f"loss_{expected}"]) < 1e-9
     gradients = tf.function(lambda unrolled: search.alpha_gradient(train, valid, unrolled), autograph=False)
     for order, unrolled in (("first", False), ("second", True)):
         (dalpha,) = gradients(unrolled)
-        assert error(dalpha, arrays[f"{order}/dalphas"]) < (1e-9 if order == "first" else 1e-6)
+        assert relative_error(dalpha, arrays[f"{order}/dalphas"]) < (1e-9 if order == "first" else 1e-6)
 
     search.unrolled = True
     search.train_on_batch(train, valid)
-    assert error(search.network.alphas["recurrent"], arrays["after/alphas"]) < 1e-6
+    assert relative_error(search.network.alphas["recurrent"], arrays["after/alphas"]) < 1e-6
 
 
 def test_genotype(search):

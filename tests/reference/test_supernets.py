@@ -19,14 +19,7 @@ from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
 CLOSE = 1e-9
 
 
-@pytest.fixture(autouse=True)
-def exact():
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def nhwc(array):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from darts_tf.ops import kernels
+from darts_tf.ops import highway, kernels
 from darts_tf.ops.recurrence import recur
 
 
@@ -116,7 +116,7 @@ def run(tokens, state, weights, readers, concat, edges, normalize=None, paramete
 
         gate, candidate = tf.split(x + product(0, masked(hidden)), 2, -1)
         incoming, nodes = {node: [] for node in range(len(readers))}, []
-        incoming[0] = [hidden + tf.sigmoid(gate) * (tf.tanh(candidate) - hidden)]
+        incoming[0] = [highway.gated(hidden, gate, tf.tanh(candidate))]
         for place, own in enumerate(readers):
             node = incoming[place][0] if len(incoming[place]) == 1 else tf.add_n(incoming[place])
             if normalize:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from darts_tf.devices import replicas
 from darts_tf.ops import highway, kernels
 from darts_tf.private.keras import forget_losses
+from darts_tf.spaces.cells.cell import rows_from
 from darts_tf.spaces.models import Supernet
 from darts_tf.spaces.recurrent import cell, genotypes
 from darts_tf.spaces.recurrent.cell import Dropout, Weights
@@ -83,7 +84,8 @@ class LanguageModel(keras.Model):
 
     def _weights(self, dtype):
         def cast(variable):
-            return tf.cast(variable, dtype) if variable.dtype != dtype else tf.convert_to_tensor(variable)
+            tensor = tf.cast(tf.convert_to_tensor(variable), dtype)
+            return tf.stop_gradient(tensor) if kernels.is_frozen(variable) else tensor
 
         return Weights(*map(cast, (self.embedding, self.first)), [*map(cast, self.node_weights)], cast(self.bias))
 
@@ -181,8 +183,6 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         Logits (batch, steps, vocabulary), of the type of the variables.
     """
 
-    clips_virtual_step = True
-
     def __init__(
         self,
         vocabulary=10_000,
@@ -227,8 +227,8 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         shares = self.edge_weights()
         if shares is not None:
             table *= shares["recurrent"][:, None]
-        rows = [[row for row, (_, source) in enumerate(space.edges) if source == node] for node in range(space.nodes)]
         # Of each node's readers: what the activations count.
+        rows = (rows_from(node, space.edges) for node in range(space.nodes))
         parameters = [tf.cast(tf.gather(tf.gather(table, own), chosen, axis=1), dtype) for own in rows]
         if frozen:
             parameters = [tf.stop_gradient(parameter) for parameter in parameters]
@@ -320,9 +320,7 @@ class RecurrentNetwork(LanguageModel):
             values = [
                 self._functions[reader - 1](one) for reader, one in zip(self._readers[place], candidates, strict=True)
             ]
-            return tf.stack(
-                [node + tf.sigmoid(gate) * (value - node) for gate, value in zip(gates, values, strict=True)]
-            )
+            return tf.stack([highway.gated(node, *parts) for parts in zip(gates, values, strict=True)])
 
         return cell.run(tokens, state, weights, self._readers, self.genotype.concat, edges, drop=drop)
 
