@@ -121,12 +121,13 @@ def check(config, space):
             value, asked = getattr(config, flag), getattr(config, part)
             raise UsageError(f"--{flag}={value}: --{part}={asked} has no such number; expected another --{part}.")
     takes = inspect.signature(space.supernet).parameters
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for flag, name in PARTS.items():
         asked = getattr(config, flag)
-        is_asked = asked not in (None, False, 0) and (asked is True or asked != 1)
-        if is_asked and name not in takes:
+        if asked != defaults[flag] and name not in takes:
             asked = ",".join(asked) if isinstance(asked, list) else asked
-            raise UsageError(f"--{flag}={asked}: the space {space.name} has no such part.")
+            who = "" if flag in config.given else f"--method={config.method} has "
+            raise UsageError(f"{who}--{flag}={asked}: the space {space.name} has no such part.")
     if config.selection.startswith("threshold") and not space.leaves_out:
         raise UsageError(
             f"--selection={config.selection}: in the space {space.name} no row can be left out; expected another."
