@@ -201,7 +201,8 @@ class DARTS(ModelHooks):
         exact         an argument of `call`: with exact=True it computes in the type of its variables. Only where the
                       dtype policy is of a low precision, whose finite differences (equation 8) are too coarse
         mixture       a method, and an argument of `call` that takes what it gives: the weights of the candidates.
-                      `mixture(draw)` draws them where `is_sampled` is True; draw is a seed, int32 (2,)
+                      `mixture(draw)` draws them where `is_sampled` is True; draw is a seed, int32 (2,). It may take
+                      `purpose`, too
         has_noise     whether `call` takes such a seed as `draw`, for other noise, such as dropout
         purpose       an argument of `call`, for networks to which it matters which pass it is: "weights", the step of
                       the weights; "ahead", their loss in equations 6 and 8; "alpha", the validation loss.
@@ -650,7 +651,8 @@ class DARTS(ModelHooks):
         if "purpose" in takes:
             options["purpose"] = purpose
         if draw is not None and getattr(self.network, "is_sampled", False):
-            options["mixture"] = self.network.mixture(draw)
+            has_purpose = "purpose" in inspect.signature(self.network.mixture).parameters
+            options["mixture"] = self.network.mixture(draw, **({"purpose": purpose} if has_purpose else {}))
         if exact and "exact" in takes and self.network.compute_dtype != self.network.variable_dtype:
             options["exact"] = True
         return options

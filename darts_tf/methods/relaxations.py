@@ -15,6 +15,8 @@ Each is an object; `--relaxation` and `SearchNetwork(relaxation=...)` name it. O
 This file needs TensorFlow when a relaxation is computed on tensors, not before.
 """
 
+import math
+
 import numpy as np
 
 from darts_tf.cli.registry import Registry
@@ -35,6 +37,7 @@ class Relaxation:
             computed.
         normalized: whether the weights of a row sum to one.
         second_order: whether equations 6 to 8 make sense: whether the weights' gradient is that of the weights.
+        learns: whether alpha is trained; else the weights alone are, and something else decides in the end.
     """
 
     name = None
@@ -42,6 +45,15 @@ class Relaxation:
     hard = False
     normalized = True
     second_order = True
+    learns = True
+
+    def paths(self, purpose):
+        """How many candidates of a row are computed, those of the largest weights; None for all.
+
+        Args:
+            purpose: of the pass, see `darts_tf.DARTS`; None outside of training.
+        """
+        return 1 if self.hard else None
 
     def __call__(self, alpha):
         """The weights of the candidates.
@@ -197,6 +209,109 @@ class GumbelHard(GumbelHardV1):
     """
 
     others = True
+
+
+@register_relaxation("binary_gates")
+class BinaryGates(Sampled):
+    """One candidate per row, drawn by the softmax of its alphas, is computed to train the weights (ProxylessNAS).
+
+    Where alpha is trained two are, drawn without replacement; one of both is active, drawn by the softmax of the two,
+    whose alphas get the gradients of both gates (equation 4 and section 3.2.1 there). Without noise the strongest
+    candidate has the weight one.
+    """
+
+    formula = Softmax.formula
+    hard = True
+    second_order = False
+    strengths = Softmax.strengths
+
+    def paths(self, purpose):
+        return 2 if purpose == "alpha" else 1
+
+    def noise(self, alpha, seed):
+        import tensorflow as tf
+
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        return tf.stack([gumbel(alpha.shape, one, alpha.dtype) for one in seeds], -1)
+
+    def __call__(self, alpha, noise=None, temperature=1.0, paths=1):
+        """As of any relaxation.
+
+        Args:
+            alpha: tensor (rows, candidates).
+            noise: of `noise`, (rows, candidates, 2): that which draws the candidates, and that which draws the active
+                one of two; or None.
+            temperature: it has none.
+            paths: 1 or 2, how many are drawn.
+
+        Returns:
+            One for the active candidate. With two paths the other one has the smallest positive number, which counts
+            nothing, but says that it is drawn; and the two have gradients.
+        """
+        import tensorflow as tf
+
+        first, second = (0.0, 0.0) if noise is None else tf.unstack(noise, axis=-1)
+        # The largest of log-probabilities with Gumbel noise are draws without replacement (Kool et al., 2019).
+        order = tf.stop_gradient(tf.nn.log_softmax(alpha) + first)
+        drawn = tf.math.top_k(order, min(paths, alpha.shape[-1])).indices
+        if paths == 1 or alpha.shape[-1] == 1:
+            return tf.one_hot(drawn[:, 0], alpha.shape[-1], dtype=alpha.dtype)
+        is_drawn = tf.reduce_sum(tf.one_hot(drawn, alpha.shape[-1], dtype=alpha.dtype), 1)
+        is_drawn *= tf.cast(alpha > NEVER / 2, alpha.dtype)  # a row may have one candidate only
+        gates = tf.nn.softmax(tf.where(is_drawn > 0, alpha, NEVER))
+        smallest = np.finfo(alpha.dtype.as_numpy_dtype).tiny
+        active = tf.argmax(tf.stop_gradient(tf.math.log(tf.maximum(gates, smallest)) + second), -1)
+        value = tf.maximum(tf.one_hot(active, alpha.shape[-1], dtype=alpha.dtype), is_drawn * smallest)
+        return value + (gates - tf.stop_gradient(gates))
+
+
+@register_relaxation("uniform")
+class Uniform(Sampled):
+    """One candidate per row is drawn and computed, each with the same probability (Single Path One-Shot, section 3.2).
+
+    Alpha is not trained: what the trained weights are worth decides, see `darts_tf.methods.evolution`.
+    """
+
+    formula = Softmax.formula
+    hard = True
+    second_order = False
+    learns = False
+    noise, strengths = GumbelSoft.noise, Softmax.strengths
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        import tensorflow as tf
+
+        known = tf.stop_gradient(alpha)
+        there = tf.where(known > NEVER / 2, known if noise is None else noise, NEVER)
+        return tf.one_hot(tf.argmax(there, -1), alpha.shape[-1], dtype=alpha.dtype)
+
+
+@register_relaxation("path_dropout")
+class PathDropout(Sampled):
+    """Each candidate is kept with the same probability, independently; the mean of those that are kept counts.
+
+    One stays if none was kept. As `uniform` it does not train alpha. (Bender et al., Understanding and Simplifying
+    One-Shot Architecture Search, ICML 2018, sums what is kept; the mean does not grow with their number, so that a
+    single candidate fits.)
+    """
+
+    formula = Softmax.formula
+    second_order = False
+    learns = False
+    keep = 0.5
+    noise, strengths = GumbelSoft.noise, Softmax.strengths
+
+    def __call__(self, alpha, noise=None, temperature=1.0):
+        import tensorflow as tf
+
+        known = tf.stop_gradient(alpha)
+        there = known > NEVER / 2
+        order = tf.where(there, known if noise is None else noise, NEVER)
+        kept = tf.one_hot(tf.argmax(order, -1), alpha.shape[-1], dtype=alpha.dtype)
+        if noise is not None:  # the quantile of Gumbel noise above which a part of the draws is
+            above = -math.log(-math.log(1 - self.keep))
+            kept = tf.maximum(kept, tf.cast(there & (noise > above), alpha.dtype))
+        return kept / tf.reduce_sum(kept, -1, keepdims=True)
 
 
 @register_relaxation("dirichlet")

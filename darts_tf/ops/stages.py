@@ -125,21 +125,42 @@ class ReLU(Stage):
 
 
 @dataclasses.dataclass(frozen=True)
+class Activation(Stage):
+    """One of `keras.activations`, by name, such as "relu6" or "hard_silu"."""
+
+    name: str
+
+    def finish(self, x, prepared, weights, groups, training):
+        return keras.activations.get(self.name)(x), []
+
+    def layers(self, x, outputs, name):
+        return keras.layers.Activation(self.name, name=name)(x)
+
+
+@dataclasses.dataclass(frozen=True)
 class Conv(Stage):
-    """A convolution within each edge; `bias` adds a learned offset, which a batch norm right after it takes out."""
+    """A convolution within each edge; `bias` adds a learned offset, which a batch norm right after it takes out.
+
+    `width` are the channels of its result on each edge, None for those of the operation. Of `parts` of an edge's
+    channels each sees its own part of the inputs.
+    """
 
     size: tuple = (1, 1)
     strides: tuple = (1, 1)
     bias: bool = False
+    width: int | None = None
+    parts: int = 1
 
     def weights(self, inputs, outputs, groups):
         height, width = self.size
+        inputs //= self.parts
         fan_in = height * width * inputs
-        kernel = _kernel("kernel", (height, width, inputs, groups * outputs), fan_in)
-        return [kernel, _bias("bias", groups * outputs, fan_in)] if self.bias else [kernel]
+        wide = groups * self.channels(inputs, outputs)
+        kernel = _kernel("kernel", (height, width, inputs, wide), fan_in)
+        return [kernel, _bias("bias", wide, fan_in)] if self.bias else [kernel]
 
     def channels(self, inputs, outputs):
-        return outputs
+        return outputs if self.width is None else self.width
 
     @property
     def _is_pointwise(self):  # whose strides are taken before the convolution, see `kernels.pointwise_conv2d`
@@ -154,6 +175,7 @@ class Conv(Stage):
 
     def finish(self, x, prepared, weights, groups, training):
         kernel, *bias = weights
+        groups = groups if self.parts == 1 else groups * self.parts
         if self._is_pointwise or self.strides == (1, 1):
             y = kernels.grouped_conv2d(x, kernel, 1, "SAME", groups)
         else:
@@ -167,12 +189,13 @@ class Conv(Stage):
             x, strides = _subsampled(x, strides, name), (1, 1)
         elif strides != (1, 1):
             x, padding = _padded(x, self.size, name), "valid"
-        start = _uniform(math.prod(self.size) * x.shape[-1])
+        start = _uniform(math.prod(self.size) * x.shape[-1] // self.parts)
         return keras.layers.Conv2D(
-            outputs,
+            self.channels(None, outputs),
             self.size,
             strides,
             padding,
+            groups=self.parts,
             use_bias=self.bias,
             kernel_initializer=start,
             bias_initializer=start if self.bias else "zeros",
@@ -353,3 +376,65 @@ class Noise(Zero):
 
     def layers(self, x, outputs, name):
         return keras.layers.GaussianNoise(1.0, name=f"{name}_noise")(super().layers(x, outputs, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class SqueezeExcite(Stage):
+    """Multiplies each channel by a number from 0 to 1 that follows from the means of all of them (Hu et al., 2018).
+
+    `reduction` is how many times fewer numbers there are in between; the hard sigmoid is MobileNetV3's. On one edge.
+    """
+
+    reduction: int = 4
+
+    def _hidden(self, inputs):
+        return max(inputs // self.reduction, 1)
+
+    def weights(self, inputs, outputs, groups):
+        hidden = self._hidden(inputs)
+        return [
+            Weight("reduce_kernel", (1, 1, inputs, hidden), (2, 3), _uniform(inputs)),
+            _bias("reduce_bias", hidden, inputs),
+            Weight("expand_kernel", (1, 1, hidden, inputs), (2, 3), _uniform(hidden)),
+            _bias("expand_bias", inputs, hidden),
+        ]
+
+    def finish(self, x, prepared, weights, groups, training):
+        reduce, reduce_bias, expand, expand_bias = weights
+        means = tf.reduce_mean(x, [1, 2], keepdims=True)
+        hidden = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(means, reduce, 1, "VALID"), reduce_bias))
+        gates = tf.nn.bias_add(tf.nn.conv2d(hidden, expand, 1, "VALID"), expand_bias)
+        return x * keras.activations.hard_sigmoid(gates), []
+
+    def layers(self, x, outputs, name):
+        inputs = x.shape[-1]
+        means = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_means")(x)
+        for part, width, activation in (("reduce", self._hidden(inputs), "relu"), ("expand", inputs, "hard_sigmoid")):
+            start = _uniform(means.shape[-1])
+            means = keras.layers.Conv2D(
+                *(width, 1),
+                activation=activation,
+                kernel_initializer=start,
+                bias_initializer=start,
+                name=f"{name}_{part}",
+            )(means)
+        return keras.layers.Multiply(name=name)([x, means])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffle(Stage):
+    """Channels (parts, width) in the order (width, parts), so that the parts of what follows see all of those before.
+
+    On one edge.
+    """
+
+    parts: int
+
+    def finish(self, x, prepared, weights, groups, training):
+        return kernels.shuffle(x, self.parts), []
+
+    def layers(self, x, outputs, name):
+        height, width, channels = x.shape[1:]
+        x = keras.layers.Reshape((height * width, self.parts, channels // self.parts), name=f"{name}_parts")(x)
+        x = keras.layers.Permute((1, 3, 2), name=f"{name}_order")(x)
+        return keras.layers.Reshape((height, width, channels), name=name)(x)

@@ -15,6 +15,13 @@ from darts_tf.spaces.base import (
 )
 from darts_tf.spaces.cells.robust import S1, S2, S3, S4
 from darts_tf.spaces.cells.space import CellSpace
+from darts_tf.spaces.chain.space import (
+    AdaptiveChain,
+    FBNetSpace,
+    NasBenchMacro,
+    ProxylessSpace,
+    SinglePathSpace,
+)
 from darts_tf.spaces.nas_bench_201.space import NasBench201
 from darts_tf.spaces.recurrent.space import RecurrentSpace
 
@@ -23,9 +30,14 @@ __all__ = [
     "S2",
     "S3",
     "S4",
+    "AdaptiveChain",
     "CellSpace",
+    "FBNetSpace",
     "NasBench201",
+    "NasBenchMacro",
+    "ProxylessSpace",
     "RecurrentSpace",
+    "SinglePathSpace",
     "from_json",
     "from_text",
     "get",

@@ -21,7 +21,7 @@ from darts_tf.methods import relaxations, selections
 from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
-EXPECTED = "expected an object with normal, and perhaps reduce and keep."  # of the description of a space
+EXPECTED = "expected an object with normal, and perhaps reduce and keep, or with stages."  # that describes a space
 MOST = 10_000  # rows in a table of choices of an architecture that is read
 
 
@@ -140,6 +140,14 @@ class SearchSpace:
     def choices(self):
         """{name: `Choices`}: the tables of alphas. Names are Python identifiers."""
         raise NotImplementedError
+
+    def fitted(self, task):
+        """This space for the data of a task; the same unless the space adapts to them.
+
+        Raises:
+            ValueError: its models cannot be of such data.
+        """
+        return self
 
     def supernet(self, task, relaxation="softmax", **sizes):
         """The model that is searched.
@@ -402,7 +410,7 @@ register_space, names = _spaces.register, _spaces.names
 
 
 def get(spec):
-    """The class of the space that `--space` or config.json says, a name or a description of cells.
+    """The class of the space that `--space` or config.json says, a name or a description of cells or of a chain.
 
     Raises:
         ValueError: there is none.
@@ -410,7 +418,11 @@ def get(spec):
     if not is_description(spec):
         return _spaces.kind(spec)
     from darts_tf.spaces.cells.described import DescribedCells
+    from darts_tf.spaces.chain.space import DescribedChain
 
+    with contextlib.suppress(ValueError, RecursionError):  # which the class itself says
+        if "stages" in json.loads(spec[:LONGEST]):
+            return DescribedChain
     return DescribedCells
 
 
@@ -473,10 +485,11 @@ def of(values):
     """
     spec = spec_of(values.get("space") or "darts")
     kind = get(spec)
-    if is_description(spec):
-        return kind(spec)
     fields = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in fields and value is not None})
+    given = {name: value for name, value in values.items() if name in fields and value is not None}
+    if is_description(spec):  # the first field
+        given[dataclasses.fields(kind)[0].name] = spec
+    return kind(**given)
 
 
 def read(text, space=None):
@@ -557,7 +570,7 @@ def from_text(text):
 
 def _with_notation(text):
     """The class of the space in whose own notation a text is; None if it is in none."""
-    start = text.lstrip()[:10]
+    start = text.lstrip()[:100]
     return next((kind for kind in _spaces.members.values() if kind.notation and start.startswith(kind.notation)), None)
 
 

@@ -1,5 +1,7 @@
 """What the models of all spaces have in common: their inputs, and what a supernet is."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -86,11 +88,12 @@ class Supernet(keras.Model):
         start = keras.initializers.RandomNormal(stddev=1e-3)  # which would give the same twice
         return self.add_weight(shape=shape, initializer=start, autocast=False, name=name)
 
-    def mixture(self, draw=None):
+    def mixture(self, draw=None, purpose=None):
         """{table: tensor (rows, candidates)}: the weights of the candidates, at the current alphas.
 
         Args:
             draw: int32 tensor (2,), a seed for relaxations that draw; without it they give what decides.
+            purpose: of the pass, see `darts_tf.DARTS`.
         """
         weights = {}
         for place, (name, alpha) in enumerate(self.alphas.items()):
@@ -102,6 +105,8 @@ class Supernet(keras.Model):
                 seed = tf.random.experimental.stateless_fold_in(draw, place)
                 options["noise"] = self.relaxation.noise(alpha, seed)
                 options |= {} if self.temperature is None else {"temperature": self.temperature}
+            if "paths" in inspect.signature(self.relaxation.__call__).parameters:
+                options["paths"] = self.relaxation.paths(purpose)
             weights[name] = self.relaxation(alpha, **options)
         return weights
 

@@ -1,0 +1,87 @@
+"""What the networks in a trained supernet are worth, with the weights that they share (Single Path One-Shot)."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from darts_tf.devices import replicas
+
+
+class Inherited:
+    """How good the network of one choice in each row is, with a supernet's weights.
+
+        worth = Inherited(search, recalibration, validation)
+        accuracy, loss = worth(mixture)
+        worth.restore()
+
+    The statistics of batch norms are those of all networks that were trained, so they are computed anew for each
+    (section 3.4 of Guo et al., Single Path One-Shot, 2020): they begin at mean 0 and variance 1 and move with the
+    batches of `recalibration`, by a tenth each.
+
+    Args:
+        search: a compiled `DARTS`, whose variables exist, of a network whose call takes `mixture` and `paths`.
+        recalibration, validation: iterables of batches (x, y), such as `tf.data.Dataset`s, each gone through every
+            time; batches of one size are traced once.
+    """
+
+    def __init__(self, search, recalibration, validation):
+        self._search, self._batches = search, (recalibration, validation)
+        trained = {id(variable) for variable in search.network.trainable_variables}
+        self._moving = [
+            variable
+            for variable in search.network.variables
+            if id(variable) not in trained and variable.path.rpartition("/")[2].endswith("moving_mean_and_variance")
+        ]
+        self._before = [keras.ops.convert_to_numpy(variable) for variable in self._moving]
+        self._steps = [
+            tf.function(step, autograph=False, reduce_retracing=True) for step in (self._recalibrate, self._measure)
+        ]
+
+    def _recalibrate(self, batch, mixture):
+        self._search.network(batch[0], training=True, mixture=mixture, paths=1)
+
+    def _measure(self, batch, mixture):
+        x, y = batch[:2]
+        logits = self._search.network(x, training=False, mixture=mixture, paths=1)
+        loss = self._search.compute_loss(x, y, logits, None, training=False) * replicas.count()
+        right = tf.equal(tf.argmax(logits, -1), tf.cast(tf.reshape(y, [-1]), tf.int64))
+        return tf.reduce_sum(tf.cast(right, tf.int32)), loss, tf.shape(logits)[0]
+
+    def __call__(self, mixture):
+        """The part of the validation data that is right, and the mean loss.
+
+        Args:
+            mixture: {table: array (rows, candidates)}, one for what each row chooses, else zero.
+        """
+        mixture = {name: tf.convert_to_tensor(weights, "float32") for name, weights in mixture.items()}
+        recalibrate, measure = self._steps
+        with self._search.distribute_strategy.scope():
+            for variable in self._moving:
+                variable.assign(tf.stack([tf.zeros(variable.shape[1:]), tf.ones(variable.shape[1:])]))
+        for batch in self._batches[0]:
+            recalibrate(batch, mixture)
+        right, total, samples = 0, 0.0, 0
+        for batch in self._batches[1]:
+            correct, loss, size = (part.numpy() for part in measure(batch, mixture))
+            right, total, samples = right + int(correct), total + float(loss) * int(size), samples + int(size)
+        return right / samples, total / samples
+
+    def restore(self):
+        """Gives the batch norms their statistics back."""
+        for variable, value in zip(self._moving, self._before, strict=True):
+            variable.assign(value)
+
+
+def one_hot(choices, picks):
+    """The mixture of one choice in each row, {table: float32 array (rows, candidates)}.
+
+    Args:
+        choices: {table: `darts_tf.spaces.base.Choices`}.
+        picks: {table: list of (row, candidate)}.
+    """
+    found = {}
+    for name, table in choices.items():
+        found[name] = np.zeros((len(table.rows), len(table.candidates)), np.float32)
+        for row, candidate in picks[name]:
+            found[name][row, candidate] = 1
+    return found

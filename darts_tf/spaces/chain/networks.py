@@ -1,0 +1,232 @@
+"""Networks that are chains: the supernet, and what an architecture becomes."""
+
+import keras
+import tensorflow as tf
+
+from darts_tf import spaces
+from darts_tf.ops import kernels, operations
+from darts_tf.ops.operations import Operation
+from darts_tf.ops.stages import Activation, BatchNorm, Conv, ReLU
+from darts_tf.spaces.chain.blocks import Width, block, hidden_channels
+from darts_tf.spaces.models import Supernet, inputs
+
+
+def ends(description, affine=True):
+    """{"stem": (stages, channels), "head": ...}: what is before the layers, and behind them."""
+    name, stride = description.activation, description.stem_stride
+    norm = BatchNorm(affine), ReLU() if name == "relu" else Activation(name)
+    return {
+        "stem": ([Conv((3, 3), (stride, stride)), *norm], description.stem),
+        "head": ([Conv(), *norm], description.head),
+    }
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class SearchLayer(keras.layers.Layer):
+    """One layer of a chain, with all of its candidates.
+
+    Args:
+        names: of the candidates, see `blocks`.
+        outputs: channels of the result.
+        stride: 1 or 2.
+        activation, affine: as of `blocks.block`.
+
+    Call arguments:
+        x: images (batch, height, width, channels), of the type to compute in.
+        weights: (candidates,), how much each counts.
+        paths: how many candidates are computed, those of the largest weights; None for all.
+        others: whether the weights of the others are added as numbers, see `relaxations.GumbelHard`.
+        widths: {part of the channels: how much it counts, scalar tensor}, or None.
+        training: see `darts_tf.ops.stages.Stage`.
+    """
+
+    def __init__(self, names, outputs, stride=1, activation="relu6", affine=True, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.names, self.outputs, self.stride = tuple(names), outputs, stride
+        self.activation, self.affine = activation, affine
+
+    def build(self, input_shape):
+        shape = input_shape[-1], self.outputs, self.stride, self.activation, self.affine
+        self.blocks = [block(name, *shape) for name in self.names]
+        self.operations = []
+        for name, made in zip(self.names, self.blocks, strict=True):
+            own = {}
+            for part, (stages, channels) in made.operations().items():
+                own[part] = Operation(stages, channels, name=f"{name}_{part}")
+                own[part].build((None, None, None, input_shape[-1] // (2 if made.splits else 1)))
+            self.operations.append(own)
+        self.built = True
+
+    def call(self, x, weights, paths=None, others=False, widths=None, training=False):
+        training = training if self.trainable else False
+        tensors = [self._tensors(place, x.dtype, widths) for place in range(len(self.names))]
+        moving = [variable for own in self.operations for operation in own.values() for variable in operation.moving]
+        weights, current = tf.cast(weights, x.dtype), [tf.convert_to_tensor(variable) for variable in moving]
+
+        def branch(place, current):
+            def compute():
+                y, own = self.blocks[place].compute(x, tensors[place], training)
+                first = sum(len(operation.moving) for owned in self.operations[:place] for operation in owned.values())
+                return y, [*current[:first], *own, *current[first + len(own) :]] if training else current
+
+            return compute
+
+        places, parts = range(len(self.names)), []
+        if paths is None or paths >= len(self.names):
+            for place in places:
+                y, current = branch(place, current)()
+                parts.append(weights[place] * y)
+        else:
+            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
+                y, current = tf.switch_case(index, [branch(place, current) for place in places])
+                parts.append(tf.gather(weights, index) * y)
+            parts += [tf.reduce_sum(weights) - tf.gather(weights, index) + tf.zeros_like(y)] if others else []
+        for variable, value in zip(moving, current, strict=True) if training else ():
+            variable.assign(value)
+        return tf.add_n(parts)
+
+    def _tensors(self, place, dtype, widths):
+        """The weights of a candidate, {"main": one list of tensors per stage, ...}."""
+        found = {part: operation.tensors(dtype) for part, operation in self.operations[place].items()}
+        for part, rows in found.items() if widths else ():
+            for number, stage in enumerate(self.blocks[place].operations()[part][0]):
+                if isinstance(stage, Width):
+                    channels = rows[number - 2][-1].shape[-1]  # of the batch norm before the activation
+                    rows[number] = [_mask(channels, widths, dtype)]
+        return found
+
+    def get_config(self):
+        names = "names", "outputs", "stride", "activation", "affine"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _mask(channels, widths, dtype):
+    """(channels,): how much each of the ordered channels counts, the first of which the narrowest width has, too."""
+    rows = [tf.cast(tf.range(channels) < hidden_channels(channels, part), dtype) for part in widths]
+    return tf.add_n([tf.cast(share, dtype) * row for share, row in zip(widths.values(), rows, strict=True)])
+
+
+@keras.saving.register_keras_serializable("darts_tf")
+class ChainSupernet(Supernet):
+    """The supernet: a stem, layers that have all of their candidates, a head, average pooling and a linear classifier.
+
+    Its alphas are `alphas["layers"]`, (layers, candidates), and `alphas["widths"]` where widths are searched.
+
+    Args:
+        space: `Chains`, or its configuration, {"space": its spec, field: value}.
+        num_classes: number of classes.
+        init_channels: of the stem; all other channels grow with it. By default the description's.
+        sync_batch_norm, relaxation, candidates: as of `darts_tf.SearchNetwork`. Of a relaxation that draws paths only
+            what is drawn is computed.
+
+    Call arguments:
+        x: images (batch, height, width, depth).
+        exact, mixture: as of `darts_tf.SearchNetwork`.
+        purpose: see `darts_tf.DARTS`; how many candidates are computed depends on it.
+        paths: how many candidates of each layer are computed, in place of what the relaxation says.
+
+    Returns:
+        Logits (batch, num_classes), of the type of the variables.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        space="chain",
+        num_classes=10,
+        init_channels=None,
+        sync_batch_norm=False,
+        relaxation="softmax",
+        candidates=None,
+        **kwargs,
+    ):
+        space = {"space": space} if isinstance(space, str) else space
+        space = spaces.of(space) if isinstance(space, dict) else space
+        super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
+        self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
+        self.description = space.described(init_channels)
+        made = ends(self.description, self.description.affine)
+        self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
+        self.columns, self.layers_of_chain = [], []
+        names = space.choices["layers"].candidates
+        rows = zip(self.description.layers(), self.candidates["layers"], strict=True)
+        for place, (layer, there) in enumerate(rows):
+            own = [index for index, has in enumerate(there) if has]
+            more = layer.outputs, layer.stride, self.description.activation, self.description.affine
+            self.columns.append(own)
+            self.layers_of_chain.append(SearchLayer([names[index] for index in own], *more, name=f"layer{place}"))
+        self.classifier = keras.layers.Dense(
+            num_classes, use_bias=self.description.bias, dtype=self.variable_dtype, name="classifier"
+        )
+
+    def build(self, input_shape):
+        self.add_alphas()
+        self.stem.build(input_shape)
+        for layer, own in zip(self.layers_of_chain, self.description.layers(), strict=True):
+            layer.build((None, None, None, own.inputs))
+        self.head.build((None, None, None, self.description.layers()[-1].outputs))
+        self.classifier.build((None, self.description.head))
+        self.built = True
+
+    def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
+        x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
+        mixture = self.mixture() if mixture is None else mixture
+        paths = self.relaxation.paths(purpose) if paths is None else paths
+        options = {"paths": paths, "others": getattr(self.relaxation, "others", False)}
+        if training and self.sync_batch_norm:
+            training = kernels.SYNCHRONIZED
+        x = self.stem(x, training=training)
+        for place, (layer, own) in enumerate(zip(self.layers_of_chain, self.columns, strict=True)):
+            widths = mixture.get("widths")
+            if widths is not None:
+                widths = dict(zip(self.space.widths, tf.unstack(widths[place]), strict=True))
+            x = layer(x, tf.gather(mixture["layers"][place], own), widths=widths, training=training, **options)
+        x = self.head(x, training=training)
+        return self.classifier(tf.reduce_mean(tf.cast(x, self.variable_dtype), [1, 2]))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "space": self.space.configuration(),
+            "num_classes": self.num_classes,
+            "init_channels": self.init_channels,
+            "sync_batch_norm": self.sync_batch_norm,
+            "relaxation": self.relaxation.name,
+            "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
+        }
+
+
+def chain_network(description, names, widths=None, num_classes=10, image_shape=(32, 32, 3), normalization=None):
+    """The network of a chain, of standard Keras layers.
+
+    Args:
+        description: `Description`.
+        names: of the block of each layer.
+        widths: the part of its inner channels that each layer has; by default all.
+        num_classes: number of classes.
+        image_shape: (height, width, depth).
+        normalization: mean and standard deviation of the pixels per channel, if the network is to see pixels as they
+            are in files; without it images are expected to be normalised.
+
+    Returns:
+        A functional `keras.Model` from images (batch, *image_shape) to logits (batch, num_classes).
+
+    Raises:
+        ValueError: there is no such block, or none for its channels.
+    """
+    images, x = inputs(image_shape, normalization)
+    made = ends(description)
+    x = operations.layers(made["stem"][0], x, made["stem"][1], "stem")
+    rows = zip(description.layers(), names, widths or [1.0] * len(names), strict=True)
+    for place, (layer, name, width) in enumerate(rows):
+        own = block(name, layer.inputs, layer.outputs, layer.stride, description.activation, True, width)
+        x = own.layers(x, f"layer{place}")
+    x = operations.layers(made["head"][0], x, made["head"][1], "head")
+    exact = keras.config.dtype_policy().variable_dtype
+    x = keras.layers.GlobalAveragePooling2D(dtype=exact, name="pooling")(x)
+    classifier = keras.layers.Dense(num_classes, use_bias=description.bias, dtype=exact, name="classifier")
+    network = keras.Model(images, classifier(x))
+    kernels.reroute_strided_pointwise(network)
+    return network
