@@ -1,0 +1,181 @@
+"""The space of DenseNAS: which blocks a network goes through, and which operations they have."""
+
+import dataclasses
+import functools
+import itertools
+from typing import ClassVar, NamedTuple
+
+from darts_tf.methods import selections
+from darts_tf.spaces.base import Architecture, Choices, SearchSpace, every_row, register_space
+from darts_tf.spaces.densenas import graph as graphs
+
+
+class Block(NamedTuple):
+    """A block on the path of an architecture.
+
+    Attributes:
+        number: of the block, an int.
+        channels: of its images.
+        stride: of its head.
+        operations: names: that of the head, and those of the layers that are there.
+    """
+
+    number: int
+    channels: int
+    stride: int
+    operations: tuple
+
+
+class Path(Architecture):
+    """What a search finds: the blocks on a path, and their operations.
+
+    As text it is `densenas(blocks=['1 mb6_k3', '4 mb6_k7 mb3_k3', ...])`: of each block between the first and the last
+    its number, the operation of its head, and those of its layers.
+
+    Attributes:
+        chosen: {"blocks": tuple of such texts}.
+    """
+
+    @property
+    def numbers(self):
+        """The numbers of the blocks on the path, with the first and the last one of the graph."""
+        return [0, *(int(text.split()[0]) for text in self.chosen["blocks"]), self.space.blocks.blocks - 1]
+
+    @property
+    def operations(self):
+        """Of each block between the first and the last the names of its operations, the head's first."""
+        return [tuple(text.split()[1:]) for text in self.chosen["blocks"]]
+
+
+@functools.lru_cache
+def _graph(text):
+    return graphs.graph(text)
+
+
+@register_space("densenas")
+@dataclasses.dataclass(frozen=True)
+class DenseNAS(SearchSpace):
+    """A network is a path through densely connected blocks; each has a head, and layers that may not be there.
+
+    The number of the blocks, their widths and their depths are found with their operations. Three tables of alphas:
+    `routing`, for each block which of those after it reads from it; `heads`, the operation of a block for each block
+    that it may read from; `stack`, that of each layer. An architecture is the likeliest path (Viterbi), and what is
+    strongest on it.
+
+    Args:
+        graph: "mbv2", the published one, or JSON of a `graph.Graph`.
+
+    Raises:
+        ValueError: the graph is not as it should be.
+    """
+
+    graph: str = "mbv2"
+
+    sizes: ClassVar = {"init_channels": 16}
+
+    def __post_init__(self):
+        self.blocks  # noqa: B018, is checked
+
+    @property
+    def blocks(self):
+        """The `Graph`."""
+        return _graph(self.graph)
+
+    @property
+    def choices(self):
+        graph = self.blocks
+        reach = max(len(graph.targets(block)) for block in range(graph.blocks - 1))
+        rows = tuple(f"block {block}" for block in range(graph.blocks - 1))
+        groups = tuple(((row,), 1) for row in range(len(rows)))
+        steps = tuple(f"+{step}" for step in range(1, reach + 1))
+        allowed = tuple(tuple(step < len(graph.targets(block)) for step in range(reach)) for block in range(len(rows)))
+        return {
+            "routing": Choices("Routing", rows, steps, groups, allowed=allowed),
+            "heads": every_row("Heads", [f"{source} → {target}" for source, target in graph.heads_of], graph.heads),
+            "stack": every_row("Layers", [f"block {block}, {layer}" for block, layer in graph.layers_of], graph.stack),
+        }
+
+    def decide(self, strengths, selection="strongest"):
+        """The likeliest path by the strengths of routing, with the operations that a selection makes of theirs."""
+        picks = selections.get(selection).decide(strengths, self.choices)
+        path, _ = self.blocks.likeliest_path(strengths["routing"])
+        steps = dict(picks["routing"]) | dict(self._steps(path))
+        return self.decode(picks | {"routing": list(steps.items())})
+
+    @staticmethod
+    def _steps(path):
+        """[(block, place of its target among its targets)] of a path."""
+        return [(source, target - source - 1) for source, target in itertools.pairwise(path)]
+
+    def decode(self, picks):
+        """A `Path`: what was picked for blocks that are not on it is left out, as are layers that are not there."""
+        graph, (routing, heads, stack) = self.blocks, (dict(picks[name]) for name in ("routing", "heads", "stack"))
+        edges, layers = graph.heads_of, graph.layers_of
+        path = [0]
+        while path[-1] < graph.blocks - 1:
+            path.append(path[-1] + 1 + routing[path[-1]])
+        texts = []
+        for source, block in itertools.pairwise(path[:-1]):
+            names = [graph.heads[heads[edges.index((source, block))]]]
+            names += [graph.stack[stack[layers.index((block, layer))]] for layer in range(graph.layers[block])]
+            texts.append(" ".join([str(block), *(name for name in names if name != "identity")]))
+        return Path(self, {"blocks": tuple(texts)})
+
+    def picks(self, architecture):
+        """The inverse of `decode`; of what is not on the path the first candidates."""
+        self.check(architecture)
+        graph, path = self.blocks, architecture.numbers
+        routing = dict.fromkeys(range(graph.blocks - 1), 0) | dict(self._steps(path))
+        heads, stack = dict.fromkeys(graph.heads_of, 0), dict.fromkeys(graph.layers_of, 0)
+        for source, block, names in zip(path, path[1:], architecture.operations, strict=False):
+            heads[source, block] = graph.heads.index(names[0])
+            missing = graph.layers[block] - len(names[1:])
+            for layer, name in enumerate((*names[1:], *["identity"] * missing)):
+                stack[block, layer] = graph.stack.index(name)
+        return {
+            "routing": list(routing.items()),
+            "heads": list(enumerate(heads.values())),
+            "stack": list(enumerate(stack.values())),
+        }
+
+    def check(self, architecture):
+        graph, texts = self.blocks, architecture.chosen.get("blocks")
+        if not texts or set(architecture.chosen) != {"blocks"}:
+            raise ValueError(f"an architecture of {self.name} has {', '.join(architecture.chosen)}: expected blocks.")
+        before = 0
+        for text in texts:
+            number, *names = (text or "").split()[: 2 + max(graph.layers)] or [""]
+            numbers = [str(block) for block in graph.targets(before) if block < graph.blocks - 1]
+            if number not in numbers:
+                raise ValueError(f"block {before} is followed by {text!r:.100}: expected {' or '.join(numbers)}.")
+            before, (least, most) = int(number), self._layers(int(number))
+            for name, known in zip(names, [graph.heads] + [graph.stack] * most, strict=False):
+                if name not in known:
+                    raise ValueError(f"block {number} has {name!r:.100}: expected one of {', '.join(known)}.")
+            if not least < len(names) <= most + 1:
+                raise ValueError(f"block {number} has {text!r:.100}: expected a head and {least} to {most} layers.")
+        if graph.blocks - 1 not in graph.targets(before):
+            raise ValueError(f"the last block is {before}: expected one that the network may end with.")
+
+    def _layers(self, block):
+        """The fewest and the most layers of a block."""
+        most = self.blocks.layers[block]
+        return 0 if "identity" in self.blocks.stack else most, most
+
+    @classmethod
+    def from_fields(cls, fields):
+        architecture = super().from_fields(fields)
+        return Path(architecture.space, architecture.chosen)
+
+    def path(self, architecture, graph=None):
+        """[`Block`] of an architecture, without the first and the last one of the graph.
+
+        Args:
+            architecture: `Path`.
+            graph: another one of the same blocks, such as with other widths; by default the space's.
+        """
+        graph, numbers = graph or self.blocks, architecture.numbers
+        return [
+            Block(block, graph.channels[block], graph.stride(source, block), names)
+            for source, block, names in zip(numbers, numbers[1:], architecture.operations, strict=False)
+        ]
