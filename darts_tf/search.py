@@ -12,6 +12,11 @@ On your own images, in one folder per class:
 
     python -m darts_tf.search --dataset=photos/ --image_size=32 --epochs=25
 
+A chain of mobile blocks, by evolution over a supernet, and another one in the same supernet:
+
+    python -m darts_tf.search --space=chain --method=spos --dataset=photos/ --image_size=64 --output=runs/chain
+    python -m darts_tf.search --from_supernet=runs/chain --max_multiply_adds=20e6
+
 A recurrent cell for language models, on the text of Python's help or on a text of your own:
 
     python -m darts_tf.search --space=recurrent
@@ -30,7 +35,7 @@ from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
-from darts_tf.runs import fitting, phases, recipes, rundirectory, sizes, starting
+from darts_tf.runs import deciding, fitting, phases, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
 
@@ -78,18 +83,23 @@ def run_search(config=None, verbose=1):
 
 def _search(config):
     worker = starting.this_worker(config)
-    output, config = starting.directory(config, "search", ["operations"], worker)
+    output, config = starting.directory(config, "search", ["operations", "from_supernet"], worker)
     config.check()
     with starting.tensorflow(config) as strategy:
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
-        with starting.started(output, "search", config, data, strategy, worker) as present:
+        more = {name: getattr(space, name) for name in space.adapts}
+        with starting.started(output, "search", config, data, strategy, worker, **more) as present:
             networks = phases.Networks(config, space, data.task, strategy, worker, output, batches.spec)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
-                *(output, config, batches.steps, present, strategy, worker, space),
+                *(config.from_supernet or output, config, batches.steps, present, strategy, worker, space),
             )
+            if config.from_supernet and checkpoints.done < config.epochs * batches.steps:
+                raise UsageError(
+                    f"--from_supernet={config.from_supernet}: the search there has not ended; end it first."
+                )
             return _fit(search, networks, data, batches, checkpoints, output)
 
 
@@ -104,8 +114,9 @@ def _fit(search, networks, data, batches, checkpoints, output):
     if worker.is_chief:
         messages.say(f"Searching on {data.in_words()}; results go to {output}/")
         selection = selections.configured(config.to_dict())
-        costs = derived_costs(space, data)
-        record = callbacks.SearchRecord(output, space, checkpoints.done // steps, selection, costs)
+        costs = derived_costs(space, data, config)
+        done = 0 if config.from_supernet else checkpoints.done // steps
+        record = callbacks.SearchRecord(output, space, done, selection, costs)
         guard = callbacks.EarlyStop(record, functools.partial(phases.stop_of, config, space))
         if config.curvature_every:
             used.append(callbacks.Sharpness(batches.first(), config.curvature_every, config.epochs))
@@ -125,7 +136,8 @@ def _fit(search, networks, data, batches, checkpoints, output):
         record.go_back(guard.stop.epoch)
         messages.say(f"Ended after epoch {guard.stop.noticed + 1}; the result is that of epoch {guard.stop.epoch + 1}.")
     if selection.by_network:
-        record.genotype = projected(search, networks, batches)
+        decide = {"perturbation": deciding.projected, "evolution": deciding.evolved}[selection.name]
+        record.genotype = decide(search, networks, data, batches, output)
     empty = [name for name, picks in space.picks(record.genotype).items() if not picks]
     if empty:
         messages.warn(
@@ -133,64 +145,29 @@ def _fit(search, networks, data, batches, checkpoints, output):
         )
     record.write_genotype()
     report.write_report(output)
-    return Search(output, record.genotype, rundirectory.history(output), config)
+    return Search(output, record.genotype, rundirectory.history(output) or [], config)
 
 
-def projected(search, networks, batches):
-    """The architecture that selection by perturbation makes of a search that has ended, see `methods.projection`.
+def check_bound(config, space, task):
+    """Raises UsageError if no network of a space is within --max_multiply_adds."""
+    if config.max_multiply_adds is not None:
+        costs = space.costs(task, **sizes.of(space.costs, config.to_dict()))
+        least = costs.least("multiply_adds") if hasattr(costs, "least") else 0
+        if least > config.max_multiply_adds:
+            raise UsageError(
+                f"--max_multiply_adds={config.max_multiply_adds:g}: expected at least {least:,.0f}, which the smallest "
+                "network has."
+            )
 
-    Between two decisions the weights are trained for `tuning_epochs`, at a tenth of the learning rate, as the authors
-    do. Interrupted, it begins again from the last checkpoint of the search.
+
+def derived_costs(space, data, config):
+    """The costs of the networks that darts_tf.train would make of architectures for such data.
+
+    Where the space has no size of its own for them they are as large as the supernet.
     """
-    from darts_tf.methods import projection
-    from darts_tf.runs import callbacks
-
-    config, made, done = networks.config, [], 0
-    first, last = config.learning_rate / 10, min(config.learning_rate_min, config.learning_rate / 10)
-
-    def tune(decided):
-        nonlocal done
-        if not made:
-            with networks.strategy.scope():
-                made.append(projection.Projected(decided))
-                made.append(networks.compiled(search.network, perturbation=made[0]))
-            made[1].alpha_moves = False
-            made[1].create_variables(*batches.spec)
-        mixture, tuned = made
-        mixture.set(decided)
-        epochs = config.tuning_epochs * (decided.rounds - 1)
-        tuned.fit(
-            batches.feed(done * batches.steps),
-            steps_per_epoch=batches.steps,
-            initial_epoch=done,
-            epochs=done + config.tuning_epochs,
-            callbacks=[callbacks.cosine_schedule(first, last, epochs)],
-            shuffle=False,
-            verbose=0,
-        )
-        done += config.tuning_epochs
-
-    def tell(decided, decisions):
-        for decision in decisions:
-            table = networks.space.choices[decision["table"]]
-            if "row" in decision:
-                what = f"{table.candidates[decision['candidate']]} on {table.rows[decision['row']]}"
-            else:
-                what = f"{', '.join(table.rows[row] for row in decision['rows'])} stay"
-            messages.say(f"{decision['table']}: {what}")
-
-    messages.say("Deciding by what the network loses ...")
-    criterion = "accuracy" if networks.task.headline.name == "accuracy" else "loss"
-    decided = projection.project(
-        search, batches.held_out, tune if config.tuning_epochs else None, criterion, config.seed, progress=tell
-    )
-    return networks.space.decide(decided.strengths())
-
-
-def derived_costs(space, data):
-    """The costs of the networks that darts_tf.train would make of architectures for such data."""
     recipe = recipes.SMALL_TEXT if space.is_text else recipes.TRAINING[recipes.training(len(data.y_train))]
-    return space.costs(data.task, **sizes.of(space.costs, recipe | space.sizes))
+    own = {name: getattr(config, name) if size is None else size for name, size in space.sizes.items()}
+    return space.costs(data.task, **sizes.of(space.costs, recipe | own))
 
 
 def completed(config, data):
@@ -205,8 +182,13 @@ def completed(config, data):
     if not config.is_text:
         config = config.completed(recipe | starting.space_sizes(config))
     space, config = starting.search_space(config)
+    try:
+        space = space.fitted(data.task)
+    except ValueError as error:
+        raise UsageError(f"--space={config.space}: {error}") from None
     starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)
+    check_bound(config, space, data.task)
     for name, least in space.least.items():
         if getattr(config, name) < least:
             raise UsageError(f"--{name}={getattr(config, name)}: expected at least {least} with --space={space.name}.")
@@ -261,7 +243,7 @@ def main(config):
     search = run_search(config, messages.verbosity())
     if search is None:
         return
-    last = {name: value for name, value in search.history[-1].items() if name != "genotype"}
+    last = {name: value for row in search.history[-1:] for name, value in row.items() if name != "genotype"}
     messages.result(
         f"\n{search.genotype}\n\nSaved in {search.directory}/: genotype.json, report.html",
         output=search.directory,

@@ -146,16 +146,23 @@ METHODS = {
         "Zela et al.: RobustDARTS (ICLR 2020); automl/RobustDARTS",
         {"curvature_every": 2, "early_stop": "curvature"},
     ),
+    "spos": Method(
+        "One path is drawn and computed in each step; evolution finds the best path in what was trained.",
+        "Guo et al.: Single Path One-Shot (ECCV 2020); megvii-model/SinglePathOneShot",
+        {"relaxation": "uniform", "selection": "evolution", "train_portion": 0.8},
+        {"epochs": 120, "weight_decay": 4e-5},
+    ),
 }
 
 
 AUTO = "pc-darts"  # what `python -m benchmarks.nas_bench_201` recommends, see docs/methods.md
+AUTO_OF_PATHS = "spos"  # of chains
 NAMES = (*METHODS, "auto")
 
 
-def get(name):
-    """The method of a name, "auto" included; raises ValueError if there is none."""
-    name = AUTO if name == "auto" else name
+def get(name, has_paths=False):
+    """The method of a name, "auto" included, where `has_paths` is the space's; raises ValueError if there is none."""
+    name = (AUTO_OF_PATHS if has_paths else AUTO) if name == "auto" else name
     if name not in METHODS:
         raise ValueError(f"method={name}: expected one of {', '.join(METHODS)}.")
     return METHODS[name]

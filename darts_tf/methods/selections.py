@@ -18,7 +18,7 @@ class Selection:
     """
 
     name = None
-    by_network = False  # whether the end decides by what the network loses, see `darts_tf.methods.projection`
+    by_network = False  # whether what networks are worth decides at the end of the search, see `darts_tf.runs.deciding`
 
     def __call__(self, strengths, choices):
         """Decides in one table.
@@ -112,6 +112,13 @@ class ThresholdEdges(Selection):
 @register_selection("perturbation")
 class ByPerturbation(Strongest):
     """As `strongest` while the search goes on; at its end `darts_tf.methods.projection` decides (DARTS-PT)."""
+
+    by_network = True
+
+
+@register_selection("evolution")
+class ByEvolution(Strongest):
+    """As `strongest` while the search goes on; at its end `darts_tf.methods.evolution` decides."""
 
     by_network = True
 

@@ -81,8 +81,10 @@ def contents(directory):
         content |= _trials(trials, headline)
     if alphas:
         content |= _search(directory, config, rows or [], alphas)
-    elif content["genotype"]:
-        architecture = spaces.from_text(content["genotype"])
+    elif content["genotype"] or config.get("from_supernet"):
+        found = rundirectory.genotype(directory) if config.get("from_supernet") else None
+        architecture = found or spaces.from_text(content["genotype"])
+        content["genotype"] = str(architecture)
         pictures = architecture.space.pictures(architecture)
         content["pictures"] = [_picture(picture, [architecture]) for picture in pictures]
     if config["command"] == "train" and task.keeps_best:

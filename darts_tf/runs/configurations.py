@@ -11,7 +11,7 @@ from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
 from darts_tf.methods import presets
-from darts_tf.runs import recipes
+from darts_tf.runs import recipes, rundirectory
 
 # What a search and the training of what it found have in common.
 SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "operations")
@@ -241,7 +241,8 @@ class SearchConfig(FitConfig):
     relaxation: str = option(
         "softmax",
         "How alpha becomes weights of the operations: softmax, sigmoid, gumbel_soft, gumbel_hard, gumbel_hard_v1, "
-        "dirichlet, or one of your own.",
+        "dirichlet; of chains also binary_gates; uniform and path_dropout, which train the weights alone; or one of "
+        "your own.",
         topic="Method",
     )
     temperature: float | None = option(
@@ -307,6 +308,29 @@ class SearchConfig(FitConfig):
     tuning_epochs: int = option(
         10, "Of --selection=perturbation: epochs of training between two decisions.", topic="Method", least=0
     )
+    population: int = option(
+        50, "Of --selection=evolution: networks of a generation.", topic="Method", least=2, most=10_000
+    )
+    generations: int = option(20, "Of --selection=evolution: how many.", topic="Method", least=1, most=10_000)
+    recalibration_images: int = option(
+        1000,
+        "Of --selection=evolution: images that the batch norms of each network are computed anew from.",
+        topic="Method",
+        least=1,
+    )
+    max_multiply_adds: float | None = option(
+        None,
+        "Of --selection=evolution: the most that the network may have, such as 45e6. Paths that are drawn in training "
+        "have no more, either.",
+        topic="Method",
+        least=1,
+    )
+    from_supernet: str | None = option(
+        None,
+        "Train nothing: find another network in what the search in this folder, of --selection=evolution, has trained. "
+        "Flags that are not given are those of that search.",
+        topic="Method",
+    )
     max_skips: int | None = option(
         None, "Of --selection=max_skips: at most so many skips in the normal cell. Default: 2.", topic="Method", least=0
     )
@@ -342,12 +366,19 @@ class SearchConfig(FitConfig):
     )
     space: str = option(
         "darts",
-        "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; recurrent, "
-        "cells of language models; one of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
+        "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
+        "blocks that suit the images; fbnet, proxyless, spos and nas-bench-macro, the chains of papers; recurrent, "
+        "cells of language models; one of your own; or a .json or .py file that describes cells or a chain, see "
+        "docs/spaces.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(
-        None, "Channels of the first cell. Default: 16; digits 8.", topic="Supernet", least=2, most=8192
+        None,
+        "Channels of the first cell, or of the stem of a chain, whose other channels grow with it. Default: 16; digits "
+        "8; chains as described.",
+        topic="Supernet",
+        least=2,
+        most=8192,
     )
     layers: int | None = option(
         None, "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5.", topic="Supernet", least=1, most=1000
@@ -361,6 +392,11 @@ class SearchConfig(FitConfig):
     )
     primitives: list | None = option(
         None, "Candidate operations, comma-separated. Default: those of the space's paper.", topic="Supernet"
+    )
+    widths: list | None = option(
+        None,
+        "Of chains: search the width of each layer, too, of these parts of it: 0.5,0.75,1. Default: not.",
+        topic="Supernet",
     )
     learning_rate: float | None = option(
         None,
@@ -397,7 +433,9 @@ class SearchConfig(FitConfig):
         return spaces.is_text(self.space)
 
     def begun(self):
-        method = presets.get(self.method)
+        if self.from_supernet:
+            return self.taken_over(self._of_supernet())
+        method = presets.get(self.method, spaces.has_paths(self.space))
         epochs = self.epochs if "epochs" in self.given else None
         if not self.is_text:
             # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
@@ -407,15 +445,35 @@ class SearchConfig(FitConfig):
         own = {} if self.method == "auto" else method.values(self.space, True, epochs)  # whose parts are of images
         return config.taken_over(recipe | own).at_one_rate()
 
+    def _of_supernet(self):
+        """The values of the search whose supernet is used, a dict."""
+        try:
+            there = rundirectory.configuration(self.from_supernet)
+        except rundirectory.DamageError as error:
+            raise UsageError(f"--from_supernet={self.from_supernet}: {error}; expected a whole search.") from None
+        if not there or there["command"] != "search" or there.get("selection") != "evolution":
+            raise UsageError(
+                f"--from_supernet={self.from_supernet}: expected the folder of a search of --selection=evolution."
+            )
+        own = ("output", "resume", "overwrite", "from_supernet", "max_multiply_adds", "population", "generations")
+        names = {field.name for field in dataclasses.fields(self)} - set(own)
+        values = {name: value for name, value in there.items() if name in names}
+        for name, value in values.items():
+            if name in self.given and name not in self.MAY_CHANGE and getattr(self, name) != value:
+                raise UsageError(
+                    f"--{name}={getattr(self, name)}: the search of --from_supernet has {value}; expected that."
+                )
+        return values
+
     def check(self):
         """Raises UsageError for what can be seen without the data."""
         if not 0 < self.train_portion < 1:
             raise UsageError(f"--train_portion={self.train_portion}: expected a number between 0 and 1.")
-        if self.selection == "perturbation":
+        if self.selection in ("perturbation", "evolution"):
             for name, wrong in (("early_stop", self.early_stop), ("strategy", self.strategy == "multi_worker")):
                 if wrong:
                     raise UsageError(
-                        f"--selection=perturbation with --{name}={getattr(self, name)}: expected one of them."
+                        f"--selection={self.selection} with --{name}={getattr(self, name)}: expected one of them."
                     )
         if self.early_stop == "curvature" and not self.curvature_every:
             raise UsageError("--early_stop=curvature without --curvature_every: expected both.")

@@ -49,7 +49,9 @@ PARTS = {
     "stage_dropout": "skip_dropout",
     "stages": "candidates",
     "prune_below": "candidates",
+    "max_multiply_adds": "max_multiply_adds",
 }
+EVOLUTION = ("population", "generations", "recalibration_images", "max_multiply_adds", "from_supernet")
 LISTS = ("stage_layers", "stage_dropout", "stage_partial_channels")
 
 
@@ -116,10 +118,26 @@ def check(config, space):
         ("max_skips", "selection", config.selection == "max_skips"),
         ("threshold", "selection", config.selection.startswith("threshold")),
         ("tuning_epochs", "selection", config.selection == "perturbation"),
+        *((name, "selection", config.selection == "evolution") for name in EVOLUTION),
     ):
         if flag in config.given and not has:
             value, asked = getattr(config, flag), getattr(config, part)
             raise UsageError(f"--{flag}={value}: --{part}={asked} has no such number; expected another --{part}.")
+    if not relaxation.learns and config.selection != "evolution":
+        raise UsageError(
+            f"--relaxation={config.relaxation} with --selection={config.selection}: expected --selection=evolution; "
+            "alpha is not trained."
+        )
+    if relaxation.paths("alpha") not in (None, 1) and not space.has_paths:
+        raise UsageError(
+            f"--relaxation={config.relaxation}: in the space {space.name} a row computes one candidate or "
+            "all; expected another."
+        )
+    kept = [keep == len(rows) for table in space.choices.values() for rows, keep in table.groups]
+    if config.selection == "evolution" and (space.is_text or not all(kept)):
+        raise UsageError(
+            f"--selection=evolution: in the space {space.name} rows compete, or are of text; expected another."
+        )
     takes = inspect.signature(space.supernet).parameters
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for flag, name in PARTS.items():
@@ -308,7 +326,7 @@ class Networks:
 
                 inheritance.inherit(search, old)
         moves = stage.first + self.config.warmup_epochs
-        search.alpha_moves = epoch >= moves
+        search.alpha_moves = epoch >= moves and search.network.relaxation.learns
         ends = [stage.end, self.config.epochs, *([epoch + 1] if self.config.prune_below else [])]
         return search, min([*ends, *([moves] if epoch < moves else [])])
 

@@ -28,7 +28,7 @@ except ImportError:  # Windows
 
 _ALL = ("config.json", "report.html")
 FILES = {
-    "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json"),
+    "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json", "evolution.json"),
     "train": (*_ALL, "history.csv", "model.keras", "metrics.json", "predictions.npz"),
     "tune": (*_ALL, "trials.csv", "genotype.json"),
 }
@@ -178,6 +178,21 @@ def alphas(folder, choices):
 def genotype(folder):
     """genotype.json, an architecture."""
     return _read(folder, "genotype.json", lambda content: spaces.from_json(content.decode()))
+
+
+def evolution(folder):
+    """evolution.json: what selection by evolution has found so far, a dict, see `darts_tf.runs.deciding`."""
+
+    def parse(content):
+        found = json.loads(content)
+        _expect(isinstance(found, dict) and isinstance(found["evolution"], dict), "an object")
+        for network in found["networks"]:
+            _check_architecture(network["architecture"])
+            numbers = (network[name] for name in ("generation", "result", "parameters", "multiply_adds"))
+            _expect(all(value is None or type(value) in (int, float) for value in numbers), "numbers")
+        return found
+
+    return _read(folder, "evolution.json", parse)
 
 
 def to_alphas(history, choices):

@@ -8,7 +8,7 @@ from darts_tf.cli.messages import UsageError
 # Flags that only mean something to spaces that name them: of images, of text, of both.
 IMAGES = ("init_channels", "layers", "network", "auxiliary", "drop_path_prob")
 TEXT = ("units", "dropout", "dropouth", "dropoutx", "dropouti", "dropoute", "activation_penalty", "temporal_penalty")
-SIZES = ("nodes", "primitives", *IMAGES, *TEXT)
+SIZES = ("nodes", "primitives", "widths", *IMAGES, *TEXT)
 
 
 def of(method, values):

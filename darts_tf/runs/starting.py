@@ -390,7 +390,7 @@ def search_space(config):
     """
     from darts_tf.ops import operations
 
-    values, known = {**config.to_dict(), "space": space_spec(config)}, operations.operation_names()
+    values = {**config.to_dict(), "space": space_spec(config)}
     try:
         kind = spaces.get(values["space"])
     except ValueError:
@@ -398,13 +398,14 @@ def search_space(config):
         raise UsageError(f"--space={config.space}: {expected}.") from None
     fields = {field.name for field in dataclasses.fields(kind)}
     if "primitives" in fields:
-        check_primitives(config.primitives or (), known, kind.is_text)
+        check_primitives(config.primitives or (), kind)
     try:
         space = spaces.of(values)
     except ValueError as error:
         raise UsageError(f"--space={config.space}: {error}") from None
     if spaces.is_description(values["space"]):
-        for name in space.primitives:
+        known = operations.operation_names()
+        for name in getattr(space, "primitives", ()):
             if name not in known:
                 raise UsageError(f"--space={config.space}: no operation {name!r}; expected some of {', '.join(known)}.")
     own = {name: getattr(space, name) for name in fields & set(values)}
@@ -417,18 +418,13 @@ def space_sizes(config):
     return spaces.get(spec).sizes if spaces.is_known(spec) else {}
 
 
-def check_primitives(names, known, is_text=False):
-    """Raises UsageError if a name of --primitives is not known, or is there twice; those of text are activations."""
-    from darts_tf.ops import highway
-
+def check_primitives(names, kind):
+    """Raises UsageError if a name of --primitives is none that a class of spaces knows, or is there twice."""
     for name in names:
-        if is_text and name != "none":
-            try:
-                highway.activation(name)
-            except ValueError as error:
-                raise UsageError(f"--primitives={error}") from None
-        if not is_text and name not in known:
-            raise UsageError(f"--primitives={name}: no such operation; expected some of {', '.join(known)}.")
+        try:
+            kind.check_primitive(name)
+        except ValueError as error:
+            raise UsageError(f"--primitives={error}") from None
         if names.count(name) > 1:
             raise UsageError(f"--primitives={','.join(names)}: {name} is there twice; expected it once.")
 

@@ -118,6 +118,9 @@ class SearchSpace:
         dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
         least: {flag: value}, the least sizes that `supernet` takes.
+        adapts: names of those of its fields that follow from the data, see `fitted`; they are no flags.
+        has_paths: whether supernets compute as many candidates of a row as the relaxation says, see
+            `darts_tf.methods.relaxations.Relaxation.paths`; else one of those that are drawn, or all.
         leaves_out: whether `decode` takes picks of fewer rows than `choices` keep, as selection by a threshold makes.
         notation: what the texts of its architectures begin with, where they are of a form of their own; then
             `from_notation(text)` reads them.
@@ -128,6 +131,8 @@ class SearchSpace:
     dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
     least: ClassVar[dict] = {}
+    adapts: ClassVar[tuple] = ()
+    has_paths: ClassVar[bool] = False
     leaves_out: ClassVar[bool] = False
     notation: ClassVar[str] = None
 
@@ -148,6 +153,15 @@ class SearchSpace:
             ValueError: its models cannot be of such data.
         """
         return self
+
+    @staticmethod
+    def check_primitive(name):
+        """Raises ValueError if a candidate of this name cannot be; of a space that has `primitives`."""
+        from darts_tf.ops import operations
+
+        if name not in operations.operation_names():
+            known = ", ".join(operations.operation_names())
+            raise ValueError(f"{name}: no such operation; expected some of {known}.")
 
     def supernet(self, task, relaxation="softmax", **sizes):
         """The model that is searched.
@@ -439,6 +453,15 @@ def is_known(spec):
 def is_text(spec):
     """Whether a space is one of language models, as far as it is known."""
     return is_known(spec) and get(spec).is_text
+
+
+def has_paths(named):
+    """Whether a space has paths, see `SearchSpace`, as far as it is known; a name, or what `spec_of` takes."""
+    try:
+        spec = spec_of(named)
+    except (OSError, ValueError):  # which is said where the space is made
+        return False
+    return is_known(spec) and get(spec).has_paths
 
 
 def spec_of(named):

@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from darts_tf import spaces
 from darts_tf.cli.messages import UsageError
 from darts_tf.runs import fitting, rundirectory, starting
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
@@ -341,12 +342,12 @@ def test_a_directory_that_is_moved_comes_back(tmp_path, capsys):
 
 def test_names_of_operations():
     for names, message in (
-        (["a", "x"], "--primitives=x: no such"),
-        (["a", "b", "a"], "--primitives=a,b,a: a is there"),
+        (["none", "x"], "--primitives=x: no such"),
+        (["none", "noise", "none"], "--primitives=none,noise,none: none is there"),
     ):
         with pytest.raises(UsageError, match=message):
-            starting.check_primitives(names, ["a", "b"])
-    starting.check_primitives(["b", "a"], ["a", "b"])
+            starting.check_primitives(names, spaces.CellSpace)
+    starting.check_primitives(["noise", "none"], spaces.CellSpace)
 
 
 def test_every_text_file_says_its_encoding():

@@ -11,19 +11,13 @@ identity      nothing: the chain is one layer shorter; FBNet calls it skip. Wher
 """
 
 import dataclasses
-import re
 
 import keras
 import tensorflow as tf
 
 from darts_tf.ops import operations
 from darts_tf.ops.stages import Activation, BatchNorm, Conv, Depthwise, ReLU, Shuffle, SqueezeExcite, Stage
-
-INVERTED = re.compile(r"mb([1-9])_k([3579])(_se)?(_hs)?")
-OF_FBNET = re.compile(r"k([3579])_e([1-9])(?:_g([2-9]))?")
-SHUFFLE = re.compile(r"shuffle_k([3579])")
-NAMES = "identity, mb3_k5 (expansion 1 to 9, kernel 3, 5, 7 or 9; then _se, _hs), k5_e1_g2, shuffle_k5, xception"
-IDENTITY = ("identity", "skip")
+from darts_tf.spaces.chain.description import IDENTITY, INVERTED, OF_FBNET, SHUFFLE, check_block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +97,6 @@ class Block:
         return joined(name=f"{name}_joined")([way, y])
 
 
-def check(name):
-    """Raises ValueError if there is no block of a name."""
-    known = name in (*IDENTITY, "xception") or any(form.fullmatch(name) for form in (INVERTED, OF_FBNET, SHUFFLE))
-    if not known:
-        raise ValueError(f"no block {name!r}: expected {NAMES}.")
-
-
 def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=1.0):
     """The `Block` of a name.
 
@@ -124,7 +111,7 @@ def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=
     Raises:
         ValueError: there is no such block, or none for these channels.
     """
-    check(name)
+    check_block(name)
     if name in IDENTITY:
         same = stride == 1 and inputs == outputs
         return Block(() if same else (Conv(strides=(stride, stride)), BatchNorm(affine)), outputs)
@@ -152,6 +139,16 @@ def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=
 def hidden_channels(channels, width, parts=1):
     """How many of so many channels a layer of a width has, at least one in each part."""
     return max(round(channels * width / parts), 1) * parts
+
+
+def ends(description, affine=True):
+    """{"stem": (stages, channels), "head": ...}: what is before the layers, and behind them."""
+    name, stride = description.activation, description.stem_stride
+    norm = BatchNorm(affine), ReLU() if name == "relu" else Activation(name)
+    return {
+        "stem": ([Conv((3, 3), (stride, stride)), *norm], description.stem),
+        "head": ([Conv(), *norm], description.head),
+    }
 
 
 def _shuffle_block(name, inputs, outputs, stride, affine):

@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from darts_tf.ops.stages import SqueezeExcite
-from darts_tf.spaces.chain.blocks import block
-from darts_tf.spaces.chain.networks import ends
+from darts_tf.spaces.chain.blocks import block, ends
 
 COSTS = ("parameters", "multiply_adds")
 
@@ -38,7 +37,7 @@ class Costs:
             after = [-(-size // layer.stride) for size in (height, width)]
             for name in layer.candidates:
                 for place, part in enumerate(space.widths):
-                    shape = layer.inputs, layer.outputs, layer.stride, description.activation, True, part
+                    shape = layer.inputs, layer.outputs, layer.stride, description.activation, True, float(part)
                     own = block(name, *shape)
                     for stages, channels in own.operations().values():
                         counts, _ = _counts(stages, channels, layer.inputs // (1 + own.splits), (height, width))
@@ -57,6 +56,11 @@ class Costs:
             cost: int(self.fixed[cost] + sum(rows[row, name, places.get(row, 0)] for row, name in picks["layers"]))
             for cost, rows in self.layers.items()
         }
+
+    def least(self, cost):
+        """The least that a chain of the space costs."""
+        table = self._space.choices["layers"].mask
+        return self.fixed[cost] + np.where(table, self.layers[cost].min(-1), np.inf).min(-1).sum()
 
     def expected(self, cost, mixture):
         """The cost of candidates that count as a mixture says.

@@ -15,13 +15,27 @@ learn, while the chain is searched. Head: {"bias": false} leaves out the offsets
 
 import dataclasses
 import json
+import re
 
 from darts_tf.spaces.base import LONGEST
 
 MOST = 1000  # layers, and the like
 WIDEST = 8192  # channels
 ACTIVATIONS = ("relu6", "relu", "hard_silu")
+# The names of blocks, see `blocks`.
+INVERTED = re.compile(r"mb([1-9])_k([3579])(_se)?(_hs)?")
+OF_FBNET = re.compile(r"k([3579])_e([1-9])(?:_g([2-9]))?")
+SHUFFLE = re.compile(r"shuffle_k([3579])")
+NAMES = "identity, mb3_k5 (expansion 1 to 9, kernel 3, 5, 7 or 9; then _se, _hs), k5_e1_g2, shuffle_k5, xception"
+IDENTITY = ("identity", "skip")
 EXPECTED = "expected an object with stages, and perhaps stem, head, activation and affine."
+
+
+def check_block(name):
+    """Raises ValueError if there is no block of a name."""
+    known = name in (*IDENTITY, "xception") or any(form.fullmatch(name) for form in (INVERTED, OF_FBNET, SHUFFLE))
+    if not known:
+        raise ValueError(f"no block {name!r}: expected {NAMES}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Description:
     def candidates(self):
         """All names, in the order in which they are named; "identity" comes first, if it is there."""
         names = dict.fromkeys(name for stage in self.stages for name in (*stage.candidates, *(stage.first or ())))
-        return tuple(sorted(names, key=lambda name: name not in ("identity", "skip")))
+        return tuple(sorted(names, key=lambda name: name not in IDENTITY))
 
     def scaled(self, stem):
         """The same chain, as many times as wide as its stem is with so many channels; all channels are even."""
@@ -192,4 +206,9 @@ def _names(names, where):
         raise ValueError(f"{where}: expected a list of names of blocks, at least one.")
     if len(set(names)) < len(names):
         raise ValueError(f"{where}: a block is there twice; expected it once.")
+    for name in names:
+        try:
+            check_block(name)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     return tuple(names)

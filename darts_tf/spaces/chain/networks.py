@@ -4,21 +4,14 @@ import keras
 import tensorflow as tf
 
 from darts_tf import spaces
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
-from darts_tf.ops.stages import Activation, BatchNorm, Conv, ReLU
-from darts_tf.spaces.chain.blocks import Width, block, hidden_channels
+from darts_tf.spaces.chain.blocks import Width, block, ends, hidden_channels
+from darts_tf.spaces.chain.costs import Costs
 from darts_tf.spaces.models import Supernet, inputs
 
-
-def ends(description, affine=True):
-    """{"stem": (stages, channels), "head": ...}: what is before the layers, and behind them."""
-    name, stride = description.activation, description.stem_stride
-    norm = BatchNorm(affine), ReLU() if name == "relu" else Activation(name)
-    return {
-        "stem": ([Conv((3, 3), (stride, stride)), *norm], description.stem),
-        "head": ([Conv(), *norm], description.head),
-    }
+PROPOSALS = 20  # draws of paths under a bound
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -118,6 +111,9 @@ class ChainSupernet(Supernet):
         init_channels: of the stem; all other channels grow with it. By default the description's.
         sync_batch_norm, relaxation, candidates: as of `darts_tf.SearchNetwork`. Of a relaxation that draws paths only
             what is drawn is computed.
+        max_multiply_adds: of the paths that are drawn where alpha is not trained, for images of `image_shape`; if none
+            of `PROPOSALS` draws has so few, that of the fewest is taken. By default any.
+        image_shape: (height, width, depth).
 
     Call arguments:
         x: images (batch, height, width, depth).
@@ -140,13 +136,18 @@ class ChainSupernet(Supernet):
         sync_batch_norm=False,
         relaxation="softmax",
         candidates=None,
+        max_multiply_adds=None,
+        image_shape=None,
         **kwargs,
     ):
         space = {"space": space} if isinstance(space, str) else space
         space = spaces.of(space) if isinstance(space, dict) else space
         super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
+        self.max_multiply_adds, self.image_shape = max_multiply_adds, image_shape
         self.description = space.described(init_channels)
+        if max_multiply_adds is not None:
+            self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
         made = ends(self.description, self.description.affine)
         self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
         self.columns, self.layers_of_chain = [], []
@@ -170,6 +171,18 @@ class ChainSupernet(Supernet):
         self.classifier.build((None, self.description.head))
         self.built = True
 
+    def mixture(self, draw=None, purpose=None):
+        if draw is None or self.max_multiply_adds is None or self.relaxation.learns:
+            return super().mixture(draw, purpose)
+        proposals = [
+            super(ChainSupernet, self).mixture(tf.random.experimental.stateless_fold_in(draw, 1000 + number), purpose)
+            for number in range(PROPOSALS)
+        ]
+        products = tf.stack([self.costs.expected("multiply_adds", proposal) for proposal in proposals])
+        fits = products <= self.max_multiply_adds
+        place = tf.where(tf.reduce_any(fits), tf.argmax(fits), tf.argmin(products))
+        return {name: tf.stack([proposal[name] for proposal in proposals])[place] for name in self.alphas}
+
     def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
@@ -181,7 +194,7 @@ class ChainSupernet(Supernet):
         for place, (layer, own) in enumerate(zip(self.layers_of_chain, self.columns, strict=True)):
             widths = mixture.get("widths")
             if widths is not None:
-                widths = dict(zip(self.space.widths, tf.unstack(widths[place]), strict=True))
+                widths = dict(zip(map(float, self.space.widths), tf.unstack(widths[place]), strict=True))
             x = layer(x, tf.gather(mixture["layers"][place], own), widths=widths, training=training, **options)
         x = self.head(x, training=training)
         return self.classifier(tf.reduce_mean(tf.cast(x, self.variable_dtype), [1, 2]))
@@ -195,6 +208,8 @@ class ChainSupernet(Supernet):
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
             "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
+            "max_multiply_adds": self.max_multiply_adds,
+            "image_shape": self.image_shape,
         }
 
 

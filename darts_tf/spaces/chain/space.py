@@ -45,19 +45,22 @@ class Chains(SearchSpace):
 
     Attributes:
         description: `Description`.
-        widths: the parts of its inner channels that a layer may have, numbers above 0 up to 1, of which 1 is one.
+        widths: the parts of its inner channels that a layer may have, texts of numbers above 0 up to 1, which is one
+            of them; "1" alone if they are not searched.
     """
 
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
+    has_paths: ClassVar = True
+    sizes: ClassVar = {"init_channels": None, "layers": None}  # as described
 
     def __post_init__(self):
         try:
-            widths = tuple(sorted({float(width) for width in self.widths}))
+            widths = sorted({float(width) for width in self.widths})
         except (TypeError, ValueError):
-            widths = ()
+            widths = []
         if not widths or not 0 < widths[0] <= widths[-1] == 1:
             raise ValueError(f"widths={','.join(map(str, self.widths))}: expected numbers above 0, up to 1, and 1.")
-        object.__setattr__(self, "widths", widths)
+        object.__setattr__(self, "widths", tuple(f"{width:g}" for width in widths))
 
     @property
     def choices(self):
@@ -67,7 +70,7 @@ class Chains(SearchSpace):
         allowed = tuple(tuple(name in layer.candidates for name in names) for layer in description.layers())
         tables = {"layers": layers._replace(allowed=None if all(map(all, allowed)) else allowed)}
         if len(self.widths) > 1:
-            tables["widths"] = every_row("Widths", rows, [f"{width:g}" for width in self.widths])
+            tables["widths"] = every_row("Widths", rows, self.widths)
         return tables
 
     def described(self, init_channels=None):
@@ -103,20 +106,50 @@ class Chains(SearchSpace):
                 f"its strides make images {reduction} times smaller, which leaves nothing of {size} pixels: expected "
                 f"images of at least {reduction} pixels."
             )
+        self._check_blocks()
         return self
 
-    def supernet(self, task, relaxation="softmax", init_channels=None, sync_batch_norm=False, candidates=None):
+    def _check_blocks(self):
+        """Raises ValueError if a layer cannot have one of its blocks."""
+        from darts_tf.spaces.chain.blocks import block
+
+        for layer in self.description.layers():
+            for name in layer.candidates:
+                block(name, layer.inputs, layer.outputs, layer.stride)
+
+    @staticmethod
+    def check_primitive(name):
+        descriptions.check_block(name)
+
+    def supernet(
+        self,
+        task,
+        relaxation="softmax",
+        init_channels=None,
+        sync_batch_norm=False,
+        candidates=None,
+        max_multiply_adds=None,
+    ):
         """The chain whose layers have all candidates, see `networks.ChainSupernet`."""
         from darts_tf.spaces.chain.networks import ChainSupernet
 
-        return ChainSupernet(self, task.outputs, init_channels, sync_batch_norm, relaxation, candidates)
+        return ChainSupernet(
+            self,
+            task.outputs,
+            init_channels,
+            sync_batch_norm,
+            relaxation,
+            candidates,
+            max_multiply_adds,
+            task.input_shape,
+        )
 
     def network(self, architecture, task, init_channels=None):
         """The chain of an architecture, see `networks.chain_network`."""
         from darts_tf.spaces.chain.networks import chain_network
 
         space = architecture.space
-        space.fitted(task)
+        Chains.fitted(space, task)
         return chain_network(
             space.described(init_channels),
             architecture.names,
@@ -175,8 +208,8 @@ class Chains(SearchSpace):
         expected = [stage.layers for stage in space.description.stages]
         if [len(stage) for stage in names] != expected:
             raise ValueError(
-                f"Not an architecture of {cls.name}: {text[:200]!r}: expected stages of {', '.join(map(str, expected))} "
-                "layers."
+                f"Not an architecture of {cls.name}: {text[:200]!r}: expected stages of "
+                f"{', '.join(map(str, expected))} layers."
             )
         chosen = {"layers": tuple(name for stage in names for name in stage)}
         if len(space.widths) > 1:
@@ -212,8 +245,9 @@ class AdaptiveChain(Chains):
 
     pixels: int = 32
     primitives: tuple = CANDIDATES
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
+    adapts: ClassVar = ("pixels",)
     notation: ClassVar = "chain:"
 
     def __post_init__(self):
@@ -224,10 +258,12 @@ class AdaptiveChain(Chains):
         if not self.first() or len(set(self.primitives)) < len(self.primitives):
             names = ",".join(self.primitives)
             raise ValueError(f"primitives={names}: expected blocks, each once, at least one that is no identity.")
+        for name in self.primitives:
+            descriptions.check_block(name)
 
     def first(self):
         """The candidates of layers that change the shape."""
-        return tuple(name for name in self.primitives if name not in ("identity", "skip"))
+        return tuple(name for name in self.primitives if name not in descriptions.IDENTITY)
 
     @property
     def description(self):
@@ -241,7 +277,9 @@ class AdaptiveChain(Chains):
         return Description(tuple(stages), 16, 2 if in_stem else 1, 640)
 
     def fitted(self, task):
-        return dataclasses.replace(self, pixels=min(min(task.input_shape[:2]), PIXELS[1]))
+        space = dataclasses.replace(self, pixels=min(min(task.input_shape[:2]), PIXELS[1]))
+        space._check_blocks()
+        return space
 
     def told(self):
         return f"{self.pixels}:"
@@ -269,7 +307,7 @@ class DescribedChain(Chains):
     """
 
     text: str = Description((Stage(16, ("identity", "mb3_k3")),)).to_json()
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
     name = "chain"
     notation: ClassVar = "chain:"
@@ -301,7 +339,7 @@ MOBILE = ("mb3_k3", "mb6_k3", "mb3_k5", "mb6_k5", "mb3_k7", "mb6_k7")
 class FBNetSpace(Chains):
     """22 layers of nine candidates (tables 1 and 2 of Wu et al., FBNet, CVPR 2019)."""
 
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
     notation: ClassVar = "fbnet:"
     description: ClassVar = Description(
@@ -326,7 +364,7 @@ class FBNetSpace(Chains):
 class ProxylessSpace(Chains):
     """21 layers after a fixed one (Cai et al., ProxylessNAS, 2019); those that keep the shape may be left out."""
 
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
     notation: ClassVar = "proxyless:"
     description: ClassVar = Description(
@@ -349,7 +387,7 @@ class ProxylessSpace(Chains):
 class SinglePathSpace(Chains):
     """20 layers of four blocks of ShuffleNetV2 (table 2 of Guo et al., Single Path One-Shot, ECCV 2020)."""
 
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
     notation: ClassVar = "spos:"
     description: ClassVar = Description(
@@ -369,7 +407,7 @@ class NasBenchMacro(Chains):
     As text an architecture may be the benchmark's, too: `nas-bench-macro:02012100`.
     """
 
-    widths: tuple = (1.0,)
+    widths: tuple = ("1",)
 
     BLOCKS: ClassVar = ("identity", "mb3_k3", "mb6_k5")
     notation: ClassVar = "nas-bench-macro:"

@@ -61,6 +61,13 @@ class RecurrentSpace(SearchSpace):
         table = Choices("Recurrent cell", tuple(rows), self.primitives, tuple(groups), frozenset(["none"]))
         return {"recurrent": table}
 
+    @staticmethod
+    def check_primitive(name):
+        from darts_tf.ops import highway
+
+        if name != "none":
+            highway.activation(name)
+
     def supernet(
         self,
         task,

@@ -1,0 +1,153 @@
+"""How a search that has ended is decided by what networks are worth: by perturbation, or by evolution."""
+
+import itertools
+import json
+import time
+
+import numpy as np
+
+from darts_tf.cli import files, messages
+from darts_tf.cli.messages import UsageError
+from darts_tf.devices.cluster import ALONE
+from darts_tf.methods.evolution import Evolution
+from darts_tf.runs import rundirectory, sizes, starting
+
+
+def projected(search, networks, data, batches, output):
+    """The architecture that selection by perturbation makes of a search that has ended, see `methods.projection`.
+
+    Between two decisions the weights are trained for `tuning_epochs`, at a tenth of the learning rate, as the authors
+    do. Interrupted, it begins again from the last checkpoint of the search.
+    """
+    from darts_tf.methods import projection
+    from darts_tf.runs import callbacks
+
+    config, made, done = networks.config, [], 0
+    first, last = config.learning_rate / 10, min(config.learning_rate_min, config.learning_rate / 10)
+
+    def tune(decided):
+        nonlocal done
+        if not made:
+            with networks.strategy.scope():
+                made.append(projection.Projected(decided))
+                made.append(networks.compiled(search.network, perturbation=made[0]))
+            made[1].alpha_moves = False
+            made[1].create_variables(*batches.spec)
+        mixture, tuned = made
+        mixture.set(decided)
+        epochs = config.tuning_epochs * (decided.rounds - 1)
+        tuned.fit(
+            batches.feed(done * batches.steps),
+            steps_per_epoch=batches.steps,
+            initial_epoch=done,
+            epochs=done + config.tuning_epochs,
+            callbacks=[callbacks.cosine_schedule(first, last, epochs)],
+            shuffle=False,
+            verbose=0,
+        )
+        done += config.tuning_epochs
+
+    def tell(decided, decisions):
+        for decision in decisions:
+            table = networks.space.choices[decision["table"]]
+            if "row" in decision:
+                what = f"{table.candidates[decision['candidate']]} on {table.rows[decision['row']]}"
+            else:
+                what = f"{', '.join(table.rows[row] for row in decision['rows'])} stay"
+            messages.say(f"{decision['table']}: {what}")
+
+    messages.say("Deciding by what the network loses ...")
+    criterion = "accuracy" if networks.task.headline.name == "accuracy" else "loss"
+    decided = projection.project(
+        search, batches.held_out, tune if config.tuning_epochs else None, criterion, config.seed, progress=tell
+    )
+    return networks.space.decide(decided.strengths())
+
+
+def evolved(search, networks, data, batches, output):
+    """The best architecture that evolution finds with the weights of a search that has ended, see `methods.one_shot`.
+
+    evolution.json has what is found after every generation: {"evolution": the state of `Evolution`, "networks": a dict
+    for each that was evaluated}. Interrupted, it goes on after the last generation that is there.
+
+    Raises:
+        UsageError: no network is within the bound.
+    """
+    from darts_tf.methods.one_shot import Inherited, one_hot
+
+    config, space, bound = networks.config, networks.space, networks.config.max_multiply_adds
+    choices, costs = space.choices, space.costs(networks.task, **sizes.of(space.costs, config.to_dict()))
+    rows = [(name, row) for name, table in choices.items() for row in range(len(table.rows))]
+
+    def picks_of(path):
+        found = {name: [] for name in choices}
+        for (name, row), candidate in zip(rows, path, strict=True):
+            found[name].append((row, candidate))
+        return found
+
+    def cost_of(path):
+        return costs(space.decode(picks_of(path)))
+
+    def feasible(path):
+        return bound is None or cost_of(path)["multiply_adds"] <= bound
+
+    saved = rundirectory.evolution(output)
+    if saved:
+        evolution, found = Evolution.from_json(json.dumps(saved["evolution"]), feasible), saved["networks"]
+    else:
+        left = {
+            name: search.network.candidates[name] & [other not in table.never for other in table.candidates]
+            for name, table in choices.items()
+        }
+        half = config.population // 2
+        evolution, found = (
+            Evolution(
+                [np.flatnonzero(left[name][row]) for name, row in rows],
+                *(config.population, max(config.population // 5, 1), config.generations, half, half),
+                feasible=feasible,
+                random=config.seed,
+            ),
+            [],
+        )
+    evolution.generations = config.generations  # a search may go on for more of them
+    worth = Inherited(search, recalibration(data, config, networks.strategy), list(batches.held_out))
+    messages.say("Looking for the best network in the supernet ...")
+    while True:
+        try:
+            paths, began = evolution.ask(), time.monotonic()
+        except ValueError as error:
+            raise UsageError(f"--max_multiply_adds={bound:g}: {error}") from None
+        if not paths:
+            break
+        scores, what = {}, f"Generation {len(evolution.populations)}"
+        for (path,) in messages.progress(([path] for path in paths), len(paths), what):
+            accuracy, loss = worth(one_hot(choices, picks_of(path)))
+            scores[path] = 1 - accuracy, loss
+            found.append(
+                {
+                    "generation": len(evolution.populations),
+                    "architecture": str(space.decode(picks_of(path))),
+                    "result": accuracy,
+                    "loss": loss,
+                    **cost_of(path),
+                }
+            )
+        evolution.tell(scores)
+        state = {"evolution": json.loads(evolution.to_json()), "networks": found}
+        files.write(output / "evolution.json", json.dumps(state) + "\n")
+        path, (error, _) = evolution.best
+        messages.say(
+            f"generation {evolution.generation}/{config.generations}  best {1 - error:.2%}  "
+            f"{cost_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
+        )
+    worth.restore()
+    path, _ = evolution.best
+    return space.decode(picks_of(path))
+
+
+def recalibration(data, config, strategy):
+    """Batches (x, y) of the first training images of the weights, in the order of the first epoch, as they are."""
+    plain = config.replace(flip=False, crop_padding=0, cutout=False)
+    batches, steps, _ = starting.batches_of(data.search_batches, plain, strategy, ALONE)
+    count = min(-(-config.recalibration_images // config.batch_size), steps)
+    return [train for train, _ in itertools.islice(batches(), count)]
