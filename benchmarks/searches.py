@@ -138,18 +138,17 @@ def idx(folder):
     return {key: read(name) for key, name in files.items()}
 
 
-def first_images(path, train_images, output):
+def first_images(path, train_images, place):
     """Writes a .npz file, as --dataset takes it, with the first training images and all test images.
 
     Args:
         path: a .npz file of this kind, or a folder of IDX files.
         train_images: how many of them.
-        output: the folder to write it to; left as it is if it is there.
+        place: its path; what is there is left as it is.
 
     Returns:
         Its path.
     """
-    place = output / "images.npz"
     if not place.exists():
         if pathlib.Path(path).is_dir():
             arrays = idx(path)

@@ -58,7 +58,8 @@ SHORT = {
     "darts_tf.tune": {**TINY, **SPACE, "max_trials": 2},
     "export": {"quantize": ["none"]},
 }
-MODELS = ("arch", "init_from", "evaluate", "model", "search_run")  # flags that name what another command has left
+CHAIN = {"generations": 1, "population": 2, "recalibration_images": 32}
+MODELS = ("arch", "init_from", "evaluate", "model", "search_run", "from_supernet")  # flags that name what another command has left
 
 
 def text_of(page):
@@ -246,6 +247,12 @@ class Short:
             short["init_channels"] = 4  # which a part of the channels divides
         if values.get("method") in ("auto", "dr-nas"):
             short |= {"init_channels": 12, "epochs": 2}  # for its parts and its stages
+        if "chain" in values.get("space", "") or "chain" in values.get("arch", ""):
+            short = {name: value for name, value in short.items() if name not in ("nodes", "primitives", "layers")}
+        if values.get("method") == "spos":
+            short |= CHAIN
+        if "from_supernet" in values:
+            return type(config)(**(values | CHAIN | {"max_multiply_adds": None})), rest
         if values.get("space", "").endswith(".json"):
             short.pop("nodes", None)
         if "201" in values.get("space", ""):
@@ -285,7 +292,8 @@ class Short:
 
 def search_in_short(config):
     search = run_search(config, verbose=0)
-    assert (search.directory / "genotype.json").exists() and len(search.history) == config.epochs
+    assert (search.directory / "genotype.json").exists()
+    assert len(search.history) == (0 if config.from_supernet else config.epochs)
     return search.directory
 
 

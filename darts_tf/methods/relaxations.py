@@ -102,7 +102,7 @@ class Sampled(Relaxation):
             seed: int32 tensor (2,); the same seed gives the same noise on every device.
 
         Returns:
-            Tensor like alpha, without a gradient.
+            Tensor like alpha, perhaps with more axes behind, without a gradient.
         """
         raise NotImplementedError
 
@@ -254,8 +254,9 @@ class BinaryGates(Sampled):
         # The largest of log-probabilities with Gumbel noise are draws without replacement (Kool et al., 2019).
         order = tf.stop_gradient(tf.nn.log_softmax(alpha) + first)
         drawn = tf.math.top_k(order, min(paths, alpha.shape[-1])).indices
-        if paths == 1 or alpha.shape[-1] == 1:
-            return tf.one_hot(drawn[:, 0], alpha.shape[-1], dtype=alpha.dtype)
+        if paths == 1:
+            value, gates = tf.one_hot(drawn[:, 0], alpha.shape[-1], dtype=alpha.dtype), tf.nn.softmax(alpha)
+            return value + (gates - tf.stop_gradient(gates))
         is_drawn = tf.reduce_sum(tf.one_hot(drawn, alpha.shape[-1], dtype=alpha.dtype), 1)
         is_drawn *= tf.cast(alpha > NEVER / 2, alpha.dtype)  # a row may have one candidate only
         gates = tf.nn.softmax(tf.where(is_drawn > 0, alpha, NEVER))

@@ -133,10 +133,12 @@ def check(config, space):
             f"--relaxation={config.relaxation}: in the space {space.name} a row computes one candidate or "
             "all; expected another."
         )
-    kept = [keep == len(rows) for table in space.choices.values() for rows, keep in table.groups]
-    if config.selection == "evolution" and (space.is_text or not all(kept)):
+    compete = any(keep < len(rows) for table in space.choices.values() for rows, keep in table.groups)
+    if config.selection == "evolution" and (space.is_text or compete):
+        who = "" if "selection" in config.given else f"--method={config.method} has "
         raise UsageError(
-            f"--selection=evolution: in the space {space.name} rows compete, or are of text; expected another."
+            f"{who}--selection=evolution: expected a space of images whose rows do not compete, such as chain; "
+            f"{space.name} is none."
         )
     takes = inspect.signature(space.supernet).parameters
     defaults = {field.name: field.default for field in dataclasses.fields(config)}

@@ -394,7 +394,9 @@ def search_space(config):
     try:
         kind = spaces.get(values["space"])
     except ValueError:
-        expected = f"expected one of {', '.join(spaces.names())}, or a .json or .py file that describes cells"
+        expected = (
+            f"expected one of {', '.join(spaces.names())}, or a .json or .py file that describes cells or a chain"
+        )
         raise UsageError(f"--space={config.space}: {expected}.") from None
     fields = {field.name for field in dataclasses.fields(kind)}
     if "primitives" in fields:

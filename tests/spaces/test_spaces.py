@@ -182,7 +182,7 @@ def test_files_that_describe_nothing(tmp_path):
             (tmp_path / name).write_text(content)
         with pytest.raises(UsageError, match=message):
             starting.search_space(SearchConfig(space=str(tmp_path / name)))
-    with pytest.raises(UsageError, match="--space=s9: expected one of darts, s1, s2, s3, s4, nas-bench-201"):
+    with pytest.raises(UsageError, match="--space=s9: expected one of darts, s1, s2, s3, s4, chain"):
         starting.search_space(SearchConfig(space="s9"))
     with pytest.raises(UsageError, match="--space=s1: nodes=5: expected 1 to 4 intermediate nodes"):
         starting.search_space(SearchConfig(space="s1", nodes=5))
