@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
+from darts_tf.costs import losses
 from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
 from darts_tf.runs import deciding, fitting, phases, recipes, rundirectory, sizes, starting
@@ -194,7 +195,11 @@ def completed(config, data):
             raise UsageError(f"--{name}={getattr(config, name)}: expected at least {least} with --space={space.name}.")
     try:
         relaxations.get(config.relaxation), selections.configured(config.to_dict())
-        for registry, name in ((penalties, config.penalty), (perturbations, config.perturbation)):
+        for registry, name in (
+            (penalties, config.penalty),
+            (perturbations, config.perturbation),
+            (losses, config.cost_loss),
+        ):
             if name is not None:
                 registry.get(name)
     except ValueError as error:

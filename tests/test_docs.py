@@ -59,7 +59,14 @@ SHORT = {
     "export": {"quantize": ["none"]},
 }
 CHAIN = {"generations": 1, "population": 2, "recalibration_images": 32}
-MODELS = ("arch", "init_from", "evaluate", "model", "search_run", "from_supernet")  # flags that name what another command has left
+MODELS = (
+    "arch",
+    "init_from",
+    "evaluate",
+    "model",
+    "search_run",
+    "from_supernet",
+)  # flags that name what another command has left
 
 
 def text_of(page):

@@ -3,6 +3,7 @@
 `architecture_gradient` is the algorithm's heart, written on plain tensors. `DARTS` makes a Keras model of it.
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.costs import losses
 from darts_tf.data import pairs
 from darts_tf.devices import replicas
 from darts_tf.methods import penalties, perturbations
@@ -235,6 +237,8 @@ class DARTS(ModelHooks):
         perturbation: what the weights' step does to the mixture, a name or an object, see
             `darts_tf.methods.perturbations`.
         seed: of what is drawn in the steps, an int. Every step draws anew, a run that goes on as it would have.
+        cost_loss: how the expected cost of the network enters alpha's loss, a name or an object, see
+            `darts_tf.costs.losses`; the network then has `cost(mixture)`, a scalar.
         virtual_clipnorm: the largest norm of the gradient of the virtual step, and of v in equation 8, as the paper has
             it for recurrent cells; by default they are not clipped.
 
@@ -246,7 +250,15 @@ class DARTS(ModelHooks):
     """
 
     def __init__(
-        self, network, unrolled=False, penalty=None, perturbation=None, seed=0, virtual_clipnorm=None, **kwargs
+        self,
+        network,
+        unrolled=False,
+        penalty=None,
+        perturbation=None,
+        seed=0,
+        virtual_clipnorm=None,
+        cost_loss=None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         for name in ("weight_variables", "arch_variables"):
@@ -256,6 +268,7 @@ class DARTS(ModelHooks):
         self.unrolled = unrolled
         self.penalty = None if penalty is None else penalties.get(penalty)
         self.perturbation = None if perturbation is None else perturbations.get(perturbation)
+        self.cost_loss = None if cost_loss is None else losses.get(cost_loss)
         self.seed, self.virtual_clipnorm, self._alpha_moves = seed, virtual_clipnorm, True
         self._check_parts()
         fixed = {"shape": (), "trainable": False, "autocast": False}
@@ -621,12 +634,27 @@ class DARTS(ModelHooks):
             if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
                 dalpha = [tf.where(finite, d, 0) for d in dalpha]
             # Keras adds gradients up over the replicas; this one is their mean already.
-            self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
+            dalpha = [self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha]
+            with self._rescaled():
+                self.arch_optimizer.apply(dalpha, alphas)
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
             logs = self._weight_step(train, finite)
         for variable, value in zip(undone, before, strict=True):
             variable.assign(tf.where(self.optimizer.skipped, value, variable))
         return logs
+
+    @contextlib.contextmanager
+    def _rescaled(self):
+        """Around alpha's step: a relaxation that has `rescaled` then has its say about what was drawn for that."""
+        relaxation = getattr(self.network, "relaxation", None)
+        if not hasattr(relaxation, "rescaled"):
+            yield
+            return
+        drawn = self._options("alpha", self._draw("alpha"))["mixture"]
+        before = {name: tf.identity(alpha) for name, alpha in self.network.alphas.items()}
+        yield
+        for name, alpha in self.network.alphas.items():
+            alpha.assign(relaxation.rescaled(before[name], tf.convert_to_tensor(alpha), drawn[name]))
 
     def _draw(self, purpose):
         """The seed of what a pass of this step draws, int32 (2,); None if the network draws nothing.
@@ -746,10 +774,15 @@ class DARTS(ModelHooks):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         variables = [*self.network.weight_variables, *self.network.arch_variables]
         with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True) as scope:
-            outputs = self.network(x, training=True, **self._options(purpose, draw, exact))
+            options = self._options(purpose, draw, exact)
+            counts = self.cost_loss and purpose == "alpha"
+            if counts:
+                options["mixture"] = options.get("mixture") or self.network.mixture()
+            outputs = self.network(x, training=True, **options)
             carried = getattr(self.network, "carried", lambda purpose: [])(purpose)
             after = [(variable, scope.get_current_value(variable)) for variable in carried]
-            return self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count(), after
+            loss = self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
+            return self.cost_loss(loss, self.network.cost(options["mixture"])) if counts else loss, after
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -809,6 +842,7 @@ class DARTS(ModelHooks):
             "perturbation": self.perturbation and self.perturbation.name,
             "seed": self.seed,
             "virtual_clipnorm": self.virtual_clipnorm,
+            "cost_loss": self.cost_loss and self.cost_loss.name,
         }
 
     @classmethod

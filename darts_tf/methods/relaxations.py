@@ -234,6 +234,19 @@ class BinaryGates(Sampled):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         return tf.stack([gumbel(alpha.shape, one, alpha.dtype) for one in seeds], -1)
 
+    def rescaled(self, before, after, drawn):
+        """Alphas after a step, such that those that were not drawn keep their probabilities (section 3.2.1 there).
+
+        Args:
+            before, after: tensors (rows, candidates), alphas before and after the step.
+            drawn: what the step's mixture was, above zero for the candidates that were drawn.
+        """
+        import tensorflow as tf
+
+        drawn = drawn > 0
+        sums = [tf.reduce_logsumexp(tf.where(drawn, alpha, NEVER), -1, keepdims=True) for alpha in (before, after)]
+        return tf.where(drawn, after - (sums[1] - sums[0]), before)
+
     def __call__(self, alpha, noise=None, temperature=1.0, paths=1):
         """As of any relaxation.
 

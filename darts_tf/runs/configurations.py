@@ -10,7 +10,7 @@ from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
-from darts_tf.methods import presets
+from darts_tf.methods import presets, schedules
 from darts_tf.runs import recipes, rundirectory
 
 # What a search and the training of what it found have in common.
@@ -251,6 +251,12 @@ class SearchConfig(FitConfig):
     temperature_min: float | None = option(
         None, "The same in the last epoch. Default: its own.", topic="Method", least=1e-6
     )
+    temperature_schedule: str | None = option(
+        None,
+        "How it goes from the one to the other. Default: the relaxation's.",
+        topic="Method",
+        values=schedules.names(),
+    )
     warmup_epochs: int = option(0, "Epochs (of each stage) before alpha moves.", topic="Method", least=0)
     partial_channels: int = option(
         1, "Search one of so many parts of the channels; the others pass by.", topic="Method", least=1, most=8192
@@ -324,6 +330,19 @@ class SearchConfig(FitConfig):
         "have no more, either.",
         topic="Method",
         least=1,
+    )
+    cost_loss: str | None = option(
+        None,
+        "How the multiply-adds that a chain is expected to have enter alpha's loss: fbnet, mul_log, add_linear, "
+        "add_log, or one of your own. Default: not.",
+        topic="Method",
+    )
+    cost_weight: float | None = option(None, "What they count. Default: its own.", topic="Method", least=0)
+    cost_reference: float | None = option(
+        None,
+        "Multiply-adds to compare with, such as 45e6. Default: those where all candidates count alike.",
+        topic="Method",
+        least=1001,
     )
     from_supernet: str | None = option(
         None,

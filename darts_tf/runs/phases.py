@@ -8,6 +8,7 @@ import json
 import numpy as np
 
 from darts_tf.cli.messages import UsageError
+from darts_tf.costs import losses
 from darts_tf.devices.cluster import ALONE
 from darts_tf.methods import guards, pruning, relaxations, schedules, selections
 from darts_tf.runs import rundirectory, sizes
@@ -113,8 +114,11 @@ def check(config, space):
     for flag, part, has in (
         ("temperature", "relaxation", getattr(relaxation, "temperature", None)),
         ("temperature_min", "relaxation", getattr(relaxation, "temperature", None)),
+        ("temperature_schedule", "relaxation", getattr(relaxation, "temperature", None)),
         ("penalty_weight", "penalty", config.penalty),
         ("perturbation_size", "perturbation", config.perturbation),
+        ("cost_weight", "cost_loss", config.cost_loss),
+        ("cost_reference", "cost_loss", config.cost_loss),
         ("max_skips", "selection", config.selection == "max_skips"),
         ("threshold", "selection", config.selection.startswith("threshold")),
         ("tuning_epochs", "selection", config.selection == "perturbation"),
@@ -123,6 +127,11 @@ def check(config, space):
         if flag in config.given and not has:
             value, asked = getattr(config, flag), getattr(config, part)
             raise UsageError(f"--{flag}={value}: --{part}={asked} has no such number; expected another --{part}.")
+    if config.cost_loss and not (space.has_paths and relaxation.learns):
+        raise UsageError(
+            f"{_who(config, 'cost_loss')}--cost_loss={config.cost_loss}: expected a space of chains, and a relaxation "
+            "that trains alpha."
+        )
     if not relaxation.learns and config.selection != "evolution":
         raise UsageError(
             f"--relaxation={config.relaxation} with --selection={config.selection}: expected --selection=evolution; "
@@ -135,10 +144,9 @@ def check(config, space):
         )
     compete = any(keep < len(rows) for table in space.choices.values() for rows, keep in table.groups)
     if config.selection == "evolution" and (space.is_text or compete):
-        who = "" if "selection" in config.given else f"--method={config.method} has "
         raise UsageError(
-            f"{who}--selection=evolution: expected a space of images whose rows do not compete, such as chain; "
-            f"{space.name} is none."
+            f"{_who(config, 'selection')}--selection=evolution: expected a space of images whose rows do not compete, "
+            f"such as chain; {space.name} is none."
         )
     takes = inspect.signature(space.supernet).parameters
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -146,8 +154,7 @@ def check(config, space):
         asked = getattr(config, flag)
         if asked != defaults[flag] and name not in takes:
             asked = ",".join(asked) if isinstance(asked, list) else asked
-            who = "" if flag in config.given else f"--method={config.method} has "
-            raise UsageError(f"{who}--{flag}={asked}: the space {space.name} has no such part.")
+            raise UsageError(f"{_who(config, flag)}--{flag}={asked}: the space {space.name} has no such part.")
     if config.selection.startswith("threshold") and not space.leaves_out:
         raise UsageError(
             f"--selection={config.selection}: in the space {space.name} no row can be left out; expected another."
@@ -167,6 +174,11 @@ def check(config, space):
         epochs = stage.end - stage.first
         if config.warmup_epochs and config.warmup_epochs >= epochs:
             raise UsageError(f"--warmup_epochs={config.warmup_epochs}: expected fewer than the {epochs} of a stage.")
+
+
+def _who(config, flag):
+    """The beginning of a message about a flag: who asks for it, if it was not given."""
+    return "" if flag in config.given else f"--method={config.method} has "
 
 
 def _numbers(config, name, kind, least, count=None):
@@ -257,7 +269,8 @@ def scheduled(config, search, plan):
         first, last = network.relaxation.temperature
         first = first if config.temperature is None else config.temperature
         last = last if config.temperature_min is None else config.temperature_min
-        follow("temperature", network.temperature, network.relaxation.schedule, first, last)
+        schedule = config.temperature_schedule or network.relaxation.schedule
+        follow("temperature", network.temperature, schedule, first, last)
     if search.penalty:
         weight = search.penalty.weight if config.penalty_weight is None else config.penalty_weight
         follow("penalty_weight", search.penalty_weight, search.penalty.schedule, 0.0, weight)
@@ -373,18 +386,26 @@ class Networks:
             values["candidates"] = left
         try:
             network = supernet(self.task, config.relaxation, **sizes.of(supernet, values))
-            return self.compiled(network, config.unrolled, config.penalty, config.perturbation)
+            cost_loss = config.cost_loss and self._cost_loss(network)
+            return self.compiled(network, config.unrolled, config.penalty, config.perturbation, cost_loss)
         except ValueError as error:
             raise UsageError(f"--method={config.method}: {error}") from None
 
-    def compiled(self, network, unrolled=False, penalty=None, perturbation=None):
+    def _cost_loss(self, network):
+        config, reference = self.config, self.config.cost_reference and self.config.cost_reference / 1000
+        if reference is None:
+            alike = {name: mask / mask.sum(-1, keepdims=True) for name, mask in network.candidates.items()}
+            reference = float(network.cost(alike))
+        return losses.get(config.cost_loss, weight=config.cost_weight, reference=reference)
+
+    def compiled(self, network, unrolled=False, penalty=None, perturbation=None, cost_loss=None):
         """A `DARTS` of a network, with the optimizers that the configuration says; arguments are those of `DARTS`."""
         from darts_tf.methods.darts import DARTS
         from darts_tf.methods.optimizers import SGD, Adam
 
         config = self.config
         clipnorm = config.grad_clip if config.clip_virtual_step else None
-        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm)
+        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm, cost_loss)
         search.compile(
             optimizer=SGD(
                 config.learning_rate,

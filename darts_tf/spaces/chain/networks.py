@@ -113,7 +113,7 @@ class ChainSupernet(Supernet):
             what is drawn is computed.
         max_multiply_adds: of the paths that are drawn where alpha is not trained, for images of `image_shape`; if none
             of `PROPOSALS` draws has so few, that of the fewest is taken. By default any.
-        image_shape: (height, width, depth).
+        image_shape: (height, width, depth); needed for costs.
 
     Call arguments:
         x: images (batch, height, width, depth).
@@ -146,7 +146,7 @@ class ChainSupernet(Supernet):
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
         self.max_multiply_adds, self.image_shape = max_multiply_adds, image_shape
         self.description = space.described(init_channels)
-        if max_multiply_adds is not None:
+        if image_shape is not None:
             self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
         made = ends(self.description, self.description.affine)
         self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
@@ -170,6 +170,10 @@ class ChainSupernet(Supernet):
         self.head.build((None, None, None, self.description.layers()[-1].outputs))
         self.classifier.build((None, self.description.head))
         self.built = True
+
+    def cost(self, mixture):
+        """Thousands of multiply-adds that a mixture is expected to have, a scalar."""
+        return self.costs.expected("multiply_adds", mixture) / 1000
 
     def mixture(self, draw=None, purpose=None):
         if draw is None or self.max_multiply_adds is None or self.relaxation.learns:
