@@ -137,7 +137,8 @@ def _fit(search, networks, data, batches, checkpoints, output):
         record.go_back(guard.stop.epoch)
         messages.say(f"Ended after epoch {guard.stop.noticed + 1}; the result is that of epoch {guard.stop.epoch + 1}.")
     if selection.by_network:
-        decide = {"perturbation": deciding.projected, "evolution": deciding.evolved}[selection.name]
+        evolved = functools.partial(deciding.evolved, saved=functools.partial(report.write_report, output))
+        decide = {"perturbation": deciding.projected, "evolution": evolved}[selection.name]
         record.genotype = decide(search, networks, data, batches, output)
     empty = [name for name, picks in space.picks(record.genotype).items() if not picks]
     if empty:

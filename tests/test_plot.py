@@ -3,9 +3,12 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from darts_tf import spaces
+from darts_tf.plot import PlotConfig, main
 from darts_tf.reports import drawing
 from darts_tf.spaces import CellSpace
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
@@ -102,3 +105,22 @@ def test_recurrent_cells(tmp_path):
     assert texts.count("relu") == 3 and {"recurrent cell", "x, h(t-1)", "0", "8", "h(t)"} <= set(texts)
     done = run("DARTS_V2", "--space=recursive", f"--output={tmp_path}/none.svg")
     assert done.returncode == 2 and "error: --space=recursive: expected one of darts" in done.stderr
+
+
+def test_chains(tmp_path):
+    text = "chain:8:mb3_k3,mb6_k5|mb3_k3,identity|mb3_k7,identity"
+    chain = spaces.from_text(text)
+    strengths = {"layers": np.full((6, 6), 0.5)}
+    pixels = tf.io.decode_png(drawing.png(chain)).numpy()
+    light = {tuple(int(drawing.LIGHT[kind][place : place + 2], 16) for place in (1, 3, 5)) for kind in ("pool", "sep")}
+    assert light <= {*map(tuple, pixels.reshape(-1, 3).tolist())}
+    strengths["layers"][0] = 1
+    pale = tf.io.decode_png(drawing.png(chain, strengths)).numpy()
+    assert pale.shape == pixels.shape and (pale != pixels).any()
+    picture = ET.fromstring(drawing.svg(chain, strengths))
+    boxes = [element for element in picture.iter(f"{SVG}rect") if element.find(f"{SVG}title") is not None]
+    assert [box.get("fill-opacity") for box in boxes] == [None, "0.50", "0.50", "0.50"]
+    assert boxes[0].find(f"{SVG}title").text == "mb3_k3 on 1.1, 16 to 16 channels, weight 1.000"
+    (tmp_path / "genotype.json").write_text(chain.to_json())
+    main(PlotConfig(output=str(tmp_path / "chain.svg")), str(tmp_path / "genotype.json"))
+    assert (tmp_path / "chain.svg").read_text() == drawing.svg(chain)

@@ -7,7 +7,7 @@ import html
 import io
 import math
 
-from darts_tf.spaces.pictures import BOX, HEIGHT, Box, Line, Text
+from darts_tf.spaces.pictures import Box, Line, Text
 
 RADIUS = 8  # pixels
 LARGEST = 100_000_000  # pixels of a PNG while it is drawn, 300 MB
@@ -32,9 +32,11 @@ def style():
         f":root{{{variables(LIGHT)}}}@media(prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
         ".cell text{font:12px ui-sans-serif,system-ui,sans-serif;text-anchor:middle;fill:var(--text)}"
         ".cell .title{font-weight:600;font-size:14px}"
-        ".cell path{fill:none}.cell .concat{stroke:var(--faint);stroke-dasharray:2 3}"
+        ".cell .quiet{fill:var(--line)}"
+        ".cell path{fill:none}.cell .flow{stroke:var(--faint)}.cell .concat{stroke:var(--faint);stroke-dasharray:2 3}"
         ".cell .node{fill:var(--node);stroke:var(--line)}.cell .end{fill:var(--end);stroke:var(--line)}"
         + "".join(f".cell path.{kind}{{stroke:var(--{kind})}}.cell text.{kind}{{fill:var(--{kind})}}" for kind in kinds)
+        + "".join(f".cell rect.{kind}{{fill:var(--{kind});stroke:var(--{kind})}}" for kind in kinds)
     )
 
 
@@ -42,17 +44,25 @@ def svg_elements(shapes):
     """Shapes as elements of an SVG with `style` in it, as text."""
     parts = []
     for shape in shapes:
+        title = f"<title>{html.escape(shape.title)}</title>" if getattr(shape, "title", "") else ""
         if isinstance(shape, Line):
-            title = f"<title>{html.escape(shape.title)}</title>" if shape.title else ""
             parts.append(
                 f'<path class="{shape.kind}" stroke-width="{shape.width:.2f}" d="{_path(shape)}">{title}</path>'
             )
         elif isinstance(shape, Box):
-            x, y = shape.x - BOX / 2, shape.y - HEIGHT / 2
-            parts.append(f'<rect class="{shape.kind}" x="{x:g}" y="{y:g}" width="{BOX}" height="{HEIGHT}" rx="7"/>')
+            x, y = shape.x - shape.width / 2, shape.y - shape.height / 2
+            size = f'width="{shape.width:g}" height="{shape.height:g}" rx="{_radius(shape):g}"'
+            size += f' fill-opacity="{shape.opacity:.2f}"' if shape.opacity < 1 else ""
+            rect = f'<rect class="{shape.kind}" x="{x:g}" y="{y:g}" {size}'
+            parts.append(f"{rect}>{title}</rect>" if title else f"{rect}/>")
         else:
             parts.append(f'<text class="{shape.kind}" x="{shape.x:g}" y="{shape.y:g}">{html.escape(shape.text)}</text>')
     return "".join(parts)
+
+
+def _radius(box):
+    """Of the corners of a box."""
+    return min(7, box.height / 3)
 
 
 def _path(line):
@@ -140,8 +150,11 @@ def png(architecture, strengths=None, space=None, scale=2):
                 points = [at(point, origin) for point in _flat(shape.points)]
                 draw.line(points, _colour(shape.kind), round(fine * shape.width), joint="curve")
             elif isinstance(shape, Box):
-                corners = [at((shape.x + sign * BOX / 2, shape.y + sign * HEIGHT / 2), origin) for sign in (-1, 1)]
-                draw.rounded_rectangle([*corners[0], *corners[1]], 7 * fine, LIGHT[shape.kind], LIGHT["line"], fine)
+                half = shape.width / 2, shape.height / 2
+                corners = [at((shape.x + sign * half[0], shape.y + sign * half[1]), origin) for sign in (-1, 1)]
+                outline = LIGHT["line" if shape.kind in ("node", "end") else shape.kind]
+                filling = _mixed(LIGHT[shape.kind], shape.opacity)
+                draw.rounded_rectangle([*corners[0], *corners[1]], _radius(shape) * fine, filling, outline, fine)
             else:
                 font = ImageFont.load_default(fine * (14 if shape.kind == "title" else 12))
                 draw.text(at((shape.x, shape.y), origin), shape.text, _colour(shape.kind), font, anchor="ms")
@@ -164,4 +177,11 @@ def _flat(points):
 
 
 def _colour(kind):
-    return LIGHT.get({"concat": "faint", "title": "text", "name": "text"}.get(kind, kind), LIGHT["text"])
+    named = {"concat": "faint", "flow": "faint", "title": "text", "name": "text", "quiet": "line"}
+    return LIGHT.get(named.get(kind, kind), LIGHT["text"])
+
+
+def _mixed(colour, opacity):
+    """A colour of some opacity upon the page."""
+    own, page = (bytes.fromhex(name[1:]) for name in (colour, LIGHT["page"]))
+    return tuple(round(opacity * one + (1 - opacity) * other) for one, other in zip(own, page, strict=True))

@@ -38,9 +38,9 @@ def write_report(directory):
     """Writes report.html of a run directory, as far as the run is.
 
     Args:
-        directory: folder with config.json and history.csv, and what else the run has: alphas.npz of a search,
-            metrics.json and predictions.npz of a training that has ended. If one of these cannot be read the report
-            stays as it is, with a warning.
+        directory: folder with config.json and history.csv, and what else the run has: alphas.npz and evolution.json of
+            a search, metrics.json and predictions.npz of a training that has ended. If one of these cannot be read the
+            report stays as it is, with a warning.
     """
     directory = pathlib.Path(directory)
     try:
@@ -79,13 +79,11 @@ def contents(directory):
     }
     if trials is not None:
         content |= _trials(trials, headline)
-    if alphas:
+    if alphas or config.get("from_supernet"):
         content |= _search(directory, config, rows or [], alphas)
-    elif content["genotype"] or config.get("from_supernet"):
-        found = rundirectory.genotype(directory) if config.get("from_supernet") else None
-        architecture = found or spaces.from_text(content["genotype"])
-        content["genotype"] = str(architecture)
-        pictures = architecture.space.pictures(architecture)
+    elif content["genotype"]:
+        architecture = spaces.from_text(content["genotype"])
+        pictures = _pictures(architecture.space, architecture, config)
         content["pictures"] = [_picture(picture, [architecture]) for picture in pictures]
     if config["command"] == "train" and task.keeps_best:
         content |= _best(content["history"], headline)
@@ -140,40 +138,66 @@ def _trials(rows, headline):
 
 
 def _search(directory, config, rows, history):
-    """What a search is like after every epoch; history is as of `phases.candidates_of`."""
+    """What a search has found.
+
+    Args:
+        directory: of the run.
+        config: what its config.json says.
+        rows: of history.csv.
+        history: as of `phases.candidates_of`; None if the weights are those of another search.
+    """
     space = rundirectory.space(config)
     try:
         own = SearchConfig().taken_over(config)
         relaxation, selection = relaxations.get(own.relaxation), selections.configured(own.to_dict())
-        left = phases.candidates_of(own, space, history)
-        epochs = phases.strengths_by_epoch(own, space, history)
-        stages = phases.stages_of(own)
-        stop = phases.stop_of(own, space, rows, history)
+        stop = phases.stop_of(own, space, rows, history) if history else None
+        if learnt := history and relaxation.learns:
+            left = phases.candidates_of(own, space, history)
+            epochs = phases.strengths_by_epoch(own, space, history)
+            stages = phases.stages_of(own)
     except ValueError as error:
         raise rundirectory.DamageError(f"its config.json: {error}") from None
+    content = {
+        "result": stop.epoch + 1 if stop else len(rows),
+        "stopped": stop.noticed + 1 if stop else None,
+    }
+    if learnt:
+        found = [space.decide(tables, selection) for tables in epochs]
+        if selection.by_network and len(rows) == own.epochs:
+            found[-1] = rundirectory.genotype(directory) or found[-1]
+        content |= {
+            "genotypes": [str(architecture) for architecture in found],
+            "formula": relaxation.formula,
+            "normalized": relaxation.normalized,
+            "stages": [stage.first + 1 for stage in stages],
+            "averages": _averages(own, rows),
+        }
+        content |= _by_epoch(config, space, relaxation, history, left, epochs, found)
+    if own.selection == "evolution":
+        content |= _evolution(directory, config, own, space, content.get("pictures"))
+    content["decision"] = _decision(own, relaxation, selection, stop, len(rows), content.get("evolution"))
+    return content
+
+
+def _by_epoch(config, space, relaxation, history, left, epochs, found):
+    """Tables of choices, and pictures, after every epoch.
+
+    Args:
+        config: of the run.
+        space: its space.
+        relaxation: its relaxation.
+        history: as of `phases.candidates_of`, which says what `left` is.
+        epochs: {table: strengths}, for each.
+        found: what each chooses.
+    """
     left = [left[0], *left[: len(history) - 1]]  # of the epoch before
     weights = [
         strengths_of(space, relaxation, alphas, candidates=there)
         for (alphas, _), there in zip(history, left, strict=True)
     ]
     strengths = {name: np.stack([tables[name] for tables in epochs]) for name in epochs[0]}
-    found = [space.decide(tables, selection) for tables in epochs]
-    if selection.by_network and len(rows) == own.epochs:
-        found[-1] = rundirectory.genotype(directory) or found[-1]
-    kept = [space.picks(architecture) for architecture in found]
-    choices = space.choices
-    result = stop.epoch + 1 if stop else len(rows)
-    content = {
-        "genotypes": [str(architecture) for architecture in found],
-        "formula": relaxation.formula,
-        "normalized": relaxation.normalized,
-        "result": result,
-        "stopped": stop.noticed + 1 if stop else None,
-        "stages": [stage.first + 1 for stage in stages],
-        "decision": _decision(own, relaxation, selection, stop, len(rows)),
-        "averages": _averages(own, rows),
-    }
-    content["choices"] = [
+    kept, choices = [space.picks(architecture) for architecture in found], space.choices
+    tables = [
         _choices(
             name,
             table,
@@ -190,15 +214,61 @@ def _search(directory, config, rows, history):
     }
     thickest = max(values.max() for values in allowed.values())
     names = [name for table in choices.values() for name in table.candidates]
-    content["pictures"] = [
-        _picture(picture, found, strengths[picture.name], thickest) for picture in space.pictures(found[0], names)
-    ]
-    return content
+    pictures = _pictures(space, found[0], config, names)
+    return {
+        "choices": tables,
+        "pictures": [_picture(picture, found, strengths[picture.name], thickest) for picture in pictures],
+    }
 
 
-def _decision(config, relaxation, selection, stop, done):
+def _evolution(directory, config, own, space, pictures):
+    """The networks that evolution has looked at so far, see `darts_tf.runs.deciding`.
+
+    Args:
+        directory, config: of the run.
+        own: its configuration.
+        space: its space.
+        pictures: of the epochs, which those of the networks join; None without.
+    """
+    found = rundirectory.evolution(directory) or {"networks": [], "ended": False}
+    networks = found["networks"]
+    evolution = {"generations": own.generations, "bound": own.max_multiply_adds, "supernet": own.from_supernet}
+    evolution |= {"networks": [], "done": 0, "ended": found["ended"], "best": None}
+    if not networks:
+        return {"evolution": evolution}
+    headline = rundirectory.task(config).headline
+    best = min(networks, key=lambda network: (headline.best_first(network["result"]), network["loss"]))
+    architectures = [spaces.from_text(network["architecture"]) for network in networks]
+    chosen = architectures[networks.index(best)]
+    same, numbers = ("generation", "architecture"), ("result", "parameters", "multiply_adds")
+    evolution |= {
+        "networks": [
+            {name: network[name] for name in same} | {name: _number(network[name]) for name in numbers}
+            for network in networks
+        ],
+        "best": networks.index(best),
+        "done": max(network["generation"] for network in networks),
+    }
+    names = [name for table in space.choices.values() for name in table.candidates]
+    made = _pictures(space, chosen, config, names)
+    pictures = pictures or [_picture(picture, [chosen]) for picture in made]
+    for picture, one in zip(made, pictures, strict=True):
+        one |= _of_many(picture, architectures)
+    return {"evolution": evolution, "genotype": str(chosen), "pictures": pictures}
+
+
+def _decision(config, relaxation, selection, stop, done, evolution=None):
     """Which parts made the genotype of what, a sentence."""
     by = f"{relaxation.formula} times the share of the edge" if config.edge_normalization else relaxation.formula
+    if evolution:
+        weights = "the weights of the supernet" + (f" in {config.from_supernet}" if config.from_supernet else "")
+        bound = "" if config.max_multiply_adds is None else f" of at most {config.max_multiply_adds:,.0f} multiply-adds"
+        until = f"; until then it is the strongest by {by}" if relaxation.learns else ""
+        if evolution["ended"]:
+            what = f"evolution chose the best of {len(evolution['networks']):,} networks{bound} by what they are"
+        else:
+            what = f"at the end evolution chooses the genotype, the best of the networks{bound} by what they are"
+        return f"Method {config.method}: {what} worth with {weights}{until}."
     if selection.by_network:
         return (
             f"Method {config.method}: at the end the selection {config.selection} chooses the genotype from what the "
@@ -270,6 +340,20 @@ def _picture(picture, found, strengths=None, thickest=1.0):
         "shapes": drawing.svg_elements(picture.shapes),
         "edges": [drawing.svg_elements(shapes) for shapes in edges],
     }
+
+
+def _pictures(space, architecture, config, names=None):
+    """The pictures of a space, see `SearchSpace.pictures`, for models of the sizes that a configuration says."""
+    return space.pictures(architecture, names, **sizes.of(space.pictures, config))
+
+
+def _of_many(picture, architectures):
+    """What a picture shows of each of many architectures: "elements", and the places of its own there."""
+    elements, networks = {}, []
+    for architecture in architectures:
+        texts = (drawing.svg_elements([shape]) for shape in picture.edges(architecture))
+        networks.append([elements.setdefault(text, len(elements)) for text in texts])
+    return {"elements": list(elements), "networks": networks}
 
 
 def _predictions(predictions, class_names):

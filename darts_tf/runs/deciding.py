@@ -64,11 +64,15 @@ def projected(search, networks, data, batches, output):
     return networks.space.decide(decided.strengths())
 
 
-def evolved(search, networks, data, batches, output):
+def evolved(search, networks, data, batches, output, saved=lambda: None):
     """The best architecture that evolution finds with the weights of a search that has ended, see `methods.one_shot`.
 
     evolution.json has what is found after every generation: {"evolution": the state of `Evolution`, "networks": a dict
-    for each that was evaluated}. Interrupted, it goes on after the last generation that is there.
+    for each that was evaluated, "ended": whether no generation follows}. Interrupted, it goes on after the last
+    generation that is there.
+
+    Args:
+        saved: called without arguments whenever the file was written.
 
     Raises:
         UsageError: no network is within the bound.
@@ -91,9 +95,9 @@ def evolved(search, networks, data, batches, output):
     def feasible(path):
         return bound is None or cost_of(path)["multiply_adds"] <= bound
 
-    saved = rundirectory.evolution(output)
-    if saved:
-        evolution, found = Evolution.from_json(json.dumps(saved["evolution"]), feasible), saved["networks"]
+    before = rundirectory.evolution(output)
+    if before:
+        evolution, found = Evolution.from_json(json.dumps(before["evolution"]), feasible), before["networks"]
     else:
         left = {
             name: search.network.candidates[name] & [other not in table.never for other in table.candidates]
@@ -110,6 +114,12 @@ def evolved(search, networks, data, batches, output):
             [],
         )
     evolution.generations = config.generations  # a search may go on for more of them
+
+    def save(ended):
+        state = {"evolution": json.loads(evolution.to_json()), "networks": found, "ended": ended}
+        files.write(output / "evolution.json", json.dumps(state) + "\n")
+        saved()
+
     worth = Inherited(search, recalibration(data, config, networks.strategy), list(batches.held_out))
     messages.say("Looking for the best network in the supernet ...")
     while True:
@@ -133,13 +143,13 @@ def evolved(search, networks, data, batches, output):
                 }
             )
         evolution.tell(scores)
-        state = {"evolution": json.loads(evolution.to_json()), "networks": found}
-        files.write(output / "evolution.json", json.dumps(state) + "\n")
+        save(ended=False)
         path, (error, _) = evolution.best
         messages.say(
             f"generation {evolution.generation}/{config.generations}  best {1 - error:.2%}  "
             f"{cost_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
         )
+    save(ended=True)
     worth.restore()
     path, _ = evolution.best
     return space.decode(picks_of(path))

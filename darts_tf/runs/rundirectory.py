@@ -186,10 +186,14 @@ def evolution(folder):
     def parse(content):
         found = json.loads(content)
         _expect(isinstance(found, dict) and isinstance(found["evolution"], dict), "an object")
+        found.setdefault("ended", False)
         for network in found["networks"]:
             _check_architecture(network["architecture"])
-            numbers = (network[name] for name in ("generation", "result", "parameters", "multiply_adds"))
-            _expect(all(value is None or type(value) in (int, float) for value in numbers), "numbers")
+            _expect(type(network["generation"]) is int, "generations")
+            _expect(all(type(network[name]) in (int, float) for name in ("result", "loss")), "numbers")
+            costs = (network[name] for name in ("parameters", "multiply_adds"))
+            _expect(all(value is None or type(value) in (int, float) for value in costs), "numbers")
+        _expect(type(found["ended"]) is bool, "whether it has ended")
         return found
 
     return _read(folder, "evolution.json", parse)

@@ -279,6 +279,8 @@ class SearchSpace:
         Args:
             architecture: what they have space for.
             names: all names of candidates that will be drawn; by default those that the architecture has.
+
+        A space whose pictures tell sizes takes them as keyword arguments with defaults, as `network` does.
         """
         return [Picture(self, name) for name in self.choices]
 

@@ -21,12 +21,15 @@ class Line(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rounded rectangle around (x, y)."""
+    """A rounded rectangle around (x, y); `title` is what a mouse over it shows, `opacity` that of what fills it."""
 
     x: float
     y: float
     kind: str
     title: str = ""
+    width: float = BOX
+    height: float = HEIGHT
+    opacity: float = 1.0
 
 
 class Text(NamedTuple):

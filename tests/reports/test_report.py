@@ -7,13 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
-from darts_tf import PRIMITIVES
+from darts_tf import PRIMITIVES, spaces
 from darts_tf.methods.relaxations import Softmax
-from darts_tf.reports import report
+from darts_tf.reports import drawing, report
 from darts_tf.runs import rundirectory
 from darts_tf.spaces import RecurrentSpace
 from darts_tf.spaces.cells import genotypes
 from darts_tf.spaces.cells.space import CellSpace
+from darts_tf.spaces.chain.space import AdaptiveChain
 
 SOFTMAX = Softmax()
 
@@ -131,6 +132,118 @@ def language_training(folder):
     ranks = {"rank": np.array([10, 300]), "tokens": np.array([1234, 5]), "cross_entropy": np.array([3.0, 800.0])}
     np.savez(folder / "predictions.npz", **ranks)
     report.write_report(folder)
+
+
+CHAIN = AdaptiveChain(8)
+EVOLVED = [  # generation, layers, accuracy, loss, multiply-adds
+    (1, "mb3_k3,identity|mb3_k3,mb6_k5|mb3_k3,identity", 0.5, 1.0, 240_000),
+    (1, "mb6_k5,identity|mb3_k3,identity|mb3_k5,identity", 0.25, 1.5, 220_000),
+    (2, "mb3_k5,identity|mb3_k3,mb6_k5|mb3_k3,identity", 0.625, 0.9, 245_000),
+    (2, "mb3_k3,mb3_k3|mb3_k3,identity|mb3_k3,identity", 0.625, 0.8, 200_000),
+]
+
+
+def evolution_run(folder, count=4, ended=True, done=EPOCHS, **config):
+    """A run directory of a search that evolution decides; those in the supernet of another have no epochs."""
+    folder.mkdir()
+    more = {**CHAIN.configuration(), "primitives": list(CHAIN.primitives), "init_channels": 8}
+    more |= {"method": "spos", "relaxation": "uniform", "selection": "evolution", "generations": 2} | config
+    write_config(folder, "search", ["a", "b"], **more)
+    networks = [
+        {"generation": generation, "architecture": f"chain:8:{layers}", "result": accuracy, "loss": loss}
+        | {"parameters": 1000 + place, "multiply_adds": products}
+        for place, (generation, layers, accuracy, loss, products) in enumerate(EVOLVED[:count])
+    ]
+    if count:
+        found = {"evolution": {}, "networks": networks, "ended": ended}
+        (folder / "evolution.json").write_text(json.dumps(found))
+    if not config.get("from_supernet"):
+        shape = CHAIN.choices["layers"].mask.shape
+        alphas = np.random.default_rng(0).normal(size=(done + 1, *shape)).cumsum(0)
+        history = [({"layers": alpha}, {}) for alpha in alphas]
+        (folder / "alphas.npz").write_bytes(rundirectory.to_alphas(history, CHAIN.choices))
+        row = {"loss": 0.5, "accuracy": 0.75, "val_accuracy": 0.125, "learning_rate": 0.025, "seconds": 1}
+        row |= {"parameters": 123456, "multiply_adds": 99999, "genotype": f"chain:8:{EVOLVED[0][1]}"}
+        write_history(folder, [{"epoch": epoch, **row} for epoch in range(1, done + 1)])
+    report.write_report(folder)
+    return networks
+
+
+def drawn(picture, place):
+    """What a picture shows of a network of an evolution."""
+    return "".join(picture["elements"][element] for element in picture["networks"][place])
+
+
+def test_what_the_report_of_an_evolution_says(tmp_path):
+    networks = evolution_run(tmp_path / "run", max_multiply_adds=250_000.0)
+    content = report.contents(tmp_path / "run")
+    evolution, (picture,) = content["evolution"], content["pictures"]
+    # Of the same accuracy the one of the least loss is the best.
+    assert evolution["best"] == 3 and evolution["done"] == evolution["generations"] == 2 and evolution["ended"]
+    assert content["genotype"] == networks[3]["architecture"] and evolution["bound"] == 250_000
+    assert [network["multiply_adds"] for network in evolution["networks"]] == [240_000, 220_000, 245_000, 200_000]
+    assert all(network.items() <= networks[place].items() for place, network in enumerate(evolution["networks"]))
+    assert content["decision"] == (
+        "Method spos: evolution chose the best of 4 networks of at most 250,000 multiply-adds by what they are worth "
+        "with the weights of the supernet."
+    )
+    # Alpha is not trained: nothing is shown of it.
+    assert not {"choices", "genotypes", "formula"} & set(content) and content["result"] == EPOCHS
+    assert picture["edges"] == [drawn(picture, 3)]
+    for place, network in enumerate(networks):
+        architecture = spaces.from_text(network["architecture"])
+        (own,) = architecture.space.pictures(architecture, init_channels=8)
+        assert drawn(picture, place) == drawing.svg_elements(own.edges(architecture))
+    assert len(picture["elements"]) == len(set(picture["elements"])) and "8 channels" in picture["shapes"]
+
+
+def test_what_the_report_of_an_evolution_says_before_its_end(tmp_path):
+    evolution_run(tmp_path / "trains", count=0, done=2)
+    content = report.contents(tmp_path / "trains")
+    assert content["evolution"]["networks"] == [] and content["evolution"]["best"] is None
+    assert content["genotype"] is None and not {"pictures", "choices", "genotypes"} & set(content)
+    networks = evolution_run(tmp_path / "found", count=2, ended=False)
+    content = report.contents(tmp_path / "found")
+    assert content["genotype"] == networks[0]["architecture"] and content["evolution"]["done"] == 1
+    decision = (
+        "Method spos: at the end evolution chooses the genotype, the best of the networks by what they are worth with "
+        "the weights of the supernet."
+    )
+    assert content["decision"] == decision == report.contents(tmp_path / "trains")["decision"]
+
+
+def test_what_the_report_of_a_search_in_the_supernet_of_another_says(tmp_path):
+    networks = evolution_run(tmp_path / "run", from_supernet="runs/chain")
+    content = report.contents(tmp_path / "run")
+    assert content["evolution"]["supernet"] == "runs/chain" and content["history"] == []
+    assert content["genotype"] == networks[3]["architecture"] and len(content["pictures"]) == 1
+    assert content["decision"].endswith("worth with the weights of the supernet in runs/chain.")
+    assert ["--from_supernet", "runs/chain"] in content["config"]
+
+
+def test_an_evolution_after_a_relaxation_that_learns(tmp_path):
+    networks = evolution_run(tmp_path / "run", method="gdas", relaxation="gumbel_hard")
+    (tmp_path / "run" / "genotype.json").write_text(spaces.from_text(networks[3]["architecture"]).to_json())
+    content = report.contents(tmp_path / "run")
+    assert len(content["genotypes"]) == EPOCHS + 1 and content["genotypes"][-1] == networks[3]["architecture"]
+    (table,), (picture,) = content["choices"], content["pictures"]
+    assert len(table["weights"]) == len(picture["edges"]) == EPOCHS + 1
+    assert ", weight 0." in picture["edges"][0] and ", weight" not in drawn(picture, 3)
+    assert content["decision"].endswith("the supernet; until then it is the strongest by softmax(alpha).")
+
+
+def test_a_damaged_evolution(tmp_path, capsys):
+    evolution_run(tmp_path / "run")
+    before = (tmp_path / "run" / "report.html").read_text()
+    path = tmp_path / "run" / "evolution.json"
+    for old, new in (('"loss": 0.9', '"loss": null'), ('"generation": 2', '"generation": "2"'), ("true", "2")):
+        content = path.read_text()
+        assert old in content
+        path.write_text(content.replace(old, new))
+        report.write_report(tmp_path / "run")
+        assert "report.html stays as it is: its evolution.json is damaged" in capsys.readouterr().err
+        path.write_text(content)
+    assert (tmp_path / "run" / "report.html").read_text() == before
 
 
 def test_what_the_report_of_language_models_says(tmp_path):
@@ -436,3 +549,71 @@ def test_a_training(browser, classes, width, tmp_path):
     ]
     assert browser.execute_script("return [...document.images].every(image => image.naturalWidth === 8)")
     assert len(texts(browser, ".edges text")) == 20
+
+
+@pytest.mark.parametrize("width, theme", [(360, "dark"), (1400, "light")])
+def test_the_networks_of_an_evolution(browser, width, theme, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    networks = evolution_run(tmp_path / "run", max_multiply_adds=250_000.0)
+    open_page(browser, tmp_path / "run", width, theme)
+    assert (
+        texts(browser, "p")[0] == "All 4 epochs are done, all 2 generations of the evolution are done. 4 s of training."
+    )
+    assert texts(browser, ".numbers b") == ["62.50%", "1003", "200 k", "4"]
+    assert texts(browser, "#genotype") == [networks[3]["architecture"]]
+    titles = "return [...document.querySelectorAll('.edges title')].map(element => element.textContent)"
+    assert browser.execute_script(titles)[0] == "mb3_k3 on 1.1, 8 to 8 channels"
+    assert "epoch" not in " ".join(texts(browser, "button")) and not texts(browser, ".heat")
+    assert "at most 250 k" in texts(browser, ".population text")
+    said = "The best network: generation 2, 62.50%, 200 k multiply-adds, 1003 parameters"
+    assert texts(browser, "#network") == [said]
+    dots = browser.find_elements(By.CSS_SELECTOR, ".population circle[data-place]")
+    assert dots[0].get_attribute("aria-label") == "generation 1, 50.00%, 240 k multiply-adds, 1000 parameters"
+    assert texts(browser, ".population title")[1] == (
+        f"generation 1, 25.00%, 220 k multiply-adds, 1001 parameters\n{networks[1]['architecture']}"
+    )
+    assert len({dot.value_of_css_property("fill") for dot in dots}) == 2
+    dots[1].click()
+    assert texts(browser, "#genotype") == [networks[1]["architecture"]]
+    assert browser.execute_script(titles)[0] == "mb6_k5 on 1.1, 8 to 8 channels"
+    assert texts(browser, "#network") == ["Generation 1, 25.00%, 220 k multiply-adds, 1001 parameters"]
+    assert "Chain: generation 1, 25.00%" in texts(browser, "h2")
+    # Arrow keys go from one to the next, by multiply-adds; a pointer over a chart changes nothing.
+    chart = browser.find_element(By.CSS_SELECTOR, ".chart[aria-label=Loss]")
+    browser.execute_script(
+        "arguments[0].dispatchEvent(new PointerEvent('pointermove', {pointerType: 'mouse', clientX: 100}))", chart
+    )
+    dots[1].send_keys(Keys.ARROW_RIGHT)
+    assert texts(browser, "#genotype") == [networks[0]["architecture"]]
+    assert [dot.get_attribute("tabindex") for dot in dots] == ["0", "-1", "-1", "-1"]
+    dots[0].send_keys(Keys.HOME)
+    assert texts(browser, "#network") == [said] and "Chain" in texts(browser, "h2")
+    assert "best so far 62.50%" in texts(browser, ".legend span") and "mean 62.50%" in texts(browser, ".legend span")
+    assert browser.get_log("browser") == []
+
+
+def test_states_of_an_evolution(browser, tmp_path):
+    evolution_run(tmp_path / "trains", count=0, done=2)
+    open_page(browser, tmp_path / "trains", 360)
+    assert texts(browser, "p")[0] == "2 of 4 epochs are done; reload this page for more. 2 s of training."
+    assert texts(browser, ".numbers span") == ["validation accuracy of the supernet"]
+    evolution_run(tmp_path / "begins", count=0)
+    open_page(browser, tmp_path / "begins", 360)
+    state = "All 4 epochs are done, 0 of 2 generations of the evolution are done; reload this page for more."
+    assert texts(browser, "p")[0].startswith(state) and not texts(browser, "#genotype")
+    evolution_run(tmp_path / "other", from_supernet="runs/chain", generations=3)
+    open_page(browser, tmp_path / "other", 360)
+    assert texts(browser, "p")[0] == (
+        "In the supernet of runs/chain: after generation 2 of 3 the evolution found no other network."
+    )
+    assert not texts(browser, ".chart[aria-label=Loss]") and len(texts(browser, "#genotype")) == 1
+    networks = evolution_run(tmp_path / "learns", method="gdas", relaxation="gumbel_hard")
+    (tmp_path / "learns" / "genotype.json").write_text(spaces.from_text(networks[3]["architecture"]).to_json())
+    report.write_report(tmp_path / "learns")
+    open_page(browser, tmp_path / "learns", 1400)
+    assert texts(browser, "#genotype") == [networks[3]["architecture"]] and texts(browser, "#replay output")
+    assert texts(browser, "#network")[0].startswith("The best network: ")
+    move_slider(browser, 1)
+    assert texts(browser, "#network") == [""] and texts(browser, "#genotype") != [networks[3]["architecture"]]

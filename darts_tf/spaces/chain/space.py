@@ -216,10 +216,11 @@ class Chains(SearchSpace):
             chosen["widths"] = tuple(f"{width:g}" for width in widths)
         return Chain(space, chosen)
 
-    def pictures(self, architecture, names=None):
+    def pictures(self, architecture, names=None, init_channels=None):
+        """As of any space: one for both tables, whose stem has so many channels, by default the description's."""
         from darts_tf.spaces.chain.picture import ChainPicture
 
-        return [ChainPicture(self, architecture, names)]
+        return [ChainPicture(self, init_channels)]
 
 
 PIXELS = 8, 512
