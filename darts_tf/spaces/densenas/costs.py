@@ -1,5 +1,7 @@
 """What a network of densely connected blocks costs before its path is decided (section 3.3 of DenseNAS)."""
 
+import math
+
 import tensorflow as tf
 
 
@@ -32,3 +34,8 @@ def expected(graph, cost, mixture):
         shares = mixture["routing"][block, : len(costs)]
         after[block] = ways[block] + tf.reduce_sum(shares * tf.stack(costs))
     return tf.constant(constant, dtype) + after[0]
+
+
+def penalty(cost, base=15.0, factor=0.15):
+    """What is added to the loss for a cost: factor * log(cost) / log(base) (equation 9)."""
+    return factor * tf.math.log(cost) / math.log(base)
