@@ -170,7 +170,7 @@ def test_chained_cost(stored):
         alphas = {name: tf.constant(table) for name, table in tables(graph, arrays, prefix).items()}
         with tf.GradientTape() as tape:
             tape.watch(alphas)
-            value = costs.expected(graph, cost, masked_softmax(alphas, masks))
+            value = costs.chained(graph, cost, masked_softmax(alphas, masks))
         assert relative_error(value, arrays[f"{prefix}cost"]) < 1e-12
         assert largest_error(graph, arrays, prefix, tape.gradient(value, alphas)) < 1e-9
 
@@ -236,7 +236,7 @@ def test_supernet(stored, float64, case):
         for kind, one in cost.items():
             with tf.GradientTape() as tape:
                 tape.watch(alphas)
-                estimates[kind] = costs.expected(graph, one, masked_softmax(alphas, masks))
+                estimates[kind] = costs.chained(graph, one, masked_softmax(alphas, masks))
                 value = costs.penalty(estimates[kind], base, factor)
             gradients[kind] = tf.nest.map_structure(tf.add, of_alphas, tape.gradient(value, alphas))
         losses = {kind: cross_entropy + costs.penalty(one, base, factor) for kind, one in estimates.items()}

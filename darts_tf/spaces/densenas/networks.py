@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf import spaces
-from darts_tf.methods.relaxations import NEVER, Softmax
+from darts_tf.methods.relaxations import NEVER
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.ops.stages import Activation, BatchNorm, Conv
@@ -78,6 +78,7 @@ class DenseSupernet(Supernet):
         x: images (batch, height, width, depth).
         exact, mixture: as of `darts_tf.SearchNetwork`.
         purpose: see `darts_tf.DARTS`; how many candidates are computed depends on it.
+        paths: how many candidates of each head and layer are computed, in place of what the relaxation says.
 
     Returns:
         Logits (batch, num_classes), of the type of the variables.
@@ -140,17 +141,13 @@ class DenseSupernet(Supernet):
         there = tf.where(self.candidates["routing"], alpha, tf.constant(NEVER, alpha.dtype))
         return super().mixture(draw, purpose) | {"routing": tf.nn.softmax(there)}
 
-    def strengths(self):
-        alpha = keras.ops.convert_to_numpy(self.alphas["routing"])
-        routing = np.where(self.candidates["routing"], alpha, NEVER)
-        return super().strengths() | {"routing": Softmax().strengths(routing)}
-
-    def call(self, x, training=False, exact=False, mixture=None, purpose=None):
+    def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
         training = kernels.SYNCHRONIZED if training and self.sync_batch_norm else training
         others = getattr(self.relaxation, "others", False)
-        options = {"paths": self.relaxation.paths(purpose), "others": others, "training": training}
+        paths = self.relaxation.paths(purpose) if paths is None else paths
+        options = {"paths": paths, "others": others, "training": training}
         graph, x = self.graph, self.stem(x, training=training)
         images, rows = {0: x + self.first(x, training=training)}, {edge: r for r, edge in enumerate(graph.heads_of)}
 
@@ -170,7 +167,8 @@ class DenseSupernet(Supernet):
             for row, (number, _) in enumerate(graph.layers_of):
                 if number == block_of:
                     images[block_of] = layer("stack", row, images[block_of])
-        shares = tf.nn.softmax(tf.stack([share(source, graph.blocks - 1) for source in self._ends]))
+        shares = tf.stack([share(source, graph.blocks - 1) for source in self._ends])
+        shares = tf.nn.softmax(tf.where(shares > 0, shares, tf.constant(NEVER, shares.dtype)))
         ends = zip(tf.unstack(shares), self._ends, self.last, strict=True)
         total = tf.add_n([share * last(images[source], training=training) for share, source, last in ends])
         return self.classifier(tf.reduce_mean(tf.cast(total, self.variable_dtype), [1, 2]))
