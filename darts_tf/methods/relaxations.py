@@ -328,6 +328,38 @@ class PathDropout(Sampled):
         return kept / tf.reduce_sum(kept, -1, keepdims=True)
 
 
+@register_relaxation("drawn_softmax")
+class DrawnSoftmax(Sampled):
+    """Some candidates per row are drawn by the softmax of their alphas; the softmax of these counts (DenseNAS).
+
+    One to train the weights, two to train alpha, without replacement (section 3.4 there); only these are computed.
+    """
+
+    formula = Softmax.formula
+    second_order = False
+    noise, strengths = GumbelSoft.noise, Softmax.strengths
+
+    def paths(self, purpose):
+        return {None: None, "alpha": 2}.get(purpose, 1)
+
+    def __call__(self, alpha, noise=None, temperature=1.0, paths=None):
+        """As of any relaxation.
+
+        Args:
+            alpha: tensor (rows, candidates).
+            noise: of `noise`, or None.
+            temperature: it has none.
+            paths: how many are drawn; None for all.
+        """
+        import tensorflow as tf
+
+        if paths is None or paths >= alpha.shape[-1]:
+            return tf.nn.softmax(alpha)
+        order = tf.stop_gradient(alpha if noise is None else alpha + noise)  # see `BinaryGates`
+        drawn = tf.reduce_sum(tf.one_hot(tf.math.top_k(order, paths).indices, alpha.shape[-1]), 1)
+        return tf.nn.softmax(tf.where(drawn > 0, alpha, NEVER))
+
+
 @register_relaxation("dirichlet")
 class Dirichlet(Sampled):
     """The weights of a row are drawn from a Dirichlet distribution of concentration elu(alpha) + 1 (DrNAS).

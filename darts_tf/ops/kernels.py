@@ -316,18 +316,20 @@ def grouped_conv2d(x, kernel, strides, padding, groups):
     return tf.nn.conv2d(x, kernel, strides, padding)
 
 
-def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
+def batch_norm(x, gamma, beta, moving_mean, moving_variance, training, epsilon=EPSILON):
     """Normalises x (batch, height, width, channels), which may be of a lower precision than the other arguments.
 
     Args:
         training: False normalises by the moving statistics, True by those of the batch, `SYNCHRONIZED` by those of the
             batches of all replicas. `NARROW` is as True, faster for few channels.
+        epsilon: what is added to the variance.
 
     Returns:
         y like x, and the new moving mean and (unbiased) variance, (channels,).
     """
     if training == SYNCHRONIZED and x.dtype != gamma.dtype:
-        y, *moving = batch_norm(tf.cast(x, gamma.dtype), gamma, beta, moving_mean, moving_variance, training)
+        wide = tf.cast(x, gamma.dtype)
+        y, *moving = batch_norm(wide, gamma, beta, moving_mean, moving_variance, training, epsilon)
         return tf.cast(y, x.dtype), *moving
     if x.dtype == tf.float64 or training == SYNCHRONIZED:  # the fused kernel knows neither
         mean, variance = moving_mean, moving_variance
@@ -342,7 +344,7 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
             mean, count = tf.reduce_mean(means, 0), count * replicas.count()
             # Not the mean of squares less the square of the mean: a channel may vary by less than these are exact.
             variance = tf.reduce_mean(variances + (means - mean) ** 2, 0)
-        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, EPSILON)
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
         unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
         pairs = (moving_mean, mean), (moving_variance, unbiased)
         return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)
@@ -352,14 +354,14 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
     if training == NARROW:
         training = True
         if volume and x.dtype == tf.float32:
-            return _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance)
+            return _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance, epsilon)
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=tf.expand_dims(x, 1) if volume else x,
         scale=gamma,
         offset=beta,
         mean=moving_mean,
         variance=moving_variance,
-        epsilon=EPSILON,
+        epsilon=epsilon,
         exponential_avg_factor=1 - MOMENTUM,
         is_training=training,
         data_format="NDHWC" if volume else "NHWC",
@@ -375,7 +377,7 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training):
 _FOLDS = np.array([16, *(max(1 << int(np.log2(64 / channels)), 1) for channels in range(1, 65))]).clip(max=16)
 
 
-def _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance):
+def _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance, epsilon):
     """`batch_norm` of the batch's statistics, of pixels side by side as if they were channels."""
     shape = tf.shape(x)
     channels, pixels = shape[3], tf.reduce_prod(shape[:3])
@@ -394,7 +396,7 @@ def _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance):
             offset=offset,
             mean=mean,
             variance=variance,
-            epsilon=EPSILON,
+            epsilon=epsilon,
             is_training=False,
             data_format="NDHWC",
         ).y
@@ -420,16 +422,16 @@ def _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance):
                 reserve_space_1=means,
                 reserve_space_2=variances,
                 reserve_space_3=tf.zeros([]),
-                epsilon=EPSILON,
+                epsilon=epsilon,
                 is_training=False,
                 data_format="NDHWC",
             )[:3]
             dgamma, dbeta = (tf.reduce_sum(tf.reshape(part, few), 0) for part in parts)
-            inverse, count = tf.math.rsqrt(variance + EPSILON), tf.cast(pixels, x.dtype)
+            inverse, count = tf.math.rsqrt(variance + epsilon), tf.cast(pixels, x.dtype)
             slope = -gamma * inverse**2 * dgamma / count
             slopes, offsets = wide(slope, -gamma * inverse * dbeta / count - slope * mean)
             zeros = tf.zeros_like(slopes)
-            dx += norm(image, slopes, offsets, zeros, zeros + (1 - EPSILON))
+            dx += norm(image, slopes, offsets, zeros, zeros + (1 - epsilon))
             return tf.reshape(dx, shape), dgamma, dbeta
 
         return (y, mean, variance), gradient

@@ -253,9 +253,10 @@ class Depthwise(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm(Stage):
-    """Normalises each channel; `affine` adds a learned scale and offset."""
+    """Normalises each channel; `affine` adds a learned scale and offset, `epsilon` is added to the variance."""
 
     affine: bool = False
+    epsilon: float = kernels.EPSILON
 
     def weights(self, inputs, outputs, groups):
         width = groups * inputs
@@ -272,12 +273,12 @@ class BatchNorm(Stage):
         gamma, beta = learned or (tf.ones_like(moving_mean), tf.zeros_like(moving_mean))
         if scale is not None:
             gamma, beta = gamma * scale, beta * scale if learned else beta
-        y, mean, variance = kernels.batch_norm(x, gamma, beta, moving_mean, moving_variance, training)
+        y, mean, variance = kernels.batch_norm(x, gamma, beta, moving_mean, moving_variance, training, self.epsilon)
         return y, [tf.stack([mean, variance])]
 
     def layers(self, x, outputs, name):
         return keras.layers.BatchNormalization(
-            momentum=kernels.MOMENTUM, epsilon=kernels.EPSILON, center=self.affine, scale=self.affine, name=name
+            momentum=kernels.MOMENTUM, epsilon=self.epsilon, center=self.affine, scale=self.affine, name=name
         )(x)
 
 

@@ -106,7 +106,7 @@ def check(config, space):
             f"--curvature_every={config.curvature_every} with --relaxation={config.relaxation}: expected a relaxation "
             "whose weights are smooth."
         )
-    if config.jit_compile and relaxation.hard:
+    if config.jit_compile and relaxation.paths("weights") is not None:
         raise UsageError(
             f"--jit_compile with --relaxation={config.relaxation}: expected --nojit_compile; what is computed changes "
             "from step to step."

@@ -23,6 +23,7 @@ from darts_tf.spaces.chain.space import (
     ProxylessSpace,
     SinglePathSpace,
 )
+from darts_tf.spaces.densenas.space import DenseNAS
 from darts_tf.spaces.nas_bench_201.space import NasBench201
 from darts_tf.spaces.recurrent.space import RecurrentSpace
 
@@ -33,6 +34,7 @@ __all__ = [
     "S4",
     "AdaptiveChain",
     "CellSpace",
+    "DenseNAS",
     "FBNetSpace",
     "NasBench201",
     "NasBenchMacro",

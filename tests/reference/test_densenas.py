@@ -1,5 +1,6 @@
 """DenseNAS: derived paths, chained costs, the supernet with its gradients, and derived networks."""
 
+import ast
 import itertools
 import json
 import re
@@ -7,12 +8,15 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from original import relative_error
+from original import assign, by_stage, operation_tensors, relative_error, to_images
 
+from darts_tf.costs import counts
 from darts_tf.methods import relaxations
+from darts_tf.ops.stages import Conv, Depthwise
 from darts_tf.spaces.densenas import costs
 from darts_tf.spaces.densenas import graph as graphs
-from darts_tf.spaces.densenas.space import DenseNAS
+from darts_tf.spaces.densenas.networks import EPSILON, DenseSupernet, dense_network
+from darts_tf.spaces.densenas.space import DenseNAS, Path
 
 RES = graphs.Graph(  # of their basic blocks, which are derived only
     channels=(32, 48, 56, 64, 72, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 272, 288, 480, 496, 512, 512),
@@ -166,6 +170,107 @@ def test_chained_cost(stored):
         alphas = {name: tf.constant(table) for name, table in tables(graph, arrays, prefix).items()}
         with tf.GradientTape() as tape:
             tape.watch(alphas)
-            value = costs.expected(graph, cost, masked_softmax(alphas, masks))
+            value = costs.chained(graph, cost, masked_softmax(alphas, masks))
         assert relative_error(value, arrays[f"{prefix}cost"]) < 1e-12
         assert largest_error(graph, arrays, prefix, tape.gradient(value, alphas)) < 1e-9
+
+
+def supernet_tensors(network):
+    """{name in the original: Tensor} of a supernet."""
+
+    def of_block(operation, prefix):
+        convolutions = [place for place, stage in enumerate(operation.stages) if isinstance(stage, Conv | Depthwise)]
+        parts, names = ("_expand_conv", "_depthwise_conv", "_project_conv")[-len(convolutions) :], {}
+        for part, place in zip(parts, convolutions, strict=True):
+            names |= {f"_{place}": f"{part}.0", f"_{place + 1}": f"{part}.1"}
+        found = operation_tensors(operation, "")
+        return {f"{prefix}{names[place]}.{weight}": tensor for (place, weight), tensor in found.items()}
+
+    graph = network.graph
+    found = by_stage(network.stem, "input_block.") | of_block(network.first, "head_block.")
+    for row, (source, target) in enumerate(graph.heads_of):
+        for place, operations in enumerate(network.heads[row].operations):
+            branch = graph.sources(target).index(source)
+            found |= of_block(
+                operations["main"], f"blocks.{target - 1}.head_layer.head_branches.{branch}._ops.{place}."
+            )
+    for row, (block, layer) in enumerate(graph.layers_of):
+        for place, operations in enumerate(network.stack[row].operations):
+            if operations:
+                found |= of_block(
+                    operations["main"], f"blocks.{block - 1}.stack_layers.stack_layers.{layer}._ops.{place}."
+                )
+    for branch, operation in enumerate(network.last):
+        found |= by_stage(operation, f"conv1_1_block.conv1_1_branches.{branch}.conv1_1.")
+    return found | by_stage(network.classifier, "classifier.")
+
+
+@pytest.mark.parametrize("case", ["two", "all"])
+def test_supernet(stored, float64, case):
+    arrays, graph, prefix = stored[0], graph_of("tiny", stored[1]), f"tiny/{case}/"
+    weights = {name.removeprefix("tiny/w/"): value for name, value in arrays.items() if name.startswith("tiny/w/")}
+    assert float(arrays["tiny/bn_eps"]) == EPSILON
+    network = DenseSupernet(graph.to_json(), len(weights["classifier.bias"]))
+    x, y = to_images(arrays["tiny/x"]), tf.constant(arrays["tiny/y"])
+    network.build(x.shape)
+    tensors = supernet_tensors(network)
+    assert set(tensors) == set(weights)
+    assign(tensors, weights)
+    for name, table in tables(graph, arrays, "tiny/").items():
+        network.alphas[name].assign(table)
+    masks = candidates(graph, arrays, prefix)
+    base, factor = arrays["tiny/log_base_factor"].tolist()
+    cost = {kind: cost_of(graph, stored[1]["tiny"][f"{kind}_list"]) for kind in ("latency", "flops")}
+    trained = [variable.value for variable in network.weight_variables]
+
+    @tf.function(autograph=False)
+    def run():
+        alphas = {name: tf.convert_to_tensor(alpha) for name, alpha in network.alphas.items()}
+        with tf.GradientTape() as tape:
+            tape.watch(alphas)
+            mixture = masked_softmax(alphas, masks)
+            logits = network(x, training=True, mixture=mixture)
+            cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        of_alphas, of_weights = tape.gradient(cross_entropy, [alphas, trained])
+        estimates, gradients = {}, {}
+        for kind, one in cost.items():
+            with tf.GradientTape() as tape:
+                tape.watch(alphas)
+                estimates[kind] = costs.chained(graph, one, masked_softmax(alphas, masks))
+                value = costs.penalty(estimates[kind], base, factor)
+            gradients[kind] = tf.nest.map_structure(tf.add, of_alphas, tape.gradient(value, alphas))
+        losses = {kind: cross_entropy + costs.penalty(one, base, factor) for kind, one in estimates.items()}
+        return logits, cross_entropy, estimates, losses, gradients, of_weights
+
+    logits, cross_entropy, estimates, losses, gradients, of_weights = run()
+    errors = {
+        "logits": relative_error(logits, arrays[f"{prefix}logits"]),
+        "cross_entropy": relative_error(cross_entropy, arrays[f"{prefix}cross_entropy"]),
+    }
+    for kind in cost:
+        errors[f"{kind} cost"] = relative_error(estimates[kind], arrays[f"{prefix}{kind}/cost"])
+        errors[f"{kind} loss"] = relative_error(losses[kind], arrays[f"{prefix}{kind}/loss"])
+        errors[kind] = largest_error(graph, arrays, f"{prefix}{kind}/", gradients[kind])
+    by_variable = dict(zip(map(id, network.weight_variables), of_weights, strict=True))
+    for name, value in arrays.items():
+        if name.startswith(f"{prefix}grad/"):
+            tensor = tensors[name.removeprefix(f"{prefix}grad/")]
+            errors[name] = relative_error(tensor.of(by_variable[id(tensor.variable)]), value)
+    assert max(errors.values()) < 1e-9, errors
+
+
+def test_counts(stored):
+    """Of derived networks, which are built as they are, for images of ImageNet."""
+    for case in stored[1]["counts"]:
+        blocks = [ast.literal_eval(line) for line in case["config"].split("|")]
+        channels = [width for (_, width), *_ in blocks]
+        graph, place, texts = graphs.PRESETS["mbv2"], 0, []
+        for width, (_, head, layers, *_) in zip(channels[1:-1], blocks[1:-1], strict=True):
+            place = graph.channels.index(width, place + 1)
+            texts.append(" ".join([str(place), ours(head), *map(ours, layers)]))
+        space = DenseNAS()
+        path = Path(space, {"blocks": tuple(texts)})
+        space.check(path)
+        network = dense_network(path, channels[0], 1000)
+        assert counts.parameters(network) == case["params"]
+        assert counts.multiply_adds(network) == round(case["mult_adds_m"] * 1e6)

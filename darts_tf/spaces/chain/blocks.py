@@ -15,7 +15,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from darts_tf.ops import operations
+from darts_tf.ops import kernels, operations
 from darts_tf.ops.stages import Activation, BatchNorm, Conv, Depthwise, ReLU, Shuffle, SqueezeExcite, Stage
 from darts_tf.spaces.chain.description import IDENTITY, INVERTED, OF_FBNET, SHUFFLE, check_block
 
@@ -97,7 +97,7 @@ class Block:
         return joined(name=f"{name}_joined")([way, y])
 
 
-def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=1.0):
+def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=1.0, epsilon=kernels.EPSILON):
     """The `Block` of a name.
 
     Args:
@@ -107,16 +107,18 @@ def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=
         activation: name of one of `keras.activations`, of inverted residuals.
         affine: whether batch norms learn a scale and an offset.
         width: of an inverted residual that expands, the part of the channels between its convolutions that it has.
+        epsilon: of batch norms.
 
     Raises:
         ValueError: there is no such block, or none for these channels.
     """
     check_block(name)
+    norm = BatchNorm(affine, epsilon)
     if name in IDENTITY:
         same = stride == 1 and inputs == outputs
-        return Block(() if same else (Conv(strides=(stride, stride)), BatchNorm(affine)), outputs)
+        return Block(() if same else (Conv(strides=(stride, stride)), norm), outputs)
     if name == "xception" or SHUFFLE.fullmatch(name):
-        return _shuffle_block(name, inputs, outputs, stride, affine)
+        return _shuffle_block(name, inputs, outputs, stride, norm)
     parts, shuffle, se = 1, (), ()
     if found := INVERTED.fullmatch(name):
         expansion, size = int(found[1]), int(found[2])
@@ -129,10 +131,10 @@ def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=
         shuffle, expands, activation = (Shuffle(parts),) if parts > 1 else (), True, "relu"
     hidden = hidden_channels(expansion * inputs, width, parts) if expands else inputs
     acts = ReLU() if activation == "relu" else Activation(activation)
-    expand = (Conv(width=hidden, parts=parts), BatchNorm(affine), acts, *shuffle) if expands else ()
+    expand = (Conv(width=hidden, parts=parts), norm, acts, *shuffle) if expands else ()
     narrow = (Width(),) if expands else ()
-    between = Depthwise(size, stride), BatchNorm(affine), acts, *narrow, *se
-    main = *expand, *between, Conv(parts=parts), BatchNorm(affine)
+    between = Depthwise(size, stride), norm, acts, *narrow, *se
+    main = *expand, *between, Conv(parts=parts), norm
     return Block(main, outputs, () if stride == 1 and inputs == outputs else None)
 
 
@@ -151,7 +153,7 @@ def ends(description, affine=True):
     }
 
 
-def _shuffle_block(name, inputs, outputs, stride, affine):
+def _shuffle_block(name, inputs, outputs, stride, norm):
     """The four blocks of Single Path One-Shot; at stride 1 half of the channels passes by."""
     if (
         inputs % 2
@@ -165,12 +167,12 @@ def _shuffle_block(name, inputs, outputs, stride, affine):
         )
     middle = outputs // 2
     own = outputs - (inputs // 2 if stride == 1 else inputs)
-    norm, conv = (BatchNorm(affine), ReLU()), Conv(width=middle)
+    acts, conv = (norm, ReLU()), Conv(width=middle)
     if name == "xception":
-        size, steps = 3, [Depthwise(3, stride), BatchNorm(affine), conv, *norm, Depthwise(3), BatchNorm(affine), conv]
-        main = *steps, *norm, Depthwise(3), BatchNorm(affine), Conv(), *norm
+        size, steps = 3, [Depthwise(3, stride), norm, conv, *acts, Depthwise(3), norm, conv]
+        main = *steps, *acts, Depthwise(3), norm, Conv(), *acts
     else:
         size = int(SHUFFLE.fullmatch(name)[1])
-        main = conv, *norm, Depthwise(size, stride), BatchNorm(affine), Conv(), *norm
-    beside = (Depthwise(size, stride), BatchNorm(affine), Conv(width=inputs), *norm) if stride > 1 else ()
+        main = conv, *acts, Depthwise(size, stride), norm, Conv(), *acts
+    beside = (Depthwise(size, stride), norm, Conv(width=inputs), *acts) if stride > 1 else ()
     return Block(main, own, beside, concatenates=True)

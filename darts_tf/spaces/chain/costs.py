@@ -30,7 +30,7 @@ class Costs:
     def __init__(self, space, task, init_channels=None):
         self._space, description = space, space.described(init_channels)
         made, (height, width, depth) = ends(description), task.input_shape
-        stem, (height, width) = _counts(*made["stem"], depth, (height, width))
+        stem, (height, width) = stage_counts(*made["stem"], depth, (height, width))
         names, layers = space.choices["layers"].candidates, description.layers()
         rows = np.zeros((2, len(layers), len(names), len(space.widths)))
         for row, layer in enumerate(layers):
@@ -40,10 +40,10 @@ class Costs:
                     shape = layer.inputs, layer.outputs, layer.stride, description.activation, True, float(part)
                     own = block(name, *shape)
                     for stages, channels in own.operations().values():
-                        counts, _ = _counts(stages, channels, layer.inputs // (1 + own.splits), (height, width))
+                        counts, _ = stage_counts(stages, channels, layer.inputs // (1 + own.splits), (height, width))
                         rows[:, row, names.index(name), place] += counts
             height, width = after
-        head, _ = _counts(*made["head"], layers[-1].outputs, (height, width))
+        head, _ = stage_counts(*made["head"], layers[-1].outputs, (height, width))
         classifier = description.head * task.outputs
         classifier = np.array([classifier + (task.outputs if description.bias else 0), classifier])
         self.fixed = dict(zip(COSTS, (stem + head + classifier).tolist(), strict=True))
@@ -80,7 +80,7 @@ class Costs:
         return tf.cast(self.fixed[cost], layers.dtype) + tf.einsum("lc,lw,lcw->", layers, widths, rows)
 
 
-def _counts(stages, outputs, inputs, size):
+def stage_counts(stages, outputs, inputs, size):
     """Parameters and multiply-adds of stages, an array, and the height and width of their result."""
     parameters = products = 0
     for stage in stages:

@@ -22,7 +22,7 @@ class SearchLayer(keras.layers.Layer):
         names: of the candidates, see `blocks`.
         outputs: channels of the result.
         stride: 1 or 2.
-        activation, affine: as of `blocks.block`.
+        activation, affine, epsilon: as of `blocks.block`.
 
     Call arguments:
         x: images (batch, height, width, channels), of the type to compute in.
@@ -33,14 +33,14 @@ class SearchLayer(keras.layers.Layer):
         training: see `darts_tf.ops.stages.Stage`.
     """
 
-    def __init__(self, names, outputs, stride=1, activation="relu6", affine=True, **kwargs):
+    def __init__(self, names, outputs, stride=1, activation="relu6", affine=True, epsilon=kernels.EPSILON, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.names, self.outputs, self.stride = tuple(names), outputs, stride
-        self.activation, self.affine = activation, affine
+        self.activation, self.affine, self.epsilon = activation, affine, epsilon
 
     def build(self, input_shape):
         shape = input_shape[-1], self.outputs, self.stride, self.activation, self.affine
-        self.blocks = [block(name, *shape) for name in self.names]
+        self.blocks = [block(name, *shape, epsilon=self.epsilon) for name in self.names]
         self.operations = []
         for name, made in zip(self.names, self.blocks, strict=True):
             own = {}
@@ -89,7 +89,7 @@ class SearchLayer(keras.layers.Layer):
         return found
 
     def get_config(self):
-        names = "names", "outputs", "stride", "activation", "affine"
+        names = "names", "outputs", "stride", "activation", "affine", "epsilon"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

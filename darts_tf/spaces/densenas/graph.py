@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 
 MOST = 200  # blocks
 MB = tuple(f"mb{expansion}_k{kernel}" for kernel in (3, 5, 7) for expansion in (3, 6))
@@ -120,29 +121,21 @@ class Graph:
             path.append(came[path[-1]])
         return path[::-1], best[-1]
 
-    def scaled(self, channels):
-        """The graph whose first block has so many channels, the others in proportion."""
-        factor = channels / self.channels[0]
-        return dataclasses.replace(self, channels=[max(1, round(width * factor)) for width in self.channels])
+    def strides_for(self, pixels, least=4):
+        """The strides of the stem, and of the stages: 2 and those of the graph, if images are large.
 
-    def for_images(self, pixels, least=4):
-        """The stride of the stem, and the graph, for images of some size: 2 and this one, if they are large.
-
-        Of smaller images, of which fewer than `least` pixels would be left, the first strides are 1.
+        For smaller images, of which fewer than `least` pixels would be left, the first strides are 1.
 
         Args:
             pixels: the smaller of height and width.
             least: pixels.
         """
         strides = [2, *self.strides]
-        for place, stride in enumerate(strides):
-            product = 1
-            for other in strides[place:]:
-                product *= other
-            if pixels // product >= least:
+        for place in range(len(strides)):
+            if pixels // math.prod(strides) >= least:
                 break
-            strides[place] = 1 if stride == 2 else stride
-        return strides[0], dataclasses.replace(self, strides=strides[1:])
+            strides[place] = 1
+        return strides
 
     def to_json(self):
         """JSON text, which `graph` reads."""

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Architecture, Choices, SearchSpace, every_row, register_space
+from darts_tf.spaces.chain.description import check_block
 from darts_tf.spaces.densenas import graph as graphs
 
 
@@ -71,7 +72,8 @@ class DenseNAS(SearchSpace):
 
     graph: str = "mbv2"
 
-    sizes: ClassVar = {"init_channels": 16}
+    sizes: ClassVar = {"init_channels": None}  # as the graph says
+    has_paths: ClassVar = True
 
     def __post_init__(self):
         self.blocks  # noqa: B018, is checked
@@ -94,6 +96,31 @@ class DenseNAS(SearchSpace):
             "heads": every_row("Heads", [f"{source} → {target}" for source, target in graph.heads_of], graph.heads),
             "stack": every_row("Layers", [f"block {block}, {layer}" for block, layer in graph.layers_of], graph.stack),
         }
+
+    def fitted(self, task):
+        for name in (*self.blocks.heads, *self.blocks.stack):
+            check_block(name)
+        return self
+
+    def supernet(self, task, relaxation="softmax", init_channels=None, sync_batch_norm=False, candidates=None):
+        """All blocks with all their candidates, see `networks.DenseSupernet`; strides suit the images."""
+        from darts_tf.spaces.densenas.networks import DenseSupernet
+
+        strides = self.blocks.strides_for(min(task.input_shape[:2]))
+        return DenseSupernet(self, task.outputs, init_channels, strides, sync_batch_norm, relaxation, candidates)
+
+    def network(self, architecture, task, init_channels=None):
+        """The network of a path, see `networks.dense_network`; strides suit the images."""
+        from darts_tf.spaces.densenas.networks import dense_network
+
+        strides = architecture.space.blocks.strides_for(min(task.input_shape[:2]))
+        return dense_network(architecture, init_channels, task.outputs, task.input_shape, strides, task.normalization)
+
+    def costs(self, task, init_channels=None):
+        """As of any space, without building each network: what is on the path is added up."""
+        from darts_tf.spaces.densenas.costs import Costs
+
+        return Costs(self, task, init_channels)
 
     def decide(self, strengths, selection="strongest"):
         """The likeliest path by the strengths of routing, with the operations that a selection makes of theirs."""
@@ -118,7 +145,7 @@ class DenseNAS(SearchSpace):
         for source, block in itertools.pairwise(path[:-1]):
             names = [graph.heads[heads[edges.index((source, block))]]]
             names += [graph.stack[stack[layers.index((block, layer))]] for layer in range(graph.layers[block])]
-            texts.append(" ".join([str(block), *(name for name in names if name != "identity")]))
+            texts.append(" ".join([str(block), names[0], *(name for name in names[1:] if name != "identity")]))
         return Path(self, {"blocks": tuple(texts)})
 
     def picks(self, architecture):
@@ -144,7 +171,7 @@ class DenseNAS(SearchSpace):
             raise ValueError(f"an architecture of {self.name} has {', '.join(architecture.chosen)}: expected blocks.")
         before = 0
         for text in texts:
-            number, *names = (text or "").split()[: 2 + max(graph.layers)] or [""]
+            number, *names = (text or "").split()[: 3 + max(graph.layers)] or [""]
             numbers = [str(block) for block in graph.targets(before) if block < graph.blocks - 1]
             if number not in numbers:
                 raise ValueError(f"block {before} is followed by {text!r:.100}: expected {' or '.join(numbers)}.")
