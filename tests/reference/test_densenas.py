@@ -11,11 +11,13 @@ import tensorflow as tf
 from original import assign, by_stage, operation_tensors, relative_error, to_images
 
 from darts_tf.costs import counts
+from darts_tf.costs.losses import AddedLog
 from darts_tf.methods import relaxations
 from darts_tf.ops.stages import Conv, Depthwise
 from darts_tf.spaces.densenas import costs
 from darts_tf.spaces.densenas import graph as graphs
-from darts_tf.spaces.densenas.networks import EPSILON, DenseSupernet, dense_network
+from darts_tf.spaces.densenas.blocks import EPSILON
+from darts_tf.spaces.densenas.networks import DenseSupernet, dense_network
 from darts_tf.spaces.densenas.space import DenseNAS, Path
 
 RES = graphs.Graph(  # of their basic blocks, which are derived only
@@ -220,6 +222,7 @@ def test_supernet(stored, float64, case):
         network.alphas[name].assign(table)
     masks = candidates(graph, arrays, prefix)
     base, factor = arrays["tiny/log_base_factor"].tolist()
+    add_log = AddedLog(factor, base)
     cost = {kind: cost_of(graph, stored[1]["tiny"][f"{kind}_list"]) for kind in ("latency", "flops")}
     trained = [variable.value for variable in network.weight_variables]
 
@@ -237,9 +240,9 @@ def test_supernet(stored, float64, case):
             with tf.GradientTape() as tape:
                 tape.watch(alphas)
                 estimates[kind] = costs.chained(graph, one, masked_softmax(alphas, masks))
-                value = costs.penalty(estimates[kind], base, factor)
+                value = add_log(tf.zeros([], tf.float64), estimates[kind])
             gradients[kind] = tf.nest.map_structure(tf.add, of_alphas, tape.gradient(value, alphas))
-        losses = {kind: cross_entropy + costs.penalty(one, base, factor) for kind, one in estimates.items()}
+        losses = {kind: add_log(cross_entropy, one) for kind, one in estimates.items()}
         return logits, cross_entropy, estimates, losses, gradients, of_weights
 
     logits, cross_entropy, estimates, losses, gradients, of_weights = run()

@@ -1,14 +1,13 @@
 """What networks of densely connected blocks cost, before and after their path is decided (section 3.3 of DenseNAS)."""
 
 import itertools
-import math
 
 import numpy as np
 import tensorflow as tf
 
 from darts_tf.spaces.chain.blocks import block
 from darts_tf.spaces.chain.costs import COSTS, stage_counts
-from darts_tf.spaces.densenas.networks import ends, sized
+from darts_tf.spaces.densenas.blocks import ends, sized
 
 
 class Costs:
@@ -103,6 +102,7 @@ def chained(graph, cost, mixture):
         Scalar tensor, that can be differentiated with respect to the mixture.
     """
     constant, tables = cost
+    mixture = {name: tf.convert_to_tensor(table) for name, table in mixture.items()}
     dtype = mixture["routing"].dtype
     weighted = {name: tf.constant(table, dtype) * mixture[name] for name, table in tables.items()}
     ways, heads, layers = (tf.reduce_sum(weighted[name], -1) for name in ("routing", "heads", "stack"))
@@ -117,8 +117,3 @@ def chained(graph, cost, mixture):
         shares = mixture["routing"][source, : len(costs)]
         after[source] = ways[source] + tf.reduce_sum(shares * tf.stack(costs))
     return tf.constant(constant, dtype) + after[0]
-
-
-def penalty(cost, base=15.0, factor=0.15):
-    """What is added to the loss for a cost: factor * log(cost) / log(base) (equation 9)."""
-    return factor * tf.math.log(cost) / math.log(base)

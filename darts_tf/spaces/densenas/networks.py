@@ -1,61 +1,107 @@
 """Networks of densely connected blocks: the supernet, and what a path becomes."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from darts_tf import spaces
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.relaxations import NEVER
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
-from darts_tf.ops.stages import Activation, BatchNorm, Conv
+from darts_tf.ops.stages import Conv
+from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import block
 from darts_tf.spaces.chain.networks import SearchLayer
+from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
+from darts_tf.spaces.densenas.costs import Costs
 from darts_tf.spaces.models import Supernet, inputs
 
-EPSILON = 1e-3  # of batch norms
+
+@keras.saving.register_keras_serializable("darts_tf")
+class DenseLayer(SearchLayer):
+    """As `SearchLayer`, of inverted residuals and identities; layers of the same candidates share a graph function.
+
+    There are hundreds of candidates: to trace and to optimise the graph of each would take minutes.
+    """
+
+    def call(self, x, weights, paths=None, others=False, training=False):
+        training = training if self.trainable else False
+        owned = [own.get("main") for own in self.operations]
+        tensors = [[] if own is None else own.tensors(x.dtype) for own in owned]
+        paths = None if paths is None or paths >= len(owned) else paths
+        trained = [variable for own in owned if own is not None for variable in own.trainable_variables]
+        candidates = tuple(
+            (tuple(_any_width(stage) for stage in made.main), made.beside is not None) for made in self.blocks
+        )
+        frozen = all(kernels.is_frozen(variable) for variable in trained)
+        function = _shared(candidates, paths, others, training, frozen, x.dtype, weights.dtype)
+        y, moving = function(x, weights, tensors)
+        y.set_shape([None, None, None, self.outputs])
+        for own, values in zip(owned, moving, strict=True) if training else ():
+            for variable, value in zip([] if own is None else own.moving, values, strict=True):
+                variable.assign(value)
+        return y
 
 
-def sized(graph, init_channels=None, strides=None):
-    """A graph of other widths and strides.
+def _any_width(stage):
+    return dataclasses.replace(stage, width=None) if isinstance(stage, Conv) else stage
+
+
+@functools.cache
+def _shared(candidates, paths, others, training, frozen, dtype, exact_dtype):
+    """The body of `DenseLayer` as one graph function for all layers of the same candidates, whatever their channels.
 
     Args:
-        graph: `graph.Graph`.
-        init_channels: of the first block; all others grow with it. By default the graph's.
-        strides: of the stem, then of the graph's stages; by default 2 and those of the graph.
-
-    Returns:
-        The graph, and the stride of the stem.
-
-    Raises:
-        ValueError: an argument is out of range.
+        candidates: ((stages, whether there is a shortcut), ...).
+        frozen: whether nobody wants the gradients of its weights.
     """
-    stem, *strides = (2, *graph.strides) if strides is None else strides
-    first = graph.channels[0] if init_channels is None else init_channels
-    if first != int(first) or first < 1:
-        raise ValueError(f"init_channels={first}: expected at least 1 channel.")
-    factor = first / graph.channels[0]
-    widths = [max(1, round(width * factor)) for width in graph.channels]
-    return dataclasses.replace(graph, channels=widths, strides=strides), stem
 
+    def layer(x, weights, tensors):
+        if frozen:
+            tensors = tf.nest.map_structure(tf.stop_gradient, tensors)
+        weights, parts = tf.cast(weights, dtype), []
+        moving = [
+            [
+                tensor
+                for stage, own in zip(stages, rows, strict=True)
+                for spec, tensor in zip(stage.weights(1, 1, 1), own, strict=True)
+                if not spec.trainable
+            ]
+            for (stages, _), rows in zip(candidates, tensors, strict=True)
+        ]
 
-def ends(graph, stem_stride, affine=True):
-    """{"stem": (stages, channels), "first": ..., "last": ...}: what is before the blocks, and the last 1x1 convolution.
+        def branch(place, moving):
+            """The result of a candidate, and the statistics of all after that."""
+            stages, has_shortcut = candidates[place]
+            y, new = operations.compute(stages, x, tensors[place], 1, training)
+            y = y + x if has_shortcut else y
+            return y, [new if training and other == place else old for other, old in enumerate(moving)]
 
-    Args:
-        graph: `graph.Graph`.
-        stem_stride: 1 or 2.
-        affine: whether batch norms learn a scale and an offset; that at the end of the first block always does.
-    """
-    widths, after = graph.channels, (BatchNorm(affine, EPSILON), Activation("relu6"))
-    first = block("mb1_k3", widths[0], widths[0], 1, affine=affine, epsilon=EPSILON).main
-    return {
-        "stem": ([Conv((3, 3), (stem_stride, stem_stride)), *after], widths[0]),
-        "first": ([*first[:-1], BatchNorm(True, EPSILON)], widths[0]),
-        "last": ([Conv(), *after], widths[-1]),
-    }
+        if paths is None:
+            for place in range(len(candidates)):
+                y, moving = branch(place, moving)
+                parts.append(weights[place] * y)
+        else:
+            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
+                branches = [functools.partial(branch, place, moving) for place in range(len(candidates))]
+                y, moving = tf.switch_case(index, branches)
+                parts.append(weights[index] * y)
+            parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
+        return tf.add_n(parts), moving
+
+    def any_length(weight):
+        shape = [None if axis in weight.free else size for axis, size in enumerate(weight.shape)]
+        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
+
+    specs = [
+        [[any_length(weight) for weight in stage.weights(1, 1, 1)] for stage in stages] for stages, _ in candidates
+    ]
+    signature = [tf.TensorSpec([None] * 4, dtype), tf.TensorSpec([len(candidates)], exact_dtype), specs]
+    return never_inlined(layer, signature)
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -73,6 +119,7 @@ class DenseSupernet(Supernet):
         sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
         relaxation, candidates: see `Supernet`. The relaxation is that of heads and layers; routing has a softmax. Of
             one that draws paths only what is drawn is computed.
+        image_shape: (height, width, depth); needed for costs.
 
     Call arguments:
         x: images (batch, height, width, depth).
@@ -96,12 +143,16 @@ class DenseSupernet(Supernet):
         sync_batch_norm=False,
         relaxation="softmax",
         candidates=None,
+        image_shape=None,
         **kwargs,
     ):
         space = spaces.of({"space": "densenas", "graph": space}) if isinstance(space, str) else space
         super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
         self.graph, self.stem_stride = sized(space.blocks, init_channels, strides)
+        self.image_shape = image_shape
+        if image_shape is not None:
+            self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
         widths = self.graph.channels
         made = ends(self.graph, self.stem_stride, affine=False)
         self.stem, self.first = (Operation(*made[name], name=name) for name in ("stem", "first"))
@@ -120,7 +171,7 @@ class DenseSupernet(Supernet):
         """The `SearchLayer` of a row."""
         names, there = self.space.choices[table].candidates, self.candidates[table][row]
         own = [name for name, has in zip(names, there, strict=True) if has]
-        return SearchLayer(own, channels, stride, affine=False, epsilon=EPSILON, name=f"{table}{row}")
+        return DenseLayer(own, channels, stride, affine=False, epsilon=EPSILON, name=f"{table}{row}")
 
     def build(self, input_shape):
         self.add_alphas()
@@ -135,6 +186,10 @@ class DenseSupernet(Supernet):
             operation.build(widths[source])
         self.classifier.build((None, self.graph.channels[-1]))
         self.built = True
+
+    def cost(self, mixture):
+        """Thousands of multiply-adds that a mixture is expected to have, a scalar."""
+        return self.costs.expected("multiply_adds", mixture) / 1000
 
     def mixture(self, draw=None, purpose=None):
         alpha = tf.convert_to_tensor(self.alphas["routing"])
@@ -183,6 +238,7 @@ class DenseSupernet(Supernet):
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
             "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
+            "image_shape": self.image_shape,
         }
 
 

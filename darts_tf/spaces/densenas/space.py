@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Architecture, Choices, SearchSpace, every_row, register_space
-from darts_tf.spaces.chain.description import check_block
+from darts_tf.spaces.chain.description import INVERTED
 from darts_tf.spaces.densenas import graph as graphs
 
 
@@ -99,7 +99,8 @@ class DenseNAS(SearchSpace):
 
     def fitted(self, task):
         for name in (*self.blocks.heads, *self.blocks.stack):
-            check_block(name)
+            if name != "identity" and not INVERTED.fullmatch(name):
+                raise ValueError(f"{name}: expected identity, or an inverted residual such as mb6_k3.")
         return self
 
     def supernet(self, task, relaxation="softmax", init_channels=None, sync_batch_norm=False, candidates=None):
@@ -107,7 +108,8 @@ class DenseNAS(SearchSpace):
         from darts_tf.spaces.densenas.networks import DenseSupernet
 
         strides = self.blocks.strides_for(min(task.input_shape[:2]))
-        return DenseSupernet(self, task.outputs, init_channels, strides, sync_batch_norm, relaxation, candidates)
+        sizes = task.outputs, init_channels, strides, sync_batch_norm
+        return DenseSupernet(self, *sizes, relaxation, candidates, task.input_shape)
 
     def network(self, architecture, task, init_channels=None):
         """The network of a path, see `networks.dense_network`; strides suit the images."""
