@@ -19,7 +19,7 @@ from darts_tf.private.keras import place_of
 from darts_tf.runs import inheritance, phases, rundirectory
 from darts_tf.runs.configurations import SearchConfig
 
-OF_CHAINS = ("fbnet", "proxyless", "spos")
+OF_CHAINS = ("fbnet", "proxyless", "densenas", "spos")
 TINY = {
     "nodes": 1,
     "layers": 3,

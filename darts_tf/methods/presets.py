@@ -186,6 +186,18 @@ METHODS = {
             "arch_learning_rate": 1e-3,
         },
     ),
+    "densenas": Method(
+        "Some blocks of each layer are drawn, one to train the weights, two for alpha; the likeliest path is found.",
+        "Fang et al.: DenseNAS (CVPR 2020); JaminFong/DenseNAS",
+        {
+            "relaxation": "drawn_softmax",
+            "cost_loss": "add_log",
+            "cost_weight": 0.15,
+            "train_portion": 0.8,
+            "warmup_epochs": 50,
+        },
+        {"epochs": 150, "learning_rate": 0.2, "learning_rate_min": 5e-4, "weight_decay": 4e-5},
+    ),
     "spos": Method(
         "One path is drawn and computed in each step; evolution finds the best path in what was trained.",
         "Guo et al.: Single Path One-Shot (ECCV 2020); megvii-model/SinglePathOneShot",
