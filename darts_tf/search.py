@@ -90,8 +90,7 @@ def _search(config):
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
-        more = {name: getattr(space, name) for name in space.adapts}
-        with starting.started(output, "search", config, data, strategy, worker, **more) as present:
+        with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:
             networks = phases.Networks(config, space, data.task, strategy, worker, output, batches.spec)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
@@ -183,11 +182,7 @@ def completed(config, data):
     config = config.completed(starting.data_defaults(config, data))
     if not config.is_text:
         config = config.completed(recipe | starting.space_sizes(config))
-    space, config = starting.search_space(config)
-    try:
-        space = space.fitted(data.task)
-    except ValueError as error:
-        raise UsageError(f"--space={config.space}: {error}") from None
+    space, config = starting.search_space(config, data.task)
     starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)
     check_bound(config, space, data.task)

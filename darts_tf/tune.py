@@ -57,8 +57,9 @@ class TuneConfig(WeightsConfig):
     temperature: float = option(1.0, "For --oracle=darts: above 1 for more variety.", topic="What to try", least=1e-3)
     space: str = option(
         "darts",
-        "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; recurrent, cells "
-        "of language models; one of your own; or a .json or .py file that describes cells, see docs/spaces.md.",
+        "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
+        "blocks that suit the images, and chains of papers, see docs/chain.md; recurrent, cells of language models; "
+        "one of your own; or a .json or .py file that describes cells or a chain, see docs/spaces.md.",
         topic="What to try",
     )
     nodes: int | None = option(
@@ -66,6 +67,9 @@ class TuneConfig(WeightsConfig):
     )
     primitives: list | None = option(
         None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
+    )
+    widths: list | None = option(
+        None, "Of chains: the widths of a layer to choose from: 0.5,0.75,1. Default: 1.", topic="What to try"
     )
     repeat_search: int | None = option(
         None, "Instead of all this: so many DARTS searches, with seeds from 0.", topic="What to try", least=1
@@ -80,7 +84,10 @@ class TuneConfig(WeightsConfig):
         0.8, "Part of the training images to train on; the rest validates.", topic="Training of a trial"
     )
     init_channels: int = option(
-        SMALL["init_channels"], "Channels of the first cell.", topic="Training of a trial", least=2
+        SMALL["init_channels"],
+        "Channels of the first cell, or of the stem of a chain.",
+        topic="Training of a trial",
+        least=2,
     )
     layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
     learning_rate: float = option(
@@ -181,7 +188,8 @@ def main(config):
             if role == "worker":
                 wait_for_chief(output, config)
             else:
-                present = stack.enter_context(starting.started(output, "tune", config, data, strategy))
+                more = space.adapted() if space else {}
+                present = stack.enter_context(starting.started(output, "tune", config, data, strategy, **more))
                 if config.overwrite and (output / "trials").exists():
                     shutil.rmtree(output / "trials")
             messages.say(f"Trials on {data.in_words()}; results go to {output}/")
@@ -377,7 +385,7 @@ def completed(config, data):
             starting.check_same(f"the search in {config.search_run}", f"--{name}", getattr(config, name), own[name])
         known = {field.name for field in dataclasses.fields(config)}
         return space, config.replace(**{name: value for name, value in own.items() if name in known})
-    space, config = starting.search_space(config)
+    space, config = starting.search_space(config, data.task)
     if config.primitives is not None:
         config = config.replace(primitives=[name for name in config.primitives if name != "none"])
     sizes.check_given(config, space, space.network)

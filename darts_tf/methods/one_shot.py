@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.devices import replicas
+from darts_tf.ops import kernels
 
 
 class Inherited:
@@ -16,16 +17,18 @@ class Inherited:
 
     The statistics of batch norms are those of all networks that were trained, so they are computed anew for each
     (section 3.4 of Guo et al., Single Path One-Shot, 2020): they begin at mean 0 and variance 1 and move with the
-    batches of `recalibration`, by a tenth each.
+    batches of `recalibration`, by a tenth each. The authors have 200 batches. After few ones much of the beginning
+    would be left, so it is taken out, as Adam does with its moments.
 
     Args:
         search: a compiled `DARTS`, whose variables exist, of a network whose call takes `mixture` and `paths`.
+        corrected: whether that is done; False is as the authors' code.
         recalibration, validation: iterables of batches (x, y), such as `tf.data.Dataset`s, each gone through every
             time; batches of one size are traced once.
     """
 
-    def __init__(self, search, recalibration, validation):
-        self._search, self._batches = search, (recalibration, validation)
+    def __init__(self, search, recalibration, validation, corrected=True):
+        self._search, self._batches, self._corrected = search, (recalibration, validation), corrected
         trained = {id(variable) for variable in search.network.trainable_variables}
         self._moving = [
             variable
@@ -57,9 +60,14 @@ class Inherited:
         recalibrate, measure = self._steps
         with self._search.distribute_strategy.scope():
             for variable in self._moving:
-                variable.assign(tf.stack([tf.zeros(variable.shape[1:]), tf.ones(variable.shape[1:])]))
+                variable.assign(_start(variable))
+        left = 1.0
         for batch in self._batches[0]:
             recalibrate(batch, mixture)
+            left *= kernels.MOMENTUM
+        if self._corrected and left < 1:
+            for variable in self._moving:
+                variable.assign((tf.convert_to_tensor(variable) - left * _start(variable)) / (1 - left))
         right, total, samples = 0, 0.0, 0
         for batch in self._batches[1]:
             correct, loss, size = (part.numpy() for part in measure(batch, mixture))
@@ -70,6 +78,11 @@ class Inherited:
         """Gives the batch norms their statistics back."""
         for variable, value in zip(self._moving, self._before, strict=True):
             variable.assign(value)
+
+
+def _start(variable):
+    """Mean 0 and variance 1 of every channel, like a variable (2, channels)."""
+    return tf.stack([tf.zeros(variable.shape[1:], variable.dtype), tf.ones(variable.shape[1:], variable.dtype)])
 
 
 def one_hot(choices, picks):

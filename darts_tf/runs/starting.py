@@ -382,11 +382,15 @@ def space_spec(config):
         raise UsageError(f"--space={config.space}: {error.strerror}; expected a file that can be read.") from None
 
 
-def search_space(config):
+def search_space(config, task=None):
     """The space that a configuration names, and the configuration, with the values of the space where it had None.
 
+    Args:
+        config: a configuration.
+        task: of the data that the space is to fit; None if that is not known.
+
     Raises:
-        UsageError: there is no such space, or it cannot have these values.
+        UsageError: there is no such space, or it cannot have these values, or not for such data.
     """
     from darts_tf.ops import operations
 
@@ -403,6 +407,7 @@ def search_space(config):
         check_primitives(config.primitives or (), kind)
     try:
         space = spaces.of(values)
+        space = space if task is None else space.fitted(task)
     except ValueError as error:
         raise UsageError(f"--space={config.space}: {error}") from None
     if spaces.is_description(values["space"]):

@@ -154,6 +154,10 @@ class SearchSpace:
         """
         return self
 
+    def adapted(self):
+        """{field: value} of what follows from the data, for config.json."""
+        return {name: getattr(self, name) for name in self.adapts}
+
     @staticmethod
     def check_primitive(name):
         """Raises ValueError if a candidate of this name cannot be; of a space that has `primitives`."""

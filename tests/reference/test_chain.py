@@ -306,7 +306,7 @@ def test_batch_norms_are_recalibrated_for_a_path(spos, searched):
     case = part(spos, "recalibrate/")
     recalibration = [(to_images(x), None) for x in case["batches"]]
     batches = [(to_images(x), tf.constant(y)) for x, y in zip(case["val_x"], case["val_y"], strict=True)]
-    worth = Inherited(search, [(x, tf.zeros(len(x))) for x, _ in recalibration], batches)
+    worth = Inherited(search, [(x, tf.zeros(len(x))) for x, _ in recalibration], batches, corrected=False)
     before = [np.array(variable) for variable in search.network.variables]
     accuracy, _ = worth(mixture_of(case["arch"]))
     assert abs(1 - accuracy - case["top1_top5_error"][0]) < 1e-6
@@ -335,3 +335,22 @@ def test_counts_of_single_path_one_shot(spos):
         assert costs(found) == {"parameters": parameters, "multiply_adds": products}
     network = space.network(found, ImageClassification((224, 224, 3), 1000))
     assert counts.of(network) == costs(found)
+
+
+@pytest.mark.parametrize("dtype", ["float64"], indirect=True, scope="module")
+def test_few_batches_leave_nothing_of_the_beginning(spos, searched):
+    """As many batches as one likes, all the same, give the statistics of that one."""
+    search, tensors = searched
+    start(search, tensors, spos)
+    case = part(spos, "recalibrate/")
+    x, y = to_images(case["batches"][0]), tf.constant(case["val_y"][0])
+    found = []
+    for count in (1, 3):
+        worth = Inherited(search, [(x, y)] * count, [(x, y)])
+        worth(mixture_of(case["arch"]))
+        found.append([np.array(variable) for variable in search.network.non_trainable_variables])
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_allclose(one, three, atol=1e-12)
+    stem = search.network.stem
+    y, _ = stem.stages[0].finish(x, None, [stem.flat_variables[0]], 1, True)
+    np.testing.assert_allclose(np.array(stem.moving[0])[0], tf.reduce_mean(y, [0, 1, 2]), atol=1e-9)
