@@ -21,7 +21,7 @@ import sys
 
 from benchmarks import searches
 
-SIZES = {"epochs": 15, "units": 128, "batch_size": 32, "vocabulary": 5000, "search_epochs": 10, "search_units": 64}
+SIZES = {"epochs": 12, "units": 64, "batch_size": 32, "vocabulary": 2000, "search_epochs": 6, "search_units": 64}
 MODELS = ("searched", "DARTS_V2", "ENAS", "random", "lstm")
 
 

@@ -37,6 +37,17 @@ def drawn(space, seed=0):
     return space.decide({name: random.random(table.mask.shape) for name, table in space.choices.items()})
 
 
+def test_networks_can_be_exported():
+    space = DescribedChain(DESCRIBED.to_json())
+    for name in (*BLOCKS, "shuffle_k3", "xception"):
+        row = 0 if name in BLOCKS else 2
+        others = [(place, table) for place, table in enumerate((0, 0, 3)) if place != row]
+        picks = sorted([*others, (row, space.choices["layers"].candidates.index(name))])
+        network = space.network(space.decode({"layers": picks}), TASK)
+        formats = {getattr(layer, "data_format", "channels_last") for layer in network.layers}
+        assert formats == {"channels_last"}, name
+
+
 def test_chains_of_papers():
     layers = {FBNetSpace: 22, ProxylessSpace: 22, SinglePathSpace: 20, NasBenchMacro: 8}  # one of Proxyless is fixed
     task = ImageClassification((64, 64, 3), 10)

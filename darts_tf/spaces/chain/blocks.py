@@ -82,12 +82,14 @@ class Block:
         first = second = x
         if self.splits:
             height, width, channels = x.shape[1:]
-            pairs = keras.layers.Reshape((height, width * channels // 2, 2), name=f"{name}_pairs")(x)
+            pairs = keras.layers.Reshape((height * width * channels // 2, 2, 1), name=f"{name}_pairs")(x)
+            halves = [
+                keras.layers.Cropping2D(((0, 0), crop), name=f"{name}_{which}_pairs")(pairs)
+                for which, crop in (("even", (0, 1)), ("odd", (1, 0)))
+            ]
             first, second = (
-                keras.layers.Reshape((height, width, channels // 2), name=f"{name}_{which}")(
-                    keras.layers.Cropping2D(crop, data_format="channels_first", name=f"{name}_{which}_half")(pairs)
-                )
-                for which, crop in (("even", ((0, 0), (0, 1))), ("odd", ((0, 0), (1, 0))))
+                keras.layers.Reshape((height, width, channels // 2), name=f"{name}_{which}")(half)
+                for which, half in zip(("even", "odd"), halves, strict=True)
             )
         y = operations.layers(self.main, second, self.outputs, name)
         if self.beside is None:
