@@ -26,7 +26,7 @@ from darts_tf.spaces.cells.networks import cifar_network  # noqa: E402
 from darts_tf.spaces.recurrent.genotypes import RecurrentGenotype  # noqa: E402
 from darts_tf.spaces.recurrent.networks import RecurrentNetwork  # noqa: E402
 
-STEPS = 5
+STEPS = 3
 mirrored = replicas.strategy("mirrored")
 single = replicas.strategy("none")
 
@@ -46,6 +46,7 @@ def batches(count, image_shape, twice):
 
 
 def searched(strategy, unrolled, sync_batch_norm, twice, **options):
+    """A search after some steps: in a graph, or eagerly with synchronised batch norms, whose graph is large."""
     with strategy.scope():
         keras.utils.set_random_seed(1)
         network = SearchNetwork(
@@ -53,7 +54,13 @@ def searched(strategy, unrolled, sync_batch_norm, twice, **options):
         )
         search = DARTS(network, unrolled=unrolled)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        search.compile(SGD(0.025, global_clipnorm=0.5), loss, metrics=["accuracy"], arch_optimizer=Adam(3e-3))
+        search.compile(
+            SGD(0.025, global_clipnorm=0.5),
+            loss,
+            metrics=["accuracy"],
+            arch_optimizer=Adam(3e-3),
+            run_eagerly=sync_batch_norm,
+        )
     history = search.fit(batches(STEPS, (8, 8, 3), twice), verbose=0, shuffle=False).history
     return search, history
 
@@ -91,7 +98,7 @@ def text_case(unrolled):
     for strategy, times in ((single, 1), (mirrored, 2)):
         with strategy.scope():
             keras.utils.set_random_seed(1)
-            network = RecurrentSpace(2).supernet(
+            network = RecurrentSpace(1).supernet(
                 task, **dict(units=5, batch_size=4 * times, dropout=0, dropouth=0, dropoutx=0, dropouti=0)
             )
             search = DARTS(network, unrolled, virtual_clipnorm=0.25)
@@ -150,7 +157,7 @@ def train_case():
     for strategy in (single, mirrored):
         with strategy.scope():
             keras.utils.set_random_seed(1)
-            network = cifar_network(genotype, 4, 3, 3, (8, 8, 3), auxiliary=True)
+            network = cifar_network(genotype, 4, 1, 3, (8, 8, 3), auxiliary=True)
             for layer in network.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
