@@ -201,6 +201,7 @@ def test_searches_as_trials(tmp_path):
     hp = keras_tuner.HyperParameters()
     hp.Choice("learning_rate", [1e30, 0.025])
     tiny = {"epochs": 2, "layers": 3, "init_channels": 2, "nodes": 1, "grad_clip": 1e30, "noflip": None}
+    tiny["primitives"] = "skip_connect,max_pool_3x3"
     said = []
 
     def make(tell):
