@@ -16,7 +16,7 @@ GENOTYPE = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('dil_conv_3x3', 1)], normal_concat=[2], "
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
 )
-SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,sep_conv_3x3", "--unrolled"]
+SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,dil_conv_3x3"]
 TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5"]
 SIZE = ["--layers=3", "--init_channels=4", "--batch_size=8"]
 
@@ -94,7 +94,7 @@ def test_workers_of_different_configurations(images, tmp_path):
 
 @pytest.mark.slow
 def test_workers_that_are_killed_and_come_back(images, tmp_path):
-    command = [*SEARCH, "--nounrolled", f"--dataset={images}", "--epochs=7", "--checkpoint_every=2"]
+    command = [*SEARCH, f"--dataset={images}", "--epochs=7", "--checkpoint_every=2"]
     command.append("--primitives=skip_connect,max_pool_3x3")
     broken, whole = ([tmp_path / run / f"worker{index}" for index in range(2)] for run in ("broken", "whole"))
     ports, notices = free_ports(2), []
