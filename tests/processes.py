@@ -6,6 +6,7 @@ A new Python needs four to six seconds for that. What imports print is not seen 
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -149,6 +150,8 @@ def serve(address):
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         for name in IMPORTED:
             importlib.import_module(name)
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # as in conftest.py
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)

@@ -121,7 +121,6 @@ def check_same(folder, expected):
     [
         (a_search, 4, 0, 4),
         (a_network, 4, 0, 4),
-        (a_network, 6, 0, 2),
         (a_network, 1000, 0, 2),
         (a_network, 1000, 3, 4),
     ],
@@ -132,7 +131,7 @@ def test_several_steps_at_once(make, at_once, every, times, one_by_one, tmp_path
 
 
 @pytest.mark.parametrize(
-    "make, first, then", [(a_search, 1, 1000), (a_network, 4, 4), (a_network, 1, 4), (a_network, 1000, 1)]
+    "make, first, then", [(a_search, 1, 4), (a_network, 4, 4), (a_network, 1000, 1)]
 )
 def test_after_an_interruption(make, first, then, one_by_one, tmp_path):
     with pytest.raises(SystemExit):
