@@ -105,8 +105,12 @@ def test_a_search_that_draws_goes_on_bit_for_bit(values, logged, tmp_path):
     "values",
     [
         {
-            **{"stages": ["3", "2"], "stage_layers": ["3", "4"], "stage_dropout": ["0.0", "0.5"], "warmup_epochs": 1},
-            **{"partial_channels": 4, "stage_partial_channels": ["4", "2"]},
+            "stages": ["3", "2"],
+            "stage_layers": ["3", "4"],
+            "stage_dropout": ["0.0", "0.5"],
+            "warmup_epochs": 1,
+            "partial_channels": 4,
+            "stage_partial_channels": ["4", "2"],
         },
         {"prune_below": 0.3334},
     ],

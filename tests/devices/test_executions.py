@@ -130,9 +130,7 @@ def test_several_steps_at_once(make, at_once, every, times, one_by_one, tmp_path
     check_same(tmp_path / "run", one_by_one[make])
 
 
-@pytest.mark.parametrize(
-    "make, first, then", [(a_search, 1, 4), (a_network, 4, 4), (a_network, 1000, 1)]
-)
+@pytest.mark.parametrize("make, first, then", [(a_search, 1, 4), (a_network, 4, 4), (a_network, 1000, 1)])
 def test_after_an_interruption(make, first, then, one_by_one, tmp_path):
     with pytest.raises(SystemExit):
         run(tmp_path / "run", make, first, stop=4)
