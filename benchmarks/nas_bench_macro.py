@@ -52,8 +52,8 @@ def main(arguments=None):
     parser.add_argument("--images", required=True, help="--dataset of the searches, a .npz file")
     parser.add_argument("--networks", type=int, default=500, help="of the table that are ranked; default: 500")
     parser.add_argument("--bounds", type=searches.names, default="30,45,65", help="M multiply-adds; default: 30,45,65")
-    parser.add_argument("--population", type=int, default=50, help="networks of a generation; default: 50")
-    parser.add_argument("--generations", type=int, default=10, help="of each evolution; default: 10")
+    parser.add_argument("--population", type=int, default=30, help="networks of a generation; default: 30")
+    parser.add_argument("--generations", type=int, default=6, help="of each evolution; default: 6")
     options = parser.parse_args(arguments)
     with open(options.table, encoding="utf-8") as file:
         table = json.load(file)
