@@ -73,6 +73,16 @@ def test_batch_norm_of_few_channels(shape):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("training", [True, kernels.NARROW, False])
+def test_batch_norm_of_another_epsilon(training, dtype):
+    x = tf.random.stateless_normal((4, 8, 8, 16), seed=[0, 5], dtype=dtype) / 10
+    ones, zeros = tf.ones(16, dtype), tf.zeros(16, dtype)
+    mean, variance = tf.nn.moments(x, [0, 1, 2]) if training else (zeros, ones / 100)
+    y, *_ = kernels.batch_norm(x, ones, zeros, zeros, ones / 100, training, epsilon=0.1)
+    np.testing.assert_allclose(y, (x - mean) / tf.sqrt(variance + 0.1), rtol=1e-4, atol=1e-5)
+
+
 def test_batch_norm_keeps_no_result_in_memory():
     """The backward pass needs the input of a batch norm, not its result."""
 

@@ -10,10 +10,12 @@ from darts_tf import spaces
 from darts_tf.costs import counts
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods import relaxations
+from darts_tf.reports import drawing
 from darts_tf.spaces.contracts import check_space
 from darts_tf.spaces.densenas.graph import PRESETS, Graph, graph
 from darts_tf.spaces.densenas.networks import DenseSupernet
 from darts_tf.spaces.densenas.space import DenseNAS, Path
+from darts_tf.spaces.pictures import Box, Line, Text
 
 TINY = {
     "channels": [4, 4, 6, 8, 10],
@@ -232,3 +234,32 @@ def test_tied_strides_and_widths():
         DenseSupernet(SPACE, 3, 0)
     assert DenseSupernet(SPACE, 3, 8).graph.channels == (8, 8, 12, 16, 20)
     assert Graph(**TINY).channels == (4, 4, 6, 8, 10)
+
+
+def test_the_picture():
+    path = spaces.from_text(TEXT)
+    (picture,) = path.space.pictures(path)
+    shapes = picture.edges(path)
+    boxes = [shape for shape in shapes if isinstance(shape, Box)]
+    operations = {box.title: box for box in boxes if box.title}
+    assert len(boxes) == 18 + 8 and [box.opacity for box in boxes if not box.title].count(1) == 8
+    head, layer = operations["mb6_k7, the head of block 4"], operations["mb3_k3, layer 1 of block 4"]
+    assert head.height == 2 * layer.height and head.width == 7 / 3 * layer.width and head.kind != layer.kind
+    lines = [shape for shape in shapes if isinstance(shape, Line)]
+    assert [line.title for line in lines[:2]] == ["block 0 to block 1", "block 1 to block 4"] and len(lines) == 7
+    strengths = np.full(path.space.choices["routing"].mask.shape, 0.25)
+    strengths[0, 0] = 1
+    lines = [shape for shape in picture.edges(path, strengths, 1.0) if isinstance(shape, Line)]
+    assert [line.width for line in lines[:2]] == [5, 1.25] and lines[1].title == "block 1 to block 4, weight 0.250"
+    for shape in (*shapes, *picture.shapes):
+        points = shape.points if isinstance(shape, Line) else [(shape.x, shape.y)]
+        assert all(0 < x < picture.width and 0 < y < picture.height for x, y in points)
+    texts = [
+        shape.text
+        for shape in SPACE.pictures(found(["1 mb1_k5", "3 mb1_k5"]), init_channels=8)[0].edges(
+            found(["1 mb1_k5", "3 mb1_k5"])
+        )
+        if isinstance(shape, Text)
+    ]
+    assert texts == ["8", "8", "12", "16", "20"]
+    assert drawing.svg(path).startswith("<svg")

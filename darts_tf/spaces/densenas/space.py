@@ -118,6 +118,11 @@ class DenseNAS(SearchSpace):
         strides = architecture.space.blocks.strides_for(min(task.input_shape[:2]))
         return dense_network(architecture, init_channels, task.outputs, task.input_shape, strides, task.normalization)
 
+    def pictures(self, architecture, names=None, init_channels=None):
+        from darts_tf.spaces.densenas.picture import BlocksPicture
+
+        return [BlocksPicture(self, init_channels)]
+
     def costs(self, task, init_channels=None):
         """As of any space, without building each network: what is on the path is added up."""
         from darts_tf.spaces.densenas.costs import Costs
