@@ -430,7 +430,7 @@ register_space, names = _spaces.register, _spaces.names
 
 
 def get(spec):
-    """The class of the space that `--space` or config.json says, a name or a description of cells or of a chain.
+    """The class of the space that `--space` or config.json says, a name or a description of cells, a chain or blocks.
 
     Raises:
         ValueError: there is none.
@@ -439,10 +439,12 @@ def get(spec):
         return _spaces.kind(spec)
     from darts_tf.spaces.cells.described import DescribedCells
     from darts_tf.spaces.chain.space import DescribedChain
+    from darts_tf.spaces.densenas.space import DenseNAS
 
     with contextlib.suppress(ValueError, RecursionError):  # which the class itself says
-        if "stages" in json.loads(spec[:LONGEST]):
-            return DescribedChain
+        fields = json.loads(spec[:LONGEST])
+        if "stages" in fields:
+            return DenseNAS if "reach" in fields else DescribedChain
     return DescribedCells
 
 

@@ -64,7 +64,7 @@ class DenseNAS(SearchSpace):
     strongest on it.
 
     Args:
-        graph: "mbv2", the published one, or JSON of a `graph.Graph`.
+        graph: "mbv2", the published one, or JSON of a `graph.Graph`, which `--space` may say as well.
 
     Raises:
         ValueError: the graph is not as it should be.
@@ -76,7 +76,12 @@ class DenseNAS(SearchSpace):
     has_paths: ClassVar = True
 
     def __post_init__(self):
-        self.blocks  # noqa: B018, is checked
+        if self.graph not in graphs.PRESETS:
+            object.__setattr__(self, "graph", self.blocks.to_json())
+
+    @property
+    def spec(self):
+        return self.name if self.graph in graphs.PRESETS else self.graph
 
     @property
     def blocks(self):
