@@ -43,9 +43,9 @@ def test_replicas_with_the_same_batch_equal_one_device(unrolled):
     assert differences["moved"] > 1e-3
 
 
-@pytest.mark.parametrize("synchronised", [False, True])
-def test_replicas_draw_the_same_operations(synchronised):
-    differences = found("drawn", synchronised, not synchronised)
+@pytest.mark.parametrize("case, synchronised", [("drawn", False), ("drawn", True), ("blocks", False), ("blocks", True)])
+def test_replicas_draw_the_same_operations(case, synchronised):
+    differences = found(case, synchronised, not synchronised)
     assert differences["bitwise"]
     assert differences["weights"] < 1e-5 and differences["alphas"] < 1e-5 and differences["loss"] < 1e-5
     assert differences["moved"] > 1e-3

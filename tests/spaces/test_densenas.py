@@ -236,7 +236,9 @@ def test_it_is_saved(tmp_path):
     np.testing.assert_allclose(again(x), expected, rtol=1e-6)
 
 
-def test_tied_strides_and_widths():
+def test_sizes():
+    with pytest.raises(ValueError, match="sync_batch_norm with relaxation=drawn_softmax: expected a relaxation that"):
+        SPACE.supernet(TASK, "drawn_softmax", sync_batch_norm=True)
     with pytest.raises(ValueError, match="init_channels=0: expected at least 1 channel"):
         DenseSupernet(SPACE, 3, 0)
     assert DenseSupernet(SPACE, 3, 8).graph.channels == (8, 8, 12, 16, 20)

@@ -55,6 +55,8 @@ def _any_width(stage):
 def _shared(candidates, paths, others, training, frozen, dtype, exact_dtype):
     """The body of `DenseLayer` as one graph function for all layers of the same candidates, whatever their channels.
 
+    It is written out where it is called if replicas exchange statistics: each exchange has its own place in the graph.
+
     Args:
         candidates: ((stages, whether there is a shortcut), ...).
         frozen: whether nobody wants the gradients of its weights.
@@ -92,6 +94,9 @@ def _shared(candidates, paths, others, training, frozen, dtype, exact_dtype):
                 parts.append(weights[index] * y)
             parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
         return tf.add_n(parts), moving
+
+    if training == kernels.SYNCHRONIZED:
+        return layer
 
     def any_length(weight):
         shape = [None if axis in weight.free else size for axis, size in enumerate(weight.shape)]
@@ -148,6 +153,11 @@ class DenseSupernet(Supernet):
     ):
         space = spaces.of({"space": "densenas", "graph": space}) if isinstance(space, str) else space
         super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
+        if sync_batch_norm and self.relaxation.paths("weights") is not None:
+            raise ValueError(
+                f"sync_batch_norm with relaxation={self.relaxation.name}: expected a relaxation that computes all "
+                "candidates; replicas cannot exchange statistics of some that are drawn."
+            )
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
         self.graph, self.stem_stride = sized(space.blocks, init_channels, strides)
         self.image_shape = image_shape
