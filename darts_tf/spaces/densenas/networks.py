@@ -28,7 +28,7 @@ class DenseLayer(SearchLayer):
     There are hundreds of candidates: to trace and to optimise the graph of each would take minutes.
     """
 
-    def call(self, x, weights, paths=None, others=False, training=False):
+    def call(self, x, weights, paths=None, others=False, training=False, inline=False):
         training = training if self.trainable else False
         owned = [own.get("main") for own in self.operations]
         tensors = [[] if own is None else own.tensors(x.dtype) for own in owned]
@@ -38,7 +38,8 @@ class DenseLayer(SearchLayer):
             (tuple(_any_width(stage) for stage in made.main), made.beside is not None) for made in self.blocks
         )
         frozen = all(kernels.is_frozen(variable) for variable in trained)
-        function = _shared(candidates, paths, others, training, frozen, x.dtype, weights.dtype)
+        inline = inline or training == kernels.SYNCHRONIZED  # what replicas exchange has its own place in the graph
+        function = _shared(candidates, paths, others, training, inline, frozen, x.dtype, weights.dtype)
         y, moving = function(x, weights, tensors)
         y.set_shape([None, None, None, self.outputs])
         for own, values in zip(owned, moving, strict=True) if training else ():
@@ -52,10 +53,10 @@ def _any_width(stage):
 
 
 @functools.cache
-def _shared(candidates, paths, others, training, frozen, dtype, exact_dtype):
+def _shared(candidates, paths, others, training, inline, frozen, dtype, exact_dtype):
     """The body of `DenseLayer` as one graph function for all layers of the same candidates, whatever their channels.
 
-    It is written out where it is called if replicas exchange statistics: each exchange has its own place in the graph.
+    With `inline` it is no graph function, but written out where it is called.
 
     Args:
         candidates: ((stages, whether there is a shortcut), ...).
@@ -95,7 +96,7 @@ def _shared(candidates, paths, others, training, frozen, dtype, exact_dtype):
             parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
         return tf.add_n(parts), moving
 
-    if training == kernels.SYNCHRONIZED:
+    if inline:
         return layer
 
     def any_length(weight):
@@ -135,9 +136,14 @@ class DenseSupernet(Supernet):
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
+    Attributes:
+        inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
+
     Raises:
         ValueError: an argument is out of range, or there is no operation of some name.
     """
+
+    inline = False
 
     def __init__(
         self,
@@ -212,7 +218,7 @@ class DenseSupernet(Supernet):
         training = kernels.SYNCHRONIZED if training and self.sync_batch_norm else training
         others = getattr(self.relaxation, "others", False)
         paths = self.relaxation.paths(purpose) if paths is None else paths
-        options = {"paths": paths, "others": others, "training": training}
+        options = {"paths": paths, "others": others, "training": training, "inline": self.inline}
         graph, x = self.graph, self.stem(x, training=training)
         images, rows = {0: x + self.first(x, training=training)}, {edge: r for r, edge in enumerate(graph.heads_of)}
 
