@@ -386,9 +386,9 @@ class SearchConfig(FitConfig):
     space: str = option(
         "darts",
         "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
-        "blocks that suit the images; fbnet, proxyless, spos and nas-bench-macro, the chains of papers; recurrent, "
-        "cells of language models; one of your own; or a .json or .py file that describes cells or a chain, see "
-        "docs/spaces.md.",
+        "blocks that suit the images; fbnet, proxyless, spos and nas-bench-macro, the chains of papers; densenas, "
+        "densely connected blocks; recurrent, cells of language models; one of your own; or a .json or .py file that "
+        "describes cells, a chain or blocks, see docs/spaces.md and docs/chain.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(
