@@ -1,7 +1,7 @@
 # Both set up .venv in this folder first.
 PYTHON ?= python3
 
-.PHONY: digits test test-slow test-torch lint
+.PHONY: digits test test-slow test-soak test-torch lint
 
 # Where `make digits` leaves its run directories.
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
@@ -16,6 +16,9 @@ test: .venv/ready  ## the fast tests
 
 test-slow: .venv/ready  ## the rest of the tests
 	.venv/bin/python -m pytest -q -m slow -n $$(($$(nproc) + 1)) --dist worksteal  # some of them wait for others
+
+test-soak: .venv/ready  ## what is worth running before a release: what learns, what is killed most often, benchmarks
+	.venv/bin/python -m pytest -q -m soak -n $$(($$(nproc) + 1)) --dist worksteal
 
 test-torch: .venv/ready  ## what needs PyTorch, which it installs
 	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[torch]'

@@ -36,7 +36,6 @@ SIZES = {
     "learning_rate_min": 0.001,
     "arch_learning_rate": 0.02,
 }
-FINAL_BATCH_SIZE = 64  # of the training of what is found
 
 
 def main(arguments=None):
@@ -45,10 +44,14 @@ def main(arguments=None):
     parser.add_argument("--spaces", type=searches.names, default=SPACES, help="some of --space; default: s1,s2,s3,s4")
     parser.add_argument("--search_images", type=int, default=1000, help="half of them for alpha; default: 1000")
     parser.add_argument("--train_images", type=int, default=5000, help="of that training; default: 5000")
+    parser.add_argument("--final_batch_size", type=int, default=64, help="of that training; default: 64")
     parser.add_argument("--final_epochs", type=int, default=15, help="of the training of what is found; default: 15")
     options = parser.parse_args(arguments)
     flags = {name: getattr(options, name) for name in SIZES}
-    own = {name: getattr(options, name) for name in ("images", "search_images", "train_images", "final_epochs")}
+    own = {
+        name: getattr(options, name)
+        for name in ("images", "search_images", "train_images", "final_epochs", "final_batch_size")
+    }
     results, found = searches.Results(options.output, own | flags), {}
     few, more = (
         str(searches.first_images(options.images, count, options.output / f"{count}.npz"))
@@ -59,7 +62,7 @@ def main(arguments=None):
             for method in options.methods:
 
                 def compute(folder, space=space, method=method, seed=seed):
-                    final = {"dataset": more, "epochs": options.final_epochs, "batch_size": FINAL_BATCH_SIZE}
+                    final = {"dataset": more, "epochs": options.final_epochs, "batch_size": options.final_batch_size}
                     return searched(folder, final, dataset=few, space=space, method=method, seed=seed, **flags)
 
                 line = results.get(compute, space=space, method=method, seed=seed)

@@ -70,7 +70,7 @@ def test_expected_best_is_that_of_all_draws():
     assert nas_bench_201.expected_best(values, 3) == pytest.approx(np.mean(draws))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_nas_bench_201(images, tmp_path, capsys):
     place, table = searches.first_images(images, 40, tmp_path / "40.npz"), tmp_path / "table.csv"
     with table.open("w", newline="") as file:
@@ -90,7 +90,7 @@ def test_nas_bench_201(images, tmp_path, capsys):
     assert not json.loads((tmp_path / "results" / "random-1" / "config.json").read_text())["cutout"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_robustness(images, tmp_path, capsys):
     more = [
         "--spaces=s2",
@@ -99,6 +99,7 @@ def test_robustness(images, tmp_path, capsys):
         "--train_images=40",
         "--layers=3",
         "--final_epochs=1",
+        "--final_batch_size=8",
     ]
     robustness.main([f"--images={images}", f"--output={tmp_path / 'results'}", *more, *SMALL])
     searched, summary = lines(capsys)

@@ -257,7 +257,7 @@ class Short:
         if "chain" in values.get("space", "") or "chain" in values.get("arch", ""):
             short = {name: value for name, value in short.items() if name not in ("nodes", "primitives", "layers")}
         if values.get("method") == "spos":
-            short |= CHAIN
+            short |= CHAIN | {"batch_size": 32}
         if "from_supernet" in values:
             return type(config)(**(values | CHAIN | {"max_multiply_adds": None})), rest
         if values.get("space", "").endswith(".json"):

@@ -327,7 +327,7 @@ class SearchConfig(FitConfig):
     max_multiply_adds: float | None = option(
         None,
         "Of --selection=evolution: the most that the network may have, such as 45e6. Paths that are drawn in training "
-        "have no more, either.",
+        "have no more, either. Default: any.",
         topic="Method",
         least=1,
     )
@@ -347,7 +347,7 @@ class SearchConfig(FitConfig):
     from_supernet: str | None = option(
         None,
         "Train nothing: find another network in what the search in this folder, of --selection=evolution, has trained. "
-        "Flags that are not given are those of that search.",
+        "Flags that are not given are those of that search. Default: train.",
         topic="Method",
     )
     max_skips: int | None = option(

@@ -59,8 +59,11 @@ def newest(output):
         return {name: arrays[name] for name in arrays.files}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [SEARCH, TRAIN], ids=["search", "train"])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(SEARCH, marks=pytest.mark.slow), pytest.param(TRAIN, marks=pytest.mark.soak)],
+    ids=["search", "train"],
+)
 def test_two_workers_equal_one_process(command, images, tmp_path):
     command = [*command, f"--dataset={images}", "--epochs=1", "--sync_batch_norm"]
     ports = free_ports(2)

@@ -64,8 +64,7 @@ def test_hard_draws_have_none():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("partial_channels", [1, 2])
-def test_in_both_precisions(partial_channels):
+def test_in_both_precisions():
     """Float32 has fused batch norms and gradients of its own, float64 has not; and what is set for it is put back."""
     random, found, values = np.random.default_rng(0), [], {}
     x, y = random.normal(size=(8, 8, 8, 1)), np.arange(8) % 3
@@ -74,7 +73,7 @@ def test_in_both_precisions(partial_channels):
         keras.config.set_floatx(dtype)
         keras.config.set_dtype_policy(dtype)
         try:
-            network = SearchNetwork(4, 3, 3, 1, partial_channels=partial_channels)
+            network = SearchNetwork(4, 3, 3, 1, partial_channels=2)
             search = DARTS(network)
             search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
             batch = tf.constant(x, dtype), tf.constant(y)

@@ -165,7 +165,7 @@ def test_no_filter_gradient_of_a_strided_pointwise_convolution_is_taken(kind, mo
             assert node.op != "Conv2DBackpropFilter" or max(node.attr["strides"].list.i) == 1, node.name
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_few_channels_leave_memory_intact(tmp_path):
     """Trains with oneDNN, which TensorFlow uses by itself on some CPUs only."""
     from PIL import Image
@@ -193,7 +193,7 @@ def test_few_channels_leave_memory_intact(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_operations_that_run_at_once_leave_memory_intact():
     """Many steps on small images, where kernels of both threads overlap most."""
     sizes = ["--init_channels=8", "--layers=5", "--batch_size=32", "--image_size=8", "--steps=60"]

@@ -136,7 +136,7 @@ def test_step(case, dtype):
     assert case.weights_error("after/w/", search.network.weight_variables) < AFTER_DIFFERENCES[dtype]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "policy, distances", [("mixed_bfloat16", (0.25, 0.75)), ("mixed_float16", (0.1, 0.45))], ids=["bfloat16", "float16"]
 )
@@ -144,7 +144,8 @@ def test_low_precision(supernet_file, policy, distances):
     """How far the architecture gradient is from the original's, first and second order.
 
     Rounding nothing but the weights and images of this network moves its first order gradient by 0.12 and 0.04. The
-    second order in bfloat16 depends on the kernels: it is off by 0.48 with oneDNN on AVX-512, by 0.69 without oneDNN.
+    second order in bfloat16 depends on the kernels: it is off by 0.48 with oneDNN on AVX-512, by 0.69 without oneDNN;
+    where its finite differences are not of exact losses it is noise.
     """
     keras.config.set_dtype_policy(policy)
     try:
@@ -165,10 +166,6 @@ def test_low_precision(supernet_file, policy, distances):
         step = tf.function(functools.partial(search.alpha_gradient, unrolled=unrolled))
         found.append(distance(step(case.train, case.valid), order))
     assert found[0] < distances[0] and found[1] < distances[1], found
-    if policy == "mixed_bfloat16":  # the differences have to be exact: otherwise they are noise
-        loss_at = search.loss_at
-        search.loss_at = lambda weights, alphas, batch, exact=False, draw=None: loss_at(weights, alphas, batch)
-        assert distance(tf.function(search.alpha_gradient)(case.train, case.valid), "second") > 0.75
 
 
 @pytest.mark.slow

@@ -66,8 +66,11 @@ def uninterrupted(tmp_path_factory):
     return output
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command, kills", [(SEARCH, 2), (TRAIN, 4)], ids=["search", "train"])
+@pytest.mark.parametrize(
+    "command, kills",
+    [pytest.param(SEARCH, 2, marks=pytest.mark.slow), pytest.param(TRAIN, 4, marks=pytest.mark.soak)],
+    ids=["search", "train"],
+)
 def test_a_run_killed_again_and_again_ends_where_it_would_have(command, kills, tmp_path, request):
     draw, killed = random.Random(0), tmp_path / "killed"
     for _ in range(kills):

@@ -48,7 +48,7 @@ def best_of(make, seed, folder, objective=None):
     return planted.run(oracle, planted.table(seed), TRIALS, folder)[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ["evolution", "reinforce", "particle swarm"])
 def test_it_learns(name, random_search, tmp_path):
     found = [best_of(OURS[name], seed, tmp_path / str(seed)) for seed in SEEDS]

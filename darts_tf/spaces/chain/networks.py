@@ -145,6 +145,11 @@ class ChainSupernet(Supernet):
         super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
         self.max_multiply_adds, self.image_shape = max_multiply_adds, image_shape
+        if sync_batch_norm and self.relaxation.paths("weights") is not None:
+            raise ValueError(
+                f"sync_batch_norm with relaxation={self.relaxation.name}: expected a relaxation that computes all "
+                "candidates; replicas cannot exchange statistics within what is drawn."
+            )
         self.description = space.described(init_channels)
         if image_shape is not None:
             self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
