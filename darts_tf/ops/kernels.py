@@ -194,7 +194,7 @@ def put(values, place, there, axis, old=0):
 
 def shuffle(x, groups):
     """Channels (groups, width) of x (batch, height, width, groups * width) in the order (width, groups)."""
-    channels = x.shape[-1]
+    channels = tf.shape(x)[-1] if x.shape[-1] is None else x.shape[-1]
 
     def transposed(x, rows):
         pairs = tf.reshape(x, [-1, rows, channels // rows])

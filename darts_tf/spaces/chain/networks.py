@@ -1,5 +1,8 @@
 """Networks that are chains: the supernet, and what an architecture becomes."""
 
+import dataclasses
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -7,11 +10,15 @@ from darts_tf import spaces
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
+from darts_tf.ops.stages import Conv
+from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import Width, block, ends, hidden_channels
 from darts_tf.spaces.chain.costs import Costs
 from darts_tf.spaces.models import Supernet, inputs
 
 PROPOSALS = 20  # draws of paths under a bound
+FEW = 40  # candidates of all layers: to write out so many is quick, and their steps are faster
+ANY = 2520  # channels, where their number does not matter; every number of parts divides it
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -31,6 +38,7 @@ class SearchLayer(keras.layers.Layer):
         others: whether the weights of the others are added as numbers, see `relaxations.GumbelHard`.
         widths: {part of the channels: how much it counts, scalar tensor}, or None.
         training: see `darts_tf.ops.stages.Stage`.
+        inline: whether the candidates are written out in the graph.
     """
 
     def __init__(self, names, outputs, stride=1, activation="relu6", affine=True, epsilon=kernels.EPSILON, **kwargs):
@@ -50,33 +58,22 @@ class SearchLayer(keras.layers.Layer):
             self.operations.append(own)
         self.built = True
 
-    def call(self, x, weights, paths=None, others=False, widths=None, training=False):
+    def call(self, x, weights, paths=None, others=False, widths=None, training=False, inline=False):
         training = training if self.trainable else False
+        paths = None if paths is None or paths >= len(self.names) else paths
         tensors = [self._tensors(place, x.dtype, widths) for place in range(len(self.names))]
-        moving = [variable for own in self.operations for operation in own.values() for variable in operation.moving]
-        weights, current = tf.cast(weights, x.dtype), [tf.convert_to_tensor(variable) for variable in moving]
-
-        def branch(place, current):
-            def compute():
-                y, own = self.blocks[place].compute(x, tensors[place], training)
-                first = sum(len(operation.moving) for owned in self.operations[:place] for operation in owned.values())
-                return y, [*current[:first], *own, *current[first + len(own) :]] if training else current
-
-            return compute
-
-        places, parts = range(len(self.names)), []
-        if paths is None or paths >= len(self.names):
-            for place in places:
-                y, current = branch(place, current)()
-                parts.append(weights[place] * y)
-        else:
-            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
-                y, current = tf.switch_case(index, [branch(place, current) for place in places])
-                parts.append(tf.gather(weights, index) * y)
-            parts += [tf.reduce_sum(weights) - tf.gather(weights, index) + tf.zeros_like(y)] if others else []
-        for variable, value in zip(moving, current, strict=True) if training else ():
+        owned = [operation for own in self.operations for operation in own.values()]
+        moving = [variable for operation in owned for variable in operation.moving]
+        frozen = all(kernels.is_frozen(variable) for operation in owned for variable in operation.trainable_variables)
+        kinds = tuple(_any_width(made) for made in self.blocks)
+        inline = inline or training == kernels.SYNCHRONIZED  # what replicas exchange has its own place in the graph
+        dtypes = x.dtype, tf.as_dtype(self.variable_dtype)
+        function = _layer(kinds, widths is not None, paths, others, training, inline, frozen, *dtypes)
+        y, updates = function(x, tf.cast(weights, dtypes[1]), tensors)
+        y.set_shape([*y.shape[:3], self.outputs])
+        for variable, value in zip(moving, updates, strict=True) if training else ():
             variable.assign(value)
-        return tf.add_n(parts)
+        return y
 
     def _tensors(self, place, dtype, widths):
         """The weights of a candidate, {"main": one list of tensors per stage, ...}."""
@@ -91,6 +88,76 @@ class SearchLayer(keras.layers.Layer):
     def get_config(self):
         names = "names", "outputs", "stride", "activation", "affine", "epsilon"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _any_width(made):
+    """A `Block` as it is computed, whatever its channels."""
+
+    def stages(own):
+        return own and tuple(dataclasses.replace(s, width=None) if isinstance(s, Conv) else s for s in own)
+
+    return dataclasses.replace(made, main=stages(made.main), beside=stages(made.beside), outputs=0)
+
+
+@functools.cache
+def _layer(blocks, masked, paths, others, training, inline, frozen, dtype, exact_dtype):
+    """The body of `SearchLayer` as one graph function for all layers of the same candidates, whatever their channels.
+
+    To trace and to optimise the graph of each layer anew would take most of the time until the first step, and of the
+    memory. With `inline` it is no graph function, but written out where it is called.
+
+    Args:
+        blocks: tuple of `Block`, the candidates, see `_any_width`.
+        masked: whether widths are searched.
+        frozen: whether nobody wants the gradients of its weights.
+    """
+
+    def moving_of(block, tensors):
+        """The weights of a candidate that training moves without a gradient."""
+        return [
+            tensor
+            for part, (stages, _) in block.operations().items()
+            for stage, row in zip(stages, tensors[part], strict=True)
+            for weight, tensor in zip(stage.weights(ANY, ANY, 1), row, strict=False)
+            if not weight.trainable
+        ]
+
+    def layer(x, weights, tensors):
+        if frozen:
+            tensors = tf.nest.map_structure(tf.stop_gradient, tensors)
+        weights = tf.cast(weights, dtype)
+        current = [moving_of(block, own) for block, own in zip(blocks, tensors, strict=True)]
+
+        def branch(place, current):
+            """The result of a candidate, and the statistics of all after that."""
+            y, new = blocks[place].compute(x, tensors[place], training)
+            return y, [new if training and other == place else old for other, old in enumerate(current)]
+
+        places, parts = range(len(blocks)), []
+        if paths is None:
+            for place in places:
+                y, current = branch(place, current)
+                parts.append(weights[place] * y)
+        else:
+            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
+                y, current = tf.switch_case(index, [functools.partial(branch, place, current) for place in places])
+                parts.append(weights[index] * y)
+            parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
+        return tf.add_n(parts), tf.nest.flatten(current)
+
+    if inline:
+        return layer
+
+    def spec(weight):
+        shape = [None if axis in weight.free else size for axis, size in enumerate(weight.shape)]
+        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
+
+    def specs(stages):
+        mask = [tf.TensorSpec([None], dtype)] if masked else []
+        return [mask if isinstance(s, Width) else [spec(weight) for weight in s.weights(ANY, ANY, 1)] for s in stages]
+
+    tensors = [{part: specs(stages) for part, (stages, _) in block.operations().items()} for block in blocks]
+    return never_inlined(layer, [tf.TensorSpec([None] * 4, dtype), tf.TensorSpec([len(blocks)], exact_dtype), tensors])
 
 
 def _mask(channels, widths, dtype):
@@ -124,9 +191,14 @@ class ChainSupernet(Supernet):
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
+    Attributes:
+        inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
+
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or does not go with another.
     """
+
+    inline = False
 
     def __init__(
         self,
@@ -197,6 +269,7 @@ class ChainSupernet(Supernet):
         mixture = self.mixture() if mixture is None else mixture
         paths = self.relaxation.paths(purpose) if paths is None else paths
         options = {"paths": paths, "others": getattr(self.relaxation, "others", False)}
+        options["inline"] = self.inline or sum(map(len, self.columns)) <= FEW
         if training and self.sync_batch_norm:
             training = kernels.SYNCHRONIZED
         x = self.stem(x, training=training)

@@ -1,8 +1,5 @@
 """Networks of densely connected blocks: the supernet, and what a path becomes."""
 
-import dataclasses
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -12,102 +9,11 @@ from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.relaxations import NEVER
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
-from darts_tf.ops.stages import Conv
-from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import block
 from darts_tf.spaces.chain.networks import SearchLayer
 from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
 from darts_tf.spaces.densenas.costs import Costs
 from darts_tf.spaces.models import Supernet, inputs
-
-
-@keras.saving.register_keras_serializable("darts_tf")
-class DenseLayer(SearchLayer):
-    """As `SearchLayer`, of inverted residuals and identities; layers of the same candidates share a graph function.
-
-    There are hundreds of candidates: to trace and to optimise the graph of each would take minutes.
-    """
-
-    def call(self, x, weights, paths=None, others=False, training=False, inline=False):
-        training = training if self.trainable else False
-        owned = [own.get("main") for own in self.operations]
-        tensors = [[] if own is None else own.tensors(x.dtype) for own in owned]
-        paths = None if paths is None or paths >= len(owned) else paths
-        trained = [variable for own in owned if own is not None for variable in own.trainable_variables]
-        candidates = tuple(
-            (tuple(_any_width(stage) for stage in made.main), made.beside is not None) for made in self.blocks
-        )
-        frozen = all(kernels.is_frozen(variable) for variable in trained)
-        inline = inline or training == kernels.SYNCHRONIZED  # what replicas exchange has its own place in the graph
-        function = _shared(candidates, paths, others, training, inline, frozen, x.dtype, weights.dtype)
-        y, moving = function(x, weights, tensors)
-        y.set_shape([None, None, None, self.outputs])
-        for own, values in zip(owned, moving, strict=True) if training else ():
-            for variable, value in zip([] if own is None else own.moving, values, strict=True):
-                variable.assign(value)
-        return y
-
-
-def _any_width(stage):
-    return dataclasses.replace(stage, width=None) if isinstance(stage, Conv) else stage
-
-
-@functools.cache
-def _shared(candidates, paths, others, training, inline, frozen, dtype, exact_dtype):
-    """The body of `DenseLayer` as one graph function for all layers of the same candidates, whatever their channels.
-
-    With `inline` it is no graph function, but written out where it is called.
-
-    Args:
-        candidates: ((stages, whether there is a shortcut), ...).
-        frozen: whether nobody wants the gradients of its weights.
-    """
-
-    def layer(x, weights, tensors):
-        if frozen:
-            tensors = tf.nest.map_structure(tf.stop_gradient, tensors)
-        weights, parts = tf.cast(weights, dtype), []
-        moving = [
-            [
-                tensor
-                for stage, own in zip(stages, rows, strict=True)
-                for spec, tensor in zip(stage.weights(1, 1, 1), own, strict=True)
-                if not spec.trainable
-            ]
-            for (stages, _), rows in zip(candidates, tensors, strict=True)
-        ]
-
-        def branch(place, moving):
-            """The result of a candidate, and the statistics of all after that."""
-            stages, has_shortcut = candidates[place]
-            y, new = operations.compute(stages, x, tensors[place], 1, training)
-            y = y + x if has_shortcut else y
-            return y, [new if training and other == place else old for other, old in enumerate(moving)]
-
-        if paths is None:
-            for place in range(len(candidates)):
-                y, moving = branch(place, moving)
-                parts.append(weights[place] * y)
-        else:
-            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
-                branches = [functools.partial(branch, place, moving) for place in range(len(candidates))]
-                y, moving = tf.switch_case(index, branches)
-                parts.append(weights[index] * y)
-            parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
-        return tf.add_n(parts), moving
-
-    if inline:
-        return layer
-
-    def any_length(weight):
-        shape = [None if axis in weight.free else size for axis, size in enumerate(weight.shape)]
-        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
-
-    specs = [
-        [[any_length(weight) for weight in stage.weights(1, 1, 1)] for stage in stages] for stages, _ in candidates
-    ]
-    signature = [tf.TensorSpec([None] * 4, dtype), tf.TensorSpec([len(candidates)], exact_dtype), specs]
-    return never_inlined(layer, signature)
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -187,7 +93,7 @@ class DenseSupernet(Supernet):
         """The `SearchLayer` of a row."""
         names, there = self.space.choices[table].candidates, self.candidates[table][row]
         own = [name for name, has in zip(names, there, strict=True) if has]
-        return DenseLayer(own, channels, stride, affine=False, epsilon=EPSILON, name=f"{table}{row}")
+        return SearchLayer(own, channels, stride, affine=False, epsilon=EPSILON, name=f"{table}{row}")
 
     def build(self, input_shape):
         self.add_alphas()
