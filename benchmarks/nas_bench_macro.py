@@ -11,7 +11,7 @@ with the weights that they inherit, batch norms computed anew. Kendall's tau say
 real one, for pairs that differ in both. Then evolution looks in the table for the best network within each of --bounds,
 in millions of multiply-adds.
 
-Prints a JSON line for each supernet: tau; for each bound the network that was found, its real accuracy, and which part
+Prints a JSON line for each supernet: tau of the accuracy and of the loss; for each bound the network that was found, its real accuracy, and which part
 of the networks of the table within that bound is better; and seconds of the epochs and of measuring a network. Then a
 line per method, and one for what needs no supernet: tau of the number of blocks, of multiply-adds and of parameters.
 
@@ -34,7 +34,7 @@ METHODS = {
     "gdas": {"method": "gdas", "selection": "evolution", "train_portion": 0.8},
 }
 SIZES = {
-    "epochs": 40,
+    "epochs": 60,
     "image_size": 16,
     "init_channels": 8,
     "batch_size": 64,
@@ -84,9 +84,9 @@ def searched(folder, table, keys, options, **flags):
     _, seconds = searches.search(folder, **flags, population=2, generations=1)
     worth = Worth(folder)
     began = time.time()
-    accuracies = [worth(key)[0] for key in keys]
-    measuring = (time.time() - began) / len(keys)
-    line = {"tau": round(kendall(accuracies, [table[key]["mean_acc"] for key in keys]), 4)}
+    accuracies, losses = zip(*(worth(key) for key in keys), strict=True)
+    measuring, real = (time.time() - began) / len(keys), [table[key]["mean_acc"] for key in keys]
+    line = {"tau": round(kendall(accuracies, real), 4), "tau_loss": round(-kendall(losses, real), 4)}
     line |= {"validation": round(statistics.mean(accuracies), 4), "best": round(max(accuracies), 4)}
     for bound in options.bounds:
         within = {key: one["mean_acc"] for key, one in table.items() if one["flops"] <= float(bound) * 1e6}
@@ -162,6 +162,7 @@ def summary(lines):
     return {
         **searches.statistics_of("tau", [line["tau"] for line in lines]),
         "worst": min(line["tau"] for line in lines),
+        **searches.statistics_of("tau_loss", [line["tau_loss"] for line in lines]),
         **{name: [line[name]["better"] for line in lines] for name in bounds},
         "seconds": round(statistics.mean(line["seconds"] for line in lines), 1),
         "seconds_per_network": round(statistics.mean(line["seconds_per_network"] for line in lines), 3),
