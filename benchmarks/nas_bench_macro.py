@@ -11,9 +11,10 @@ with the weights that they inherit, batch norms computed anew. Kendall's tau say
 real one, for pairs that differ in both. Then evolution looks in the table for the best network within each of --bounds,
 in millions of multiply-adds.
 
-Prints a JSON line for each supernet: tau of the accuracy and of the loss; for each bound the network that was found, its real accuracy, and which part
-of the networks of the table within that bound is better; and seconds of the epochs and of measuring a network. Then a
-line per method, and one for what needs no supernet: tau of the number of blocks, of multiply-adds and of parameters.
+Prints a JSON line for each supernet: tau of the accuracy and of the loss; for each bound the network that was found,
+its real accuracy, and which part of the networks of the table within that bound is better; and seconds of the epochs
+and of measuring a network. Then a line per method, and one for what needs no supernet: tau of the number of blocks, of
+multiply-adds and of parameters.
 
 What has a result in --output is not computed again; a search that was interrupted goes on.
 """
