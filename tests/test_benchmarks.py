@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
-from benchmarks import nas_bench_201, robustness, searches
+from benchmarks import nas_bench_201, nas_bench_macro, robustness, searches
 from darts_tf.cli import messages
 from darts_tf.spaces.nas_bench_201.space import OPERATIONS
 
@@ -106,3 +107,25 @@ def test_robustness(images, tmp_path, capsys):
     assert 0 <= searched["test_error"] <= 100
     assert searched["skips"] == searched["genotype"].count("skip_connect") and searched["noise"] == 0
     assert (summary["space"], summary["method"], summary["seeds"]) == ("s2", "darts", 1)
+
+
+def test_kendall():
+    random = np.random.default_rng(0)
+    for first, second in (random.normal(size=(2, 40)), random.integers(0, 5, (2, 40))):
+        assert nas_bench_macro.kendall(first, second) == pytest.approx(kendalltau(first, second).statistic)
+
+
+@pytest.mark.soak
+def test_nas_bench_macro(images, tmp_path, capsys):
+    place, table = searches.first_images(images, 40, tmp_path / "40.npz"), tmp_path / "table.json"
+    keys = ["".join(key) for key in itertools.product("012", repeat=8)][::300]
+    one = {key: {"mean_acc": 90.0 - key.count("0"), "flops": 1e6 * (1 + key.count("2")), "params": 1} for key in keys}
+    table.write_text(json.dumps(one))
+    arguments = [f"--table={table}", f"--images={place}", "--methods=spos", f"--output={tmp_path / 'results'}"]
+    more = ["--networks=6", "--bounds=4", "--population=4", "--generations=2", "--recalibration_images=8"]
+    nas_bench_macro.main([*arguments, *more, *SMALL])
+    ranked, summary, *others = lines(capsys)
+    assert -1 <= ranked["tau"] <= 1 and ranked["within_4"]["key"] in keys
+    assert one[ranked["within_4"]["key"]]["flops"] <= 4e6
+    assert (summary["method"], summary["seeds"]) == ("spos", 1)
+    assert [other["by"] for other in others] == ["blocks", "flops", "params"] and others[0]["tau"] > 0.5

@@ -17,10 +17,12 @@ class CostLoss:
     Attributes:
         name: what `register_cost_loss` calls it.
         weight: by default.
+        compares: whether it has a reference.
     """
 
     name = None
     weight = 1.0
+    compares = True
 
     def __init__(self, weight=None, reference=2.0):
         self.weight = type(self).weight if weight is None else weight
@@ -31,12 +33,16 @@ class CostLoss:
 
         Args:
             loss: scalar tensor.
-            cost: scalar tensor above 0, the expected cost.
+            cost: scalar tensor above 1, the expected cost.
 
         Returns:
             Scalar tensor.
         """
         raise NotImplementedError
+
+    def to_config(self):
+        """What `get` makes it of again, a dict that JSON can hold."""
+        return {"named": self.name, "weight": self.weight, "reference": self.reference}
 
 
 _losses = Registry("cost_loss", CostLoss)
@@ -49,6 +55,7 @@ class FBNetLoss(CostLoss):
 
     weight = 0.2
     exponent = 0.6
+    compares = False
 
     def __call__(self, loss, cost):
         import tensorflow as tf

@@ -3,7 +3,6 @@
 `architecture_gradient` is the algorithm's heart, written on plain tensors. `DARTS` makes a Keras model of it.
 """
 
-import contextlib
 import functools
 import inspect
 import math
@@ -634,27 +633,28 @@ class DARTS(ModelHooks):
             if undone:  # an overflow, which leaves the step out, must not reach the loss that is told
                 dalpha = [tf.where(finite, d, 0) for d in dalpha]
             # Keras adds gradients up over the replicas; this one is their mean already.
-            dalpha = [self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha]
-            with self._rescaled():
-                self.arch_optimizer.apply(dalpha, alphas)
+            rescale = self._rescaling()
+            self.arch_optimizer.apply([self.arch_optimizer.scale_loss(d / replicas.count()) for d in dalpha], alphas)
+            rescale()
         with tf.control_dependencies([tf.identity(alpha) for alpha in alphas]):
             logs = self._weight_step(train, finite)
         for variable, value in zip(undone, before, strict=True):
             variable.assign(tf.where(self.optimizer.skipped, value, variable))
         return logs
 
-    @contextlib.contextmanager
-    def _rescaled(self):
-        """Around alpha's step: a relaxation that has `rescaled` then has its say about what was drawn for that."""
+    def _rescaling(self):
+        """What to call after alpha's step, made before it: a relaxation may have its say about what that has drawn."""
         relaxation = getattr(self.network, "relaxation", None)
         if not hasattr(relaxation, "rescaled"):
-            yield
-            return
+            return lambda: None
         drawn = self._options("alpha", self._draw("alpha"))["mixture"]
         before = {name: tf.identity(alpha) for name, alpha in self.network.alphas.items()}
-        yield
-        for name, alpha in self.network.alphas.items():
-            alpha.assign(relaxation.rescaled(before[name], tf.convert_to_tensor(alpha), drawn[name]))
+
+        def rescale():
+            for name, alpha in self.network.alphas.items():
+                alpha.assign(relaxation.rescaled(before[name], tf.convert_to_tensor(alpha), drawn[name]))
+
+        return rescale
 
     def _draw(self, purpose):
         """The seed of what a pass of this step draws, int32 (2,); None if the network draws nothing.
@@ -842,9 +842,11 @@ class DARTS(ModelHooks):
             "perturbation": self.perturbation and self.perturbation.name,
             "seed": self.seed,
             "virtual_clipnorm": self.virtual_clipnorm,
-            "cost_loss": self.cost_loss and self.cost_loss.name,
+            "cost_loss": self.cost_loss and self.cost_loss.to_config(),
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
+        cost_loss = config.get("cost_loss") and losses.get(**config["cost_loss"])
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network, "cost_loss": cost_loss})

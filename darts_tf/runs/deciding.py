@@ -103,15 +103,12 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
             name: search.network.candidates[name] & [other not in table.never for other in table.candidates]
             for name, table in choices.items()
         }
-        half = config.population // 2
-        evolution, found = (
-            Evolution(
-                [np.flatnonzero(left[name][row]) for name, row in rows],
-                *(config.population, max(config.population // 5, 1), config.generations, half, half),
-                feasible=feasible,
-                random=config.seed,
-            ),
-            [],
+        half, found = config.population // 2, []
+        evolution = Evolution(
+            [np.flatnonzero(left[name][row]) for name, row in rows],
+            *(config.population, max(config.population // 5, 1), config.generations, half, half),
+            feasible=feasible,
+            random=config.seed,
         )
     evolution.generations = config.generations  # a search may go on for more of them
 

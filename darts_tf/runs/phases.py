@@ -118,7 +118,7 @@ def check(config, space):
         ("penalty_weight", "penalty", config.penalty),
         ("perturbation_size", "perturbation", config.perturbation),
         ("cost_weight", "cost_loss", config.cost_loss),
-        ("cost_reference", "cost_loss", config.cost_loss),
+        ("cost_reference", "cost_loss", config.cost_loss and losses.get(config.cost_loss).compares),
         ("max_skips", "selection", config.selection == "max_skips"),
         ("threshold", "selection", config.selection.startswith("threshold")),
         ("tuning_epochs", "selection", config.selection == "perturbation"),

@@ -93,6 +93,10 @@ def test_what_is_refused(whole, tmp_path):
         ({"method": "darts", "population": 4, "generations": 2}, "--population=4: --selection=strongest has no such"),
         ({"method": "darts", "relaxation": "binary_gates", "space": "darts"}, "a row computes one candidate or all"),
         ({"method": "fbnet", "space": "darts"}, "--method=fbnet has --cost_loss=fbnet: expected a space of chains"),
+        (
+            {"method": "fbnet", "cost_reference": 1e6},
+            "--cost_reference=1000000.0: --cost_loss=fbnet has no such number",
+        ),
         ({"early_stop": "skips"}, "--selection=evolution with --early_stop=skips: expected one of them"),
     ):
         of_evolution = ("generations", "population", "recalibration_images")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from darts_tf import DARTS, spaces
-from darts_tf.costs import counts
+from darts_tf.costs import counts, losses
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.one_shot import one_hot
 from darts_tf.methods.optimizers import SGD, Adam
@@ -227,7 +227,9 @@ def test_both_gates_have_gradients(x):
     expected = [float(tf.reduce_sum(one * dy)) for one in ones]
     gradient = tf.convert_to_tensor(tape.gradient(y, gates, dy))
     np.testing.assert_allclose(gradient, [*expected[:2], 0], rtol=1e-4)
-    search = DARTS(network, cost_loss="add_linear")
+    search = DARTS(network, cost_loss=losses.get("add_linear", weight=0.3, reference=20.0))
+    again = DARTS.from_config(search.get_config()).cost_loss
+    assert (again.name, again.weight, again.reference) == ("add_linear", 0.3, 20.0)
     search.compile(SGD(0.1), loss=TASK.loss(), arch_optimizer=Adam(0.1, beta_1=0.0))
     y = tf.constant([0, 1, 2, 0])
     before = None

@@ -13,7 +13,6 @@ from darts_tf.ops.operations import Operation
 from darts_tf.ops.stages import Conv
 from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import Width, block, ends, hidden_channels
-from darts_tf.spaces.chain.costs import Costs
 from darts_tf.spaces.models import Supernet, inputs
 
 PROPOSALS = 20  # draws of paths under a bound
@@ -166,21 +165,85 @@ def _mask(channels, widths, dtype):
     return tf.add_n([tf.cast(share, dtype) * row for share, row in zip(widths.values(), rows, strict=True)])
 
 
+class PathSupernet(Supernet):
+    """What supernets of `SearchLayer`s have in common: their sizes, and what they cost.
+
+    Args:
+        space: its `costs` are those of the supernet.
+        num_classes: number of classes.
+        init_channels: see the subclass.
+        sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
+        relaxation, candidates: see `Supernet`. Of a relaxation that draws paths only what is drawn is computed.
+        image_shape: (height, width, depth); needed for costs.
+
+    Attributes:
+        inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
+
+    Raises:
+        ValueError: statistics are to be exchanged within what is drawn.
+    """
+
+    inline = False
+
+    def __init__(
+        self,
+        space,
+        num_classes=10,
+        init_channels=None,
+        sync_batch_norm=False,
+        relaxation="softmax",
+        candidates=None,
+        image_shape=None,
+        **kwargs,
+    ):
+        super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
+        if sync_batch_norm and self.relaxation.paths("weights") is not None:
+            raise ValueError(
+                f"sync_batch_norm with relaxation={self.relaxation.name}: expected a relaxation that computes all "
+                "candidates; replicas cannot exchange statistics within what is drawn."
+            )
+        self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
+        self.image_shape = image_shape
+        if image_shape is not None:
+            self.costs = space.costs(ImageClassification(tuple(image_shape), num_classes), init_channels)
+
+    def cost(self, mixture):
+        """Thousands of multiply-adds that a mixture is expected to have, a scalar tensor."""
+        return self.costs.expected("multiply_adds", mixture) / 1000
+
+    def options(self, purpose, paths, training):
+        """What each `SearchLayer` is called with, a dict; arguments are those of `call`."""
+        return {
+            "paths": self.relaxation.paths(purpose) if paths is None else paths,
+            "others": getattr(self.relaxation, "others", False),
+            "training": kernels.SYNCHRONIZED if training and self.sync_batch_norm else training,
+            "inline": self.inline,
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "init_channels": self.init_channels,
+            "sync_batch_norm": self.sync_batch_norm,
+            "relaxation": self.relaxation.name,
+            "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
+            "image_shape": self.image_shape,
+        }
+
+
 @keras.saving.register_keras_serializable("darts_tf")
-class ChainSupernet(Supernet):
+class ChainSupernet(PathSupernet):
     """The supernet: a stem, layers that have all of their candidates, a head, average pooling and a linear classifier.
 
     Its alphas are `alphas["layers"]`, (layers, candidates), and `alphas["widths"]` where widths are searched.
 
     Args:
         space: `Chains`, or its configuration, {"space": its spec, field: value}.
-        num_classes: number of classes.
         init_channels: of the stem; all other channels grow with it. By default the description's.
-        sync_batch_norm, relaxation, candidates: as of `darts_tf.SearchNetwork`. Of a relaxation that draws paths only
-            what is drawn is computed.
         max_multiply_adds: of the paths that are drawn where alpha is not trained, for images of `image_shape`; if none
             of `PROPOSALS` draws has so few, that of the fewest is taken. By default any.
-        image_shape: (height, width, depth); needed for costs.
+        **kwargs: of `PathSupernet`.
 
     Call arguments:
         x: images (batch, height, width, depth).
@@ -191,40 +254,16 @@ class ChainSupernet(Supernet):
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
-    Attributes:
-        inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
-
     Raises:
         ValueError: an argument is out of range, or does not go with another.
     """
 
-    inline = False
-
-    def __init__(
-        self,
-        space="chain",
-        num_classes=10,
-        init_channels=None,
-        sync_batch_norm=False,
-        relaxation="softmax",
-        candidates=None,
-        max_multiply_adds=None,
-        image_shape=None,
-        **kwargs,
-    ):
+    def __init__(self, space="chain", num_classes=10, init_channels=None, max_multiply_adds=None, **kwargs):
         space = {"space": space} if isinstance(space, str) else space
         space = spaces.of(space) if isinstance(space, dict) else space
-        super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
-        self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
-        self.max_multiply_adds, self.image_shape = max_multiply_adds, image_shape
-        if sync_batch_norm and self.relaxation.paths("weights") is not None:
-            raise ValueError(
-                f"sync_batch_norm with relaxation={self.relaxation.name}: expected a relaxation that computes all "
-                "candidates; replicas cannot exchange statistics within what is drawn."
-            )
+        super().__init__(space, num_classes, init_channels, **kwargs)
+        self.max_multiply_adds = max_multiply_adds
         self.description = space.described(init_channels)
-        if image_shape is not None:
-            self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
         made = ends(self.description, self.description.affine)
         self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
         self.columns, self.layers_of_chain = [], []
@@ -248,10 +287,6 @@ class ChainSupernet(Supernet):
         self.classifier.build((None, self.description.head))
         self.built = True
 
-    def cost(self, mixture):
-        """Thousands of multiply-adds that a mixture is expected to have, a scalar."""
-        return self.costs.expected("multiply_adds", mixture) / 1000
-
     def mixture(self, draw=None, purpose=None):
         if draw is None or self.max_multiply_adds is None or self.relaxation.learns:
             return super().mixture(draw, purpose)
@@ -267,31 +302,22 @@ class ChainSupernet(Supernet):
     def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
-        paths = self.relaxation.paths(purpose) if paths is None else paths
-        options = {"paths": paths, "others": getattr(self.relaxation, "others", False)}
-        options["inline"] = self.inline or sum(map(len, self.columns)) <= FEW
-        if training and self.sync_batch_norm:
-            training = kernels.SYNCHRONIZED
-        x = self.stem(x, training=training)
+        options = self.options(purpose, paths, training)
+        options["inline"] |= sum(map(len, self.columns)) <= FEW
+        x = self.stem(x, training=options["training"])
         for place, (layer, own) in enumerate(zip(self.layers_of_chain, self.columns, strict=True)):
             widths = mixture.get("widths")
             if widths is not None:
                 widths = dict(zip(map(float, self.space.widths), tf.unstack(widths[place]), strict=True))
-            x = layer(x, tf.gather(mixture["layers"][place], own), widths=widths, training=training, **options)
-        x = self.head(x, training=training)
+            x = layer(x, tf.gather(mixture["layers"][place], own), widths=widths, **options)
+        x = self.head(x, training=options["training"])
         return self.classifier(tf.reduce_mean(tf.cast(x, self.variable_dtype), [1, 2]))
 
     def get_config(self):
         return {
             **super().get_config(),
             "space": self.space.configuration(),
-            "num_classes": self.num_classes,
-            "init_channels": self.init_channels,
-            "sync_batch_norm": self.sync_batch_norm,
-            "relaxation": self.relaxation.name,
-            "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
             "max_multiply_adds": self.max_multiply_adds,
-            "image_shape": self.image_shape,
         }
 
 

@@ -137,11 +137,11 @@ class Chains(SearchSpace):
             self,
             task.outputs,
             init_channels,
-            sync_batch_norm,
-            relaxation,
-            candidates,
             max_multiply_adds,
-            task.input_shape,
+            sync_batch_norm=sync_batch_norm,
+            relaxation=relaxation,
+            candidates=candidates,
+            image_shape=task.input_shape,
         )
 
     def network(self, architecture, task, init_channels=None):

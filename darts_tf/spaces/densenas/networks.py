@@ -5,19 +5,17 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf import spaces
-from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.relaxations import NEVER
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.spaces.chain.blocks import block
-from darts_tf.spaces.chain.networks import SearchLayer
+from darts_tf.spaces.chain.networks import PathSupernet, SearchLayer
 from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
-from darts_tf.spaces.densenas.costs import Costs
-from darts_tf.spaces.models import Supernet, inputs
+from darts_tf.spaces.models import inputs
 
 
 @keras.saving.register_keras_serializable("darts_tf")
-class DenseSupernet(Supernet):
+class DenseSupernet(PathSupernet):
     """The supernet: a stem, blocks that read from all that they may read from, global average pooling, a classifier.
 
     What a block is given is the sum of its heads, each of which counts the softmax of the routing of the block that it
@@ -26,12 +24,8 @@ class DenseSupernet(Supernet):
 
     Args:
         space: `DenseNAS`, or the text of its graph.
-        num_classes: number of classes.
         init_channels, strides: see `sized`.
-        sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
-        relaxation, candidates: see `Supernet`. The relaxation is that of heads and layers; routing has a softmax. Of
-            one that draws paths only what is drawn is computed.
-        image_shape: (height, width, depth); needed for costs.
+        **kwargs: of `PathSupernet`. The relaxation is that of heads and layers; routing has a softmax.
 
     Call arguments:
         x: images (batch, height, width, depth).
@@ -42,39 +36,14 @@ class DenseSupernet(Supernet):
     Returns:
         Logits (batch, num_classes), of the type of the variables.
 
-    Attributes:
-        inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
-
     Raises:
         ValueError: an argument is out of range, or there is no operation of some name.
     """
 
-    inline = False
-
-    def __init__(
-        self,
-        space="mbv2",
-        num_classes=10,
-        init_channels=None,
-        strides=None,
-        sync_batch_norm=False,
-        relaxation="softmax",
-        candidates=None,
-        image_shape=None,
-        **kwargs,
-    ):
+    def __init__(self, space="mbv2", num_classes=10, init_channels=None, strides=None, **kwargs):
         space = spaces.of({"space": "densenas", "graph": space}) if isinstance(space, str) else space
-        super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
-        if sync_batch_norm and self.relaxation.paths("weights") is not None:
-            raise ValueError(
-                f"sync_batch_norm with relaxation={self.relaxation.name}: expected a relaxation that computes all "
-                "candidates; replicas cannot exchange statistics of some that are drawn."
-            )
-        self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
+        super().__init__(space, num_classes, init_channels, **kwargs)
         self.graph, self.stem_stride = sized(space.blocks, init_channels, strides)
-        self.image_shape = image_shape
-        if image_shape is not None:
-            self.costs = Costs(space, ImageClassification(tuple(image_shape), num_classes), init_channels)
         widths = self.graph.channels
         made = ends(self.graph, self.stem_stride, affine=False)
         self.stem, self.first = (Operation(*made[name], name=name) for name in ("stem", "first"))
@@ -109,10 +78,6 @@ class DenseSupernet(Supernet):
         self.classifier.build((None, self.graph.channels[-1]))
         self.built = True
 
-    def cost(self, mixture):
-        """Thousands of multiply-adds that a mixture is expected to have, a scalar."""
-        return self.costs.expected("multiply_adds", mixture) / 1000
-
     def mixture(self, draw=None, purpose=None):
         alpha = tf.convert_to_tensor(self.alphas["routing"])
         there = tf.where(self.candidates["routing"], alpha, tf.constant(NEVER, alpha.dtype))
@@ -121,10 +86,8 @@ class DenseSupernet(Supernet):
     def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)
         mixture = self.mixture() if mixture is None else mixture
-        training = kernels.SYNCHRONIZED if training and self.sync_batch_norm else training
-        others = getattr(self.relaxation, "others", False)
-        paths = self.relaxation.paths(purpose) if paths is None else paths
-        options = {"paths": paths, "others": others, "training": training, "inline": self.inline}
+        options = self.options(purpose, paths, training)
+        training = options["training"]
         graph, x = self.graph, self.stem(x, training=training)
         images, rows = {0: x + self.first(x, training=training)}, {edge: r for r, edge in enumerate(graph.heads_of)}
 
@@ -154,13 +117,7 @@ class DenseSupernet(Supernet):
         return {
             **super().get_config(),
             "space": self.space.graph,
-            "num_classes": self.num_classes,
-            "init_channels": self.init_channels,
             "strides": [self.stem_stride, *self.graph.strides],
-            "sync_batch_norm": self.sync_batch_norm,
-            "relaxation": self.relaxation.name,
-            "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
-            "image_shape": self.image_shape,
         }
 
 

@@ -7,6 +7,7 @@ which its colour tells, too, and as high as the operation expands its channels. 
 import itertools
 
 from darts_tf.spaces.chain.description import INVERTED
+from darts_tf.spaces.chain.picture import KINDS
 from darts_tf.spaces.pictures import MARGIN, Box, Line, Text
 
 COLUMNS = 4  # blocks beside each other, at most
@@ -14,7 +15,6 @@ LABEL, WIDTH, HEIGHT = 70, 74, 52  # pixels: width of labels, size of a block
 TALLEST = 22  # of an operation
 COLUMN, ROW = WIDTH + 14, HEIGHT + 26  # pixels from block to block
 SIDE = 22  # pixels from the middle of a block to where a way to another of its row begins
-KINDS = {3: "pool", 5: "sep", 7: "dil"}  # by kernel
 
 
 class BlocksPicture:

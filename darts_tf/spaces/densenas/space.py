@@ -112,9 +112,16 @@ class DenseNAS(SearchSpace):
         """All blocks with all their candidates, see `networks.DenseSupernet`; strides suit the images."""
         from darts_tf.spaces.densenas.networks import DenseSupernet
 
-        strides = self.blocks.strides_for(min(task.input_shape[:2]))
-        sizes = task.outputs, init_channels, strides, sync_batch_norm
-        return DenseSupernet(self, *sizes, relaxation, candidates, task.input_shape)
+        return DenseSupernet(
+            self,
+            task.outputs,
+            init_channels,
+            self.blocks.strides_for(min(task.input_shape[:2])),
+            sync_batch_norm=sync_batch_norm,
+            relaxation=relaxation,
+            candidates=candidates,
+            image_shape=task.input_shape,
+        )
 
     def network(self, architecture, task, init_channels=None):
         """The network of a path, see `networks.dense_network`; strides suit the images."""
