@@ -290,11 +290,16 @@ def _split(images, labels, class_names):
 
 
 def _resized(images, height, width):
-    resize = tf.function(lambda x: tf.image.resize(x, [height, width], antialias=True), reduce_retracing=True)
+    size = np.array([height, width], np.int32)
     result = np.empty((len(images), height, width, images.shape[-1]), images.dtype)
     for i in range(0, len(images), 256):
-        result[i : i + 256] = _like(resize(images[i : i + 256]).numpy(), images.dtype)
+        result[i : i + 256] = _like(_resize(images[i : i + 256], size).numpy(), images.dtype)
     return result
+
+
+@functools.partial(tf.function, autograph=False, reduce_retracing=True)  # one for all sizes, so that few are traced
+def _resize(images, size):
+    return tf.image.resize(images, size, antialias=True)
 
 
 def _like(images, dtype):
