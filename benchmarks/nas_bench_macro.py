@@ -9,12 +9,12 @@ A supernet of a quarter of the width is trained by each method: `spos` draws a p
 of some blocks in each layer, `gdas` learns alpha as well. Then --networks of the table, the same for all, are measured
 with the weights that they inherit, batch norms computed anew. Kendall's tau says how well that order agrees with the
 real one, for pairs that differ in both. Then evolution looks in the table for the best network within each of --bounds,
-in millions of multiply-adds.
+in millions of multiply-adds, once by the accuracy, once by the loss that is measured.
 
-Prints a JSON line for each supernet: tau of the accuracy and of the loss; for each bound the network that was found,
-its real accuracy, and which part of the networks of the table within that bound is better; and seconds of the epochs
-and of measuring a network. Then a line per method, and one for what needs no supernet: tau of the number of blocks, of
-multiply-adds and of parameters.
+Prints a JSON line for each supernet: tau of the accuracy and of the loss; for each bound, by both, the network that was
+found, its real accuracy, and which part of the networks of the table within that bound is better; and seconds of the
+epochs and of measuring a network. Then a line per method, and one for what needs no supernet: tau of the number of
+blocks, of multiply-adds and of parameters.
 
 What has a result in --output is not computed again; a search that was interrupted goes on.
 """
@@ -44,6 +44,7 @@ SIZES = {
     "weight_decay": 1e-4,
     "recalibration_images": 500,
 }
+SCORES = {"accuracy": lambda accuracy, loss: (1 - accuracy, loss), "loss": lambda accuracy, loss: loss}
 OTHERS = ("blocks", "flops", "params")  # what networks can be ranked by, too
 
 
@@ -91,15 +92,16 @@ def searched(folder, table, keys, options, **flags):
     line |= {"validation": round(statistics.mean(accuracies), 4), "best": round(max(accuracies), 4)}
     for bound in options.bounds:
         within = {key: one["mean_acc"] for key, one in table.items() if one["flops"] <= float(bound) * 1e6}
-        best = evolved(worth, within, options, flags["seed"])
-        better = sum(value > within[best] for value in within.values())
-        found = {"key": best, "accuracy": within[best], "better": round(better / len(within), 4)}
-        line[f"within_{bound}"] = found
+        for name, score in SCORES.items():
+            best = evolved(lambda key, score=score: score(*worth(key)), within, options, flags["seed"])
+            better = sum(value > within[best] for value in within.values())
+            found = {"key": best, "accuracy": within[best], "better": round(better / len(within), 4)}
+            line[f"within_{bound}_by_{name}"] = found
     return line | {"seconds": seconds, "seconds_per_network": round(measuring, 3)}
 
 
-def evolved(worth, within, options, seed):
-    """The key of the best network of some that evolution finds."""
+def evolved(score, within, options, seed):
+    """The key of the network of some of the least score, a function of keys, that evolution finds."""
     from darts_tf.methods.evolution import Evolution
 
     half = options.population // 2
@@ -110,8 +112,7 @@ def evolved(worth, within, options, seed):
         random=seed,
     )
     while paths := evolution.ask():
-        scores = {path: worth("".join(map(str, path))) for path in paths}
-        evolution.tell({path: (1 - accuracy, loss) for path, (accuracy, loss) in scores.items()})
+        evolution.tell({path: score("".join(map(str, path))) for path in paths})
     return "".join(map(str, evolution.best[0]))
 
 

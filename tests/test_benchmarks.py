@@ -125,7 +125,7 @@ def test_nas_bench_macro(images, tmp_path, capsys):
     more = ["--networks=6", "--bounds=4", "--population=4", "--generations=2", "--recalibration_images=8"]
     nas_bench_macro.main([*arguments, *more, *SMALL])
     ranked, summary, *others = lines(capsys)
-    assert -1 <= ranked["tau"] <= 1 and ranked["within_4"]["key"] in keys
-    assert one[ranked["within_4"]["key"]]["flops"] <= 4e6
+    assert -1 <= ranked["tau"] <= 1 and ranked["within_4_by_loss"]["key"] in keys
+    assert one[ranked["within_4_by_accuracy"]["key"]]["flops"] <= 4e6
     assert (summary["method"], summary["seeds"]) == ("spos", 1)
     assert [other["by"] for other in others] == ["blocks", "flops", "params"] and others[0]["tau"] > 0.5
