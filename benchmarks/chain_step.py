@@ -112,7 +112,8 @@ def measure(part):
 
 def largest(space, task):
     """The picks of the network of the most multiply-adds."""
-    costs = space.costs(task).layers["multiply_adds"].max(-1)
+    rows = next(iter(space.costs(task).table("multiply_adds").rows.values()))
+    costs = rows.reshape(*rows.shape[:2], -1).max(-1)
     picks = {"layers": [(row, int(own.argmax())) for row, own in enumerate(costs)]}
     return picks | {
         name: [(row, len(table.candidates) - 1) for row in range(len(table.rows))]

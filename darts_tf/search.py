@@ -33,10 +33,10 @@ from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
-from darts_tf.costs import losses
+from darts_tf.costs import forms
 from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
-from darts_tf.runs import deciding, fitting, phases, recipes, rundirectory, sizes, starting
+from darts_tf.runs import budget, deciding, fitting, phases, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
 
@@ -90,8 +90,13 @@ def _search(config):
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
+        costs = budget.derived_costs(space, data.task, config, 0 if space.is_text else len(data.y_train))
+        bounded = budget.Budget.of(config, space, costs)
         with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:
-            networks = phases.Networks(config, space, data.task, strategy, worker, output, batches.spec)
+            networks = phases.Networks(
+                *(config, space, data.task, strategy, worker, output, batches.spec, costs, bounded)
+            )
+            bounded.write(output)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
                 *(config.from_supernet or output, config, batches.steps, present, strategy, worker, space),
@@ -111,19 +116,22 @@ def _fit(search, networks, data, batches, checkpoints, output):
     nan, space = callbacks.StopOnNaN(), networks.space
     by_length = starting.rate_by_length(data, config, "search", checkpoints)
     used, note, stopped = [nan], lambda: "", lambda: False
+    record = None
+    if networks.budget.bounds and not config.cost_form and relaxations.get(config.relaxation).learns:
+        rows = functools.partial(networks.told, lambda: record.rows)
+        used.append(callbacks.Ascent(networks.budget, rows, config.warmup_epochs, config.epochs))
     if worker.is_chief:
         messages.say(f"Searching on {data.in_words()}; results go to {output}/")
         selection = selections.configured(config.to_dict())
-        costs = derived_costs(space, data, config)
         done = 0 if config.from_supernet else checkpoints.done // steps
-        record = callbacks.SearchRecord(output, space, done, selection, costs)
+        record = callbacks.SearchRecord(output, space, done, selection, networks.costs, networks.budget)
         guard = callbacks.EarlyStop(record, functools.partial(phases.stop_of, config, space))
         if config.curvature_every:
             used.append(callbacks.Sharpness(batches.first(), config.curvature_every, config.epochs))
         used += [record, guard, reporting.Report(output)]
         note, stopped = lambda: record.change, lambda: guard.stop
         if config.tensorboard:
-            used += [reporting.tensorboard(output), reporting.SearchBoard(output, selection)]
+            used += [reporting.tensorboard(output), reporting.SearchBoard(output, record)]
     while checkpoints.done < config.epochs * steps and not stopped() and not nan.epoch:
         search, until = networks.advanced(search, checkpoints.done // steps)
         now = [*networks.schedule(search), *by_length, *used]
@@ -149,28 +157,6 @@ def _fit(search, networks, data, batches, checkpoints, output):
     return Search(output, record.genotype, rundirectory.history(output) or [], config)
 
 
-def check_bound(config, space, task):
-    """Raises UsageError if no network of a space is within --max_multiply_adds."""
-    if config.max_multiply_adds is not None:
-        costs = space.costs(task, **sizes.of(space.costs, config.to_dict()))
-        least = costs.least("multiply_adds") if hasattr(costs, "least") else 0
-        if least > config.max_multiply_adds:
-            raise UsageError(
-                f"--max_multiply_adds={config.max_multiply_adds:g}: expected at least {least:,.0f}, which the smallest "
-                "network has."
-            )
-
-
-def derived_costs(space, data, config):
-    """The costs of the networks that darts_tf.train would make of architectures for such data.
-
-    Where the space has no size of its own for them they are as large as the supernet.
-    """
-    recipe = recipes.SMALL_TEXT if space.is_text else recipes.TRAINING[recipes.training(len(data.y_train))]
-    own = {name: getattr(config, name) if size is None else size for name, size in space.sizes.items()}
-    return space.costs(data.task, **sizes.of(space.costs, recipe | own))
-
-
 def completed(config, data):
     """The space of a search, and its configuration with the values that follow from the data.
 
@@ -185,7 +171,6 @@ def completed(config, data):
     space, config = starting.search_space(config, data.task)
     starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)
-    check_bound(config, space, data.task)
     for name, least in space.least.items():
         if getattr(config, name) < least:
             raise UsageError(f"--{name}={getattr(config, name)}: expected at least {least} with --space={space.name}.")
@@ -194,7 +179,7 @@ def completed(config, data):
         for registry, name in (
             (penalties, config.penalty),
             (perturbations, config.perturbation),
-            (losses, config.cost_loss),
+            (forms, config.cost_form),
         ):
             if name is not None:
                 registry.get(name)

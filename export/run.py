@@ -154,6 +154,7 @@ def run_export(config, verbose=1):
 
 
 def _export(config):
+    from darts_tf.devices.tflite import ConversionError
     from export import comparison, language, representative, tflite
 
     model = load(config)
@@ -182,7 +183,7 @@ def _export(config):
             messages.say(f"Converting to TFLite, {shown} ...")
             try:
                 content = tflite.convert(model, kind, samples() if kind == "int8" else None)
-            except tflite.ConversionError as error:
+            except ConversionError as error:
                 failed.append(f"TFLite {shown}: {error}")
                 continue
             written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"

@@ -1,16 +1,84 @@
-"""How large a Keras model is: parameters and multiply-adds."""
+"""How large a Keras model is: parameters, multiply-adds, bytes of its files and of its activations."""
 
 import math
 import re
 
+import keras
 import tensorflow as tf
 
 from darts_tf.private.tensorflow import called_graph
+
+FLOAT = 4  # bytes
+SCALE = 12  # bytes of the scale and the zero point of a channel, which int8 has for kernels and for offsets
+LAYER = {"model_bytes": 250, "int8_model_bytes": 500}  # of a TFLite file, beside the numbers of a layer
+# Bytes of so many numbers in kernels and in offsets of so many layers with weights.
+BYTES = {
+    "model_bytes": lambda kernels, offsets, layers: FLOAT * (kernels + offsets) + LAYER["model_bytes"] * layers,
+    "int8_model_bytes": lambda kernels, offsets, layers: (
+        kernels + (FLOAT + 2 * SCALE) * offsets + LAYER["int8_model_bytes"] * layers
+    ),
+}
 
 
 def of(model):
     """{"parameters": ..., "multiply_adds": ...} of a Keras model, see the functions below."""
     return {"parameters": parameters(model), "multiply_adds": multiply_adds(model)}
+
+
+def added(model):
+    """As `of`, also the bytes of its TFLite files, `model_bytes` and `int8_model_bytes`."""
+    return {**of(model), **{name: model_bytes(model, name) for name in BYTES}}
+
+
+def model_bytes(model, kind="model_bytes"):
+    """About how many bytes the TFLite file of a functional Keras model of images has.
+
+    Batch norms become part of the convolutions before them.
+
+    Args:
+        model: the model.
+        kind: "model_bytes" for float32, or "int8_model_bytes".
+    """
+    offsets = layers = 0
+    for *_, inputs, outputs in (weight.shape for weight in model.trainable_variables if len(weight.shape) > 1):
+        offsets += outputs if outputs > 1 else inputs  # which of depthwise convolutions is 1
+        layers += 1
+    kernels = sum(math.prod(weight.shape) for weight in model.trainable_variables if len(weight.shape) > 1)
+    return BYTES[kind](kernels, offsets, layers)
+
+
+def activations(model):
+    """The most bytes of float32 images that are in memory at the same time, for one image.
+
+    Layers are computed in the model's order; what no later one needs is dropped, and layers that see each number alone
+    write their result where their input was.
+
+    Args:
+        model: a functional Keras model.
+
+    Returns:
+        int; None if a size is not known.
+    """
+    in_place = (
+        *(keras.layers.Activation, keras.layers.ReLU, keras.layers.BatchNormalization, keras.layers.Dropout),
+        *(keras.layers.GaussianNoise, keras.layers.Normalization, keras.layers.Rescaling, keras.layers.Reshape),
+    )
+    computed = [(op, keras.tree.flatten(op.input), keras.tree.flatten(op.output)) for op in model.operations]
+    if any(None in x.shape[1:] for _, _, results in computed for x in results):
+        return None
+    last, ends = {}, {id(x) for x in keras.tree.flatten(model.outputs)}
+    for place, (_, images, _) in enumerate(computed):
+        last |= {id(x): place for x in images}
+    live, peak = {}, 0
+    for place, (op, images, results) in enumerate(computed):
+        done = {id(x) for x in images if last[id(x)] == place and id(x) not in ends}
+        sizes = {id(x): FLOAT * math.prod(x.shape[1:]) for x in results}
+        if isinstance(op, in_place) and done:
+            live = {key: size for key, size in live.items() if key not in done}
+        live |= sizes
+        peak = max(peak, sum(live.values()))
+        live = {key: size for key, size in live.items() if key not in done or key in sizes}
+    return peak
 
 
 def parameters(model):

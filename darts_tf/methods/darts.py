@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from darts_tf.costs import losses
+from darts_tf.costs import forms
 from darts_tf.data import pairs
 from darts_tf.devices import replicas
 from darts_tf.methods import penalties, perturbations
@@ -236,13 +236,13 @@ class DARTS(ModelHooks):
         perturbation: what the weights' step does to the mixture, a name or an object, see
             `darts_tf.methods.perturbations`.
         seed: of what is drawn in the steps, an int. Every step draws anew, a run that goes on as it would have.
-        cost_loss: how the expected cost of the network enters alpha's loss, a name or an object, see
-            `darts_tf.costs.losses`; the network then has `cost(mixture)`, a scalar.
+        costs: costs of the network that count in alpha's loss, `darts_tf.costs.forms.Cost`s.
         virtual_clipnorm: the largest norm of the gradient of the virtual step, and of v in equation 8, as the paper has
             it for recurrent cells; by default they are not clipped.
 
     Attributes:
         penalty_weight, perturbation_size: variables, of a penalty and a perturbation; else None.
+        cost_weights: list of variables, what each of the costs counts.
 
     Raises:
         ValueError: the network lacks something, or parts do not go together.
@@ -256,7 +256,7 @@ class DARTS(ModelHooks):
         perturbation=None,
         seed=0,
         virtual_clipnorm=None,
-        cost_loss=None,
+        costs=(),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -267,7 +267,7 @@ class DARTS(ModelHooks):
         self.unrolled = unrolled
         self.penalty = None if penalty is None else penalties.get(penalty)
         self.perturbation = None if perturbation is None else perturbations.get(perturbation)
-        self.cost_loss = None if cost_loss is None else losses.get(cost_loss)
+        self.costs = tuple(costs)
         self.seed, self.virtual_clipnorm, self._alpha_moves = seed, virtual_clipnorm, True
         self._check_parts()
         fixed = {"shape": (), "trainable": False, "autocast": False}
@@ -277,6 +277,12 @@ class DARTS(ModelHooks):
         self.perturbation_size = self.perturbation and self.add_weight(
             initializer=keras.initializers.Constant(self.perturbation.size), name="perturbation_size", **fixed
         )
+        self.cost_weights = [
+            self.add_weight(
+                initializer=keras.initializers.Constant(cost.form.weight), name=f"weight_of_{cost.table.cost}", **fixed
+            )
+            for cost in self.costs
+        ]
         self._arch_loss_tracker = keras.metrics.Mean(name="arch_loss")
 
     @property
@@ -775,14 +781,16 @@ class DARTS(ModelHooks):
         variables = [*self.network.weight_variables, *self.network.arch_variables]
         with keras.StatelessScope(zip(variables, [*weights, *alphas], strict=True), collect_losses=True) as scope:
             options = self._options(purpose, draw, exact)
-            counts = self.cost_loss and purpose == "alpha"
-            if counts:
+            costs = zip(self.costs, self.cost_weights, strict=True) if purpose == "alpha" else ()
+            if self.costs and purpose == "alpha":
                 options["mixture"] = options.get("mixture") or self.network.mixture()
             outputs = self.network(x, training=True, **options)
             carried = getattr(self.network, "carried", lambda purpose: [])(purpose)
             after = [(variable, scope.get_current_value(variable)) for variable in carried]
             loss = self.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()
-            return self.cost_loss(loss, self.network.cost(options["mixture"])) if counts else loss, after
+            for cost, weight in costs:
+                loss = cost.form(loss, self.network.cost(cost.table, options["mixture"]), tf.cast(weight, loss.dtype))
+            return loss, after
 
     def virtual_step(self, gradients):
         """The weights one step of the optimizer ahead (w' of equation 6), as tensors; changes nothing."""
@@ -842,11 +850,11 @@ class DARTS(ModelHooks):
             "perturbation": self.perturbation and self.perturbation.name,
             "seed": self.seed,
             "virtual_clipnorm": self.virtual_clipnorm,
-            "cost_loss": self.cost_loss and self.cost_loss.to_config(),
+            "costs": [cost.to_config() for cost in self.costs],
         }
 
     @classmethod
     def from_config(cls, config):
-        cost_loss = config.get("cost_loss") and losses.get(**config["cost_loss"])
+        costs = [forms.Cost.from_config(cost) for cost in config.get("costs", ())]
         network = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**{**config, "network": network, "cost_loss": cost_loss})
+        return cls(**{**config, "network": network, "costs": costs})

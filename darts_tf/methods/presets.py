@@ -154,7 +154,7 @@ METHODS = {
             "temperature": 5.0,
             "temperature_min": 0.087,
             "temperature_schedule": "exponential",
-            "cost_loss": "fbnet",
+            "cost_form": "fbnet",
             "train_portion": 0.8,
             "warmup_epochs": 10,
         },
@@ -172,7 +172,7 @@ METHODS = {
         "Cai et al.: ProxylessNAS (ICLR 2019); mit-han-lab/proxylessnas",
         {
             "relaxation": "binary_gates",
-            "cost_loss": "add_linear",
+            "cost_form": "add_linear",
             "train_portion": 0.9,
             "warmup_epochs": 40,
             "arch_beta_1": 0.0,
@@ -191,7 +191,7 @@ METHODS = {
         "Fang et al.: DenseNAS (CVPR 2020); JaminFong/DenseNAS",
         {
             "relaxation": "drawn_softmax",
-            "cost_loss": "add_log",
+            "cost_form": "add_log",
             "cost_weight": 0.15,
             "train_portion": 0.8,
             "warmup_epochs": 50,

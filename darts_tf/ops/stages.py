@@ -11,6 +11,7 @@ becomes one of height ceil(H / stride). Images are float tensors in NHWC.
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -287,6 +288,7 @@ class FactorizedReduce(Stage):
     """Halves the image by two 1x1 convolutions, the second one on the image shifted by a pixel; `bias` as of `Conv`."""
 
     bias: bool = False
+    stride: ClassVar = 2
 
     def weights(self, inputs, outputs, groups):
         halves = ("conv_1", outputs - outputs // 2), ("conv_2", outputs // 2)
@@ -348,6 +350,8 @@ class Pool(Stage):
 class MeanOfFour(Stage):
     """Halves the image: each pixel is the mean of 2x2; of fewer where an odd image ends."""
 
+    stride: ClassVar = 2
+
     def finish(self, x, prepared, weights, groups, training):
         return tf.nn.avg_pool2d(x, 2, 2, "SAME"), []
 
@@ -388,11 +392,12 @@ class SqueezeExcite(Stage):
 
     reduction: int = 4
 
-    def _hidden(self, inputs):
+    def hidden(self, inputs):
+        """How many numbers there are in between."""
         return max(inputs // self.reduction, 1)
 
     def weights(self, inputs, outputs, groups):
-        hidden = self._hidden(inputs)
+        hidden = self.hidden(inputs)
         return [
             Weight("reduce_kernel", (1, 1, inputs, hidden), (2, 3), _uniform(inputs)),
             _bias("reduce_bias", hidden, inputs),
@@ -410,7 +415,7 @@ class SqueezeExcite(Stage):
     def layers(self, x, outputs, name):
         inputs = x.shape[-1]
         means = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_means")(x)
-        for part, width, activation in (("reduce", self._hidden(inputs), "relu"), ("expand", inputs, "hard_sigmoid")):
+        for part, width, activation in (("reduce", self.hidden(inputs), "relu"), ("expand", inputs, "hard_sigmoid")):
             start = _uniform(means.shape[-1])
             means = keras.layers.Conv2D(
                 *(width, 1),

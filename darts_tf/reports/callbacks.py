@@ -29,19 +29,18 @@ class SearchBoard(keras.callbacks.Callback):
 
     Args:
         directory: of the run.
-        selection: how a genotype is decided, see `darts_tf.methods.selections`.
+        record: `darts_tf.runs.callbacks.SearchRecord`, before this one.
     """
 
-    def __init__(self, directory, selection="strongest"):
+    def __init__(self, directory, record):
         super().__init__()
-        self.selection = selection
+        self.record = record
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(directory) / "tensorboard" / "search"))
 
     def on_epoch_end(self, epoch, logs=None):
         network = self.model.network
         strengths = network.strengths()
-        genotype = network.space.decide(strengths, self.selection)
-        picture = tf.io.decode_png(drawing.png(genotype, strengths, network.space, scale=1))
+        picture = tf.io.decode_png(drawing.png(self.record.genotype, strengths, network.space, scale=1))
         with self._writer.as_default(step=epoch):  # counted from 0, as Keras does
             for name, alpha in network.alphas.items():
                 tf.summary.histogram(f"alpha/{name}", tf.convert_to_tensor(alpha))

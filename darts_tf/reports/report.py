@@ -18,7 +18,7 @@ from darts_tf.cli import messages
 from darts_tf.cli.files import write
 from darts_tf.methods import guards, relaxations, selections
 from darts_tf.reports import drawing
-from darts_tf.runs import phases, rundirectory, sizes, starting
+from darts_tf.runs import budget, phases, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.base import edge_shares, strengths_of
 
@@ -162,7 +162,8 @@ def _search(directory, config, rows, history):
         "stopped": stop.noticed + 1 if stop else None,
     }
     if learnt:
-        found = [space.decide(tables, selection) for tables in epochs]
+        bounded = budget.read(directory, space)
+        found = [bounded.decide(tables, selection) for tables in epochs]
         if selection.by_network and len(rows) == own.epochs:
             found[-1] = rundirectory.genotype(directory) or found[-1]
         content |= {

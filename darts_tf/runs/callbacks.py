@@ -277,6 +277,7 @@ class SearchRecord(History):
         space: `darts_tf.spaces.base.SearchSpace` of the search.
         selection: how a genotype is decided, see `darts_tf.methods.selections`.
         costs: function of a genotype -> dict of more columns for history.csv, see `SearchSpace.costs`.
+        budget: `darts_tf.runs.budget.Budget`, whose bounds the genotype keeps to; by default there are none.
 
     Attributes:
         genotype: of the last epoch; None before the first.
@@ -286,9 +287,9 @@ class SearchRecord(History):
 
     change = ""
 
-    def __init__(self, directory, space, epochs=0, selection="strongest", costs=lambda genotype: {}):
+    def __init__(self, directory, space, epochs=0, selection="strongest", costs=lambda genotype: {}, budget=None):
         super().__init__(directory, epochs)
-        self.space, self.selection, self.costs = space, selection, costs
+        self.space, self.selection, self.costs, self.budget = space, selection, costs, budget
         self.genotype = spaces.from_text(self.rows[-1]["genotype"]) if self.rows else None
         self.alphas = (rundirectory.alphas(directory, space.choices) or [])[: epochs + 1]
 
@@ -297,11 +298,15 @@ class SearchRecord(History):
             self._keep_alphas()
 
     def more(self, epoch):
-        before, self.genotype = self.genotype, self.model.network.genotype(self.selection)
+        before, self.genotype, bounded = self.genotype, self.model.network.genotype(self.selection), {}
+        if self.budget and self.budget.bounds:
+            picks = self.space.picks(self.genotype)
+            bounded = {f"strongest_{cost}": self.budget.of_picks(cost, picks) for cost in self.budget.bounds}
+            self.genotype = self.budget.decide(self.model.network.strengths(), self.selection)
         self._keep_alphas()
         self.write_genotype()
         self.change = self.space.change(before, self.genotype) if before else ""
-        return {**self.costs(self.genotype), "genotype": str(self.genotype)}
+        return {**self.costs(self.genotype), **bounded, "genotype": str(self.genotype)}
 
     def go_back(self, epoch):
         """Takes the genotype after an epoch, from 0, for the result."""
@@ -367,6 +372,30 @@ class EarlyStop(keras.callbacks.Callback):
         self.stop = self.decide(self.record.rows, self.record.alphas)
         if self.stop:
             self.model.stop_training = True
+
+
+class Ascent(keras.callbacks.Callback):
+    """Sets what bounded costs count in alpha's loss at the beginning of each epoch, see `Budget.weights`, and logs it.
+
+    Args:
+        budget: `darts_tf.runs.budget.Budget`.
+        rows: function without arguments -> rows of history.csv so far.
+        first: the first epoch, from 0, in which alpha moves.
+        epochs: of the search.
+    """
+
+    def __init__(self, budget, rows, first, epochs):
+        super().__init__()
+        self.budget, self.rows, self.first, self.epochs = budget, rows, first, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.weights = self.budget.weights(self.rows()[self.first : epoch], self.epochs - self.first)
+        for cost, variable in zip(self.model.costs, self.model.cost_weights, strict=True):
+            variable.assign(self.weights[cost.table.cost])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update({f"weight_of_{cost}": weight for cost, weight in self.weights.items()})
 
 
 class Scheduled(keras.callbacks.Callback):

@@ -9,9 +9,10 @@ from darts_tf import spaces
 from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
+from darts_tf.costs import tables
 from darts_tf.data.names import is_imagenet
 from darts_tf.methods import presets, schedules
-from darts_tf.runs import recipes, rundirectory
+from darts_tf.runs import budget, recipes, rundirectory
 
 # What a search and the training of what it found have in common.
 SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "operations")
@@ -324,25 +325,47 @@ class SearchConfig(FitConfig):
         topic="Method",
         least=1,
     )
-    max_multiply_adds: float | None = option(
+    max_parameters: float | None = option(
         None,
-        "Of --selection=evolution: the most that the network may have, such as 45e6. Paths that are drawn in training "
-        "have no more, either. Default: any.",
-        topic="Method",
+        "The most parameters that the network may have, as darts_tf.train makes it. The search is drawn there, and the "
+        "best network within all bounds is found. Default: any.",
+        topic="Budget",
         least=1,
     )
-    cost_loss: str | None = option(
-        None,
-        "How the multiply-adds that a chain is expected to have enter alpha's loss: fbnet, mul_log, add_linear, "
-        "add_log, or one of your own. Default: not.",
-        topic="Method",
+    max_multiply_adds: float | None = option(
+        None, "The most multiply-adds, such as 45e6. Default: any.", topic="Budget", least=1
     )
-    cost_weight: float | None = option(None, "What they count. Default: its own.", topic="Method", least=0)
+    max_bytes: float | None = option(
+        None, "The most bytes of the float32 TFLite file. Default: any.", topic="Budget", least=1
+    )
+    max_int8_bytes: float | None = option(None, "The same of the int8 file. Default: any.", topic="Budget", least=1)
+    max_latency_ms: float | None = option(
+        None,
+        "The most milliseconds for one input, by --latency_table. Default: any.",
+        topic="Budget",
+        least=1e-9,
+    )
+    latency_table: str | None = option(
+        None, "A file of python -m darts_tf.latency, with what parts of networks take on a device.", topic="Budget"
+    )
+    cost: str | None = option(
+        None,
+        "What --cost_form counts. Default: what is bounded, else multiply_adds.",
+        topic="Budget",
+        values=tables.COSTS,
+    )
+    cost_form: str | None = option(
+        None,
+        "How the cost that a network is expected to have enters alpha's loss: fbnet, mul_log, add_linear, add_log, or "
+        "one of your own. Default: add_linear with a weight that follows from the bounds; without bounds not.",
+        topic="Budget",
+    )
+    cost_weight: float | None = option(None, "What it counts. Default: its own.", topic="Budget", least=0)
     cost_reference: float | None = option(
         None,
-        "Multiply-adds to compare with, such as 45e6. Default: those where all candidates count alike.",
-        topic="Method",
-        least=1001,
+        "The cost to compare with, such as 45e6. Default: that where all candidates count alike.",
+        topic="Budget",
+        least=1e-9,
     )
     from_supernet: str | None = option(
         None,
@@ -474,7 +497,7 @@ class SearchConfig(FitConfig):
             raise UsageError(
                 f"--from_supernet={self.from_supernet}: expected the folder of a search of --selection=evolution."
             )
-        own = ("output", "resume", "overwrite", "from_supernet", "max_multiply_adds", "population", "generations")
+        own = ("output", "resume", "overwrite", "from_supernet", *budget.BOUNDS, "population", "generations")
         names = {field.name for field in dataclasses.fields(self)} - set(own)
         values = {name: value for name, value in there.items() if name in names}
         for name, value in values.items():

@@ -10,7 +10,7 @@ from darts_tf.cli import files, messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.devices.cluster import ALONE
 from darts_tf.methods.evolution import Evolution
-from darts_tf.runs import rundirectory, sizes, starting
+from darts_tf.runs import rundirectory, starting
 
 
 def projected(search, networks, data, batches, output):
@@ -79,8 +79,8 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
     """
     from darts_tf.methods.one_shot import Inherited, one_hot
 
-    config, space, bound = networks.config, networks.space, networks.config.max_multiply_adds
-    choices, costs = space.choices, space.costs(networks.task, **sizes.of(space.costs, config.to_dict()))
+    config, space, budget = networks.config, networks.space, networks.budget
+    choices, costs = space.choices, networks.costs
     rows = [(name, row) for name, table in choices.items() for row in range(len(table.rows))]
 
     def picks_of(path):
@@ -89,11 +89,12 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
             found[name].append((row, candidate))
         return found
 
-    def cost_of(path):
-        return costs(space.decode(picks_of(path)))
+    def costs_of(path):
+        picks = picks_of(path)
+        return {**costs(space.decode(picks)), **{cost: budget.of_picks(cost, picks) for cost in budget.bounds}}
 
     def feasible(path):
-        return bound is None or cost_of(path)["multiply_adds"] <= bound
+        return budget.keeps(space.decode(picks_of(path)))
 
     before = rundirectory.evolution(output)
     if before:
@@ -123,7 +124,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         try:
             paths, began = evolution.ask(), time.monotonic()
         except ValueError as error:
-            raise UsageError(f"--max_multiply_adds={bound:g}: {error}") from None
+            raise UsageError(f"{budget.said()}: {error}") from None
         if not paths:
             break
         scores, what = {}, f"Generation {len(evolution.populations)}"
@@ -136,7 +137,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
                     "architecture": str(space.decode(picks_of(path))),
                     "result": accuracy,
                     "loss": loss,
-                    **cost_of(path),
+                    **costs_of(path),
                 }
             )
         evolution.tell(scores)
@@ -144,7 +145,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         path, (error, _) = evolution.best
         messages.say(
             f"generation {evolution.generation}/{config.generations}  best {1 - error:.2%}  "
-            f"{cost_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
+            f"{costs_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
         )
     save(ended=True)
     worth.restore()

@@ -8,10 +8,11 @@ import json
 import numpy as np
 
 from darts_tf.cli.messages import UsageError
-from darts_tf.costs import losses
+from darts_tf.costs import forms
 from darts_tf.devices.cluster import ALONE
 from darts_tf.methods import guards, pruning, relaxations, schedules, selections
-from darts_tf.runs import rundirectory, sizes
+from darts_tf.runs import budget, rundirectory, sizes
+from darts_tf.runs.budget import Budget, table_of
 from darts_tf.spaces.base import checked_candidates, strengths_of
 
 
@@ -50,9 +51,8 @@ PARTS = {
     "stage_dropout": "skip_dropout",
     "stages": "candidates",
     "prune_below": "candidates",
-    "max_multiply_adds": "max_multiply_adds",
 }
-EVOLUTION = ("population", "generations", "recalibration_images", "max_multiply_adds", "from_supernet")
+EVOLUTION = ("population", "generations", "recalibration_images", "from_supernet")
 LISTS = ("stage_layers", "stage_dropout", "stage_partial_channels")
 
 
@@ -117,8 +117,9 @@ def check(config, space):
         ("temperature_schedule", "relaxation", getattr(relaxation, "temperature", None)),
         ("penalty_weight", "penalty", config.penalty),
         ("perturbation_size", "perturbation", config.perturbation),
-        ("cost_weight", "cost_loss", config.cost_loss),
-        ("cost_reference", "cost_loss", config.cost_loss and losses.get(config.cost_loss).compares),
+        ("cost", "cost_form", config.cost_form),
+        ("cost_weight", "cost_form", config.cost_form),
+        ("cost_reference", "cost_form", config.cost_form and forms.get(config.cost_form).compares),
         ("max_skips", "selection", config.selection == "max_skips"),
         ("threshold", "selection", config.selection.startswith("threshold")),
         ("tuning_epochs", "selection", config.selection == "perturbation"),
@@ -127,10 +128,15 @@ def check(config, space):
         if flag in config.given and not has:
             value, asked = getattr(config, flag), getattr(config, part)
             raise UsageError(f"--{flag}={value}: --{part}={asked} has no such number; expected another --{part}.")
-    if config.cost_loss and not (space.has_paths and relaxation.learns):
+    if config.cost_form and not relaxation.learns:
         raise UsageError(
-            f"{_who(config, 'cost_loss')}--cost_loss={config.cost_loss}: expected a space of chains, and a relaxation "
-            "that trains alpha."
+            f"{_who(config, 'cost_form')}--cost_form={config.cost_form}: expected a relaxation that trains alpha."
+        )
+    if budget.asked(config) and config.selection not in ("strongest", "evolution"):
+        flag = next(flag for flag in budget.BOUNDS if getattr(config, flag) is not None)
+        raise UsageError(
+            f"--{flag}={getattr(config, flag):g} with --selection={config.selection}: expected --selection=strongest "
+            "or evolution, which decide within bounds."
         )
     if not relaxation.learns and config.selection != "evolution":
         raise UsageError(
@@ -302,15 +308,18 @@ class Networks:
         worker: `Worker`; the chief reads what the run directory says of the alphas, and tells the others.
         output: the run directory.
         batch: the spec of a training batch.
+        costs: `darts_tf.costs.tables.Costs` of what is found; needed where they count, or are bounded.
+        budget: `Budget`; by default without bounds.
 
     Raises:
         UsageError: the stages make no sense, or a part does not go with another.
     """
 
-    def __init__(self, config, space, task, strategy, worker=ALONE, output=None, batch=None):
+    def __init__(self, config, space, task, strategy, worker=ALONE, output=None, batch=None, costs=None, budget=None):
         self.config, self.space, self.task, self.strategy = config, space, task, strategy
         self.worker, self.output, self.batch = worker, output, batch
         self.plan = stages_of(config)
+        self.costs, self.budget = costs, budget or Budget(space, {}, {})
         self._made = None  # stage and candidates of the last one
 
     def at(self, epoch):
@@ -367,16 +376,26 @@ class Networks:
         config = self.config
         if len(self.plan) == 1 and not config.prune_below:
             return checked_candidates(self.space)
-        content = b""
-        if self.worker.is_chief:
-            history = rundirectory.alphas(self.output, self.space.choices) or []
-            left = candidates_of(config, self.space, history[: epoch + 1])[-1]
-            content = json.dumps({name: mask.tolist() for name, mask in left.items()}).encode()
-        if self.worker.count > 1:
-            from darts_tf.devices import replicas
 
-            content = replicas.from_chief(self.strategy, content)
-        return {name: np.array(mask, bool) for name, mask in json.loads(content).items()}
+        def left():
+            history = rundirectory.alphas(self.output, self.space.choices) or []
+            found = candidates_of(config, self.space, history[: epoch + 1])[-1]
+            return {name: mask.tolist() for name, mask in found.items()}
+
+        return {name: np.array(mask, bool) for name, mask in self.told(left).items()}
+
+    def told(self, known):
+        """What the chief knows, on every worker.
+
+        Args:
+            known: function without arguments, which the chief calls, -> what JSON can hold.
+        """
+        if self.worker.count == 1:
+            return known()
+        from darts_tf.devices import replicas
+
+        content = json.dumps(known()).encode() if self.worker.is_chief else b""
+        return json.loads(replicas.from_chief(self.strategy, content))
 
     def _compiled(self, stage, left):
         config, supernet = self.config, self.space.supernet
@@ -384,28 +403,40 @@ class Networks:
         values["skip_dropout"] = any(one.dropout for one in self.plan)
         if len(self.plan) > 1 or config.prune_below:
             values["candidates"] = left
+        values["limits"] = [(table, self.budget.bounds[cost]) for cost, table in self.budget.tables.items()]
         try:
             network = supernet(self.task, config.relaxation, **sizes.of(supernet, values))
-            cost_loss = config.cost_loss and self._cost_loss(network)
-            return self.compiled(network, config.unrolled, config.penalty, config.perturbation, cost_loss)
+            costs = self._counted(network) if network.relaxation.learns else ()
+            return self.compiled(network, config.unrolled, config.penalty, config.perturbation, costs)
         except ValueError as error:
             raise UsageError(f"--method={config.method}: {error}") from None
 
-    def _cost_loss(self, network):
-        config, reference = self.config, self.config.cost_reference and self.config.cost_reference / 1000
+    def _counted(self, network):
+        """The costs that count in alpha's loss, a list of `forms.Cost`."""
+        config, bounds = self.config, self.budget.bounds
+        if not config.cost_form:
+            return [
+                forms.Cost(table, forms.get("add_linear", weight=0.0, reference=bounds[cost] / table.unit))
+                for cost, table in self.budget.tables.items()
+            ]
+        cost = config.cost or next(iter(bounds), "multiply_adds")
+        table = table_of(self.costs, cost, self.space, f"--cost_form={config.cost_form}")
+        reference = config.cost_reference and config.cost_reference / table.unit
+        if reference is None and cost in bounds:
+            reference = bounds[cost] / table.unit
         if reference is None:
             alike = {name: mask / mask.sum(-1, keepdims=True) for name, mask in network.candidates.items()}
-            reference = float(network.cost(alike))
-        return losses.get(config.cost_loss, weight=config.cost_weight, reference=reference)
+            reference = float(network.cost(table, alike))
+        return [forms.Cost(table, forms.get(config.cost_form, weight=config.cost_weight, reference=reference))]
 
-    def compiled(self, network, unrolled=False, penalty=None, perturbation=None, cost_loss=None):
+    def compiled(self, network, unrolled=False, penalty=None, perturbation=None, costs=()):
         """A `DARTS` of a network, with the optimizers that the configuration says; arguments are those of `DARTS`."""
         from darts_tf.methods.darts import DARTS
         from darts_tf.methods.optimizers import SGD, Adam
 
         config = self.config
         clipnorm = config.grad_clip if config.clip_virtual_step else None
-        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm, cost_loss)
+        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm, costs)
         search.compile(
             optimizer=SGD(
                 config.learning_rate,

@@ -17,6 +17,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from darts_tf.cli.registry import Registry
+from darts_tf.costs import bounds, tables
 from darts_tf.methods import relaxations, selections
 from darts_tf.spaces.pictures import Picture
 
@@ -291,12 +292,47 @@ class SearchSpace:
     def costs(self, task, **sizes):
         """Function of an architecture -> {cost: number, None if it is not known}, see `darts_tf.costs`.
 
+        A space whose costs a search can count or bound returns a `darts_tf.costs.tables.Costs`, of its parts.
+
         Args:
             task, sizes: as of `network`.
         """
         from darts_tf.costs import counts
 
         return lambda architecture: counts.of(self.network(architecture, task, **sizes))
+
+    def cost_of(self, table, picks):
+        """The cost of picks, see `decode`, a float.
+
+        Args:
+            table: `darts_tf.costs.tables.Table`.
+        """
+        return table.of(picks)
+
+    def expected(self, table, mixture, shares=None):
+        """The cost of candidates that count as a mixture says, see `darts_tf.costs.tables.expected`."""
+        return tables.expected(table, self.choices, mixture, shares)
+
+    def cheapest(self, table):
+        """The least that a network costs, a float.
+
+        Args:
+            table: `darts_tf.costs.tables.Table`.
+        """
+        return tables.least(table, self.choices)
+
+    def within(self, strengths, costs, most):
+        """The strongest architecture whose costs are within bounds, see `darts_tf.costs.bounds`.
+
+        Args:
+            strengths: {table: array (rows, candidates)}.
+            costs: list of `darts_tf.costs.tables.Table`.
+            most: list of numbers, the most of each.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self.decode(bounds.strongest(bounds.Options(self.choices, strengths, costs, most)))
 
     def declare(self, hp):
         """Declares the space for keras-tuner; returns the architecture of the values that `hp` has.

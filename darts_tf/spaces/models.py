@@ -122,6 +122,15 @@ class Supernet(keras.Model):
             weights[name] = tf.gather(shares, np.argsort(order))
         return weights
 
+    def cost(self, table, mixture):
+        """What a mixture is expected to cost, a scalar tensor, in units of the table.
+
+        Args:
+            table: `darts_tf.costs.tables.Table`.
+            mixture: {table: tensor (rows, candidates)}.
+        """
+        return self.space.expected(table, mixture, self.edge_weights()) / table.unit
+
     def strengths(self):
         """{table: float64 array (rows, candidates)}: what decides, see `strengths_of`."""
         alphas, betas = (

@@ -11,7 +11,7 @@ import tensorflow as tf
 from original import assign, by_stage, operation_tensors, relative_error, to_images
 
 from darts_tf.costs import counts
-from darts_tf.costs.losses import AddedLog
+from darts_tf.costs.forms import AddedLog
 from darts_tf.methods import relaxations
 from darts_tf.ops.stages import Conv, Depthwise
 from darts_tf.spaces.densenas import costs

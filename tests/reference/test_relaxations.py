@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 from original import relative_error
 
-from darts_tf.costs import losses
+from darts_tf.costs import forms
 from darts_tf.methods import relaxations
 
 EXACT = 1e-9
@@ -83,7 +83,7 @@ def test_fbnet(losses_file):
         cost = tf.reduce_sum(masks * arrays["fbnet/latency_table"].astype(np.float64))
         cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(arrays["fbnet/y"], logits))
         weight, exponent = arrays["fbnet/alpha_beta"]
-        loss = losses.get("fbnet", weight=weight)
+        loss = forms.get("fbnet", weight=weight)
         assert exponent == loss.exponent
         value = loss(cross_entropy, cost)
     assert relative_error(masks, arrays["fbnet/masks"]) < EXACT
@@ -101,7 +101,7 @@ def test_costs_in_the_loss_of_proxyless(losses_file):
         tf.constant(arrays[f"latency_loss/{name}"], tf.float64) for name in ("cross_entropy", "latency")
     )
     for name, weight in (("mul_log", alpha), ("add_linear", factor)):
-        loss = losses.get(name, weight=weight, reference=reference)
+        loss = forms.get(name, weight=weight, reference=reference)
         assert getattr(loss, "exponent", exponent) == exponent
         with tf.GradientTape() as tape:
             tape.watch([cross_entropy, latency])

@@ -92,10 +92,14 @@ def test_what_is_refused(whole, tmp_path):
         ({"layers": 3}, "--layers=3: the space chain has no such size"),
         ({"method": "darts", "population": 4, "generations": 2}, "--population=4: --selection=strongest has no such"),
         ({"method": "darts", "relaxation": "binary_gates", "space": "darts"}, "a row computes one candidate or all"),
-        ({"method": "fbnet", "space": "darts"}, "--method=fbnet has --cost_loss=fbnet: expected a space of chains"),
+        ({"cost_form": "fbnet"}, "--cost_form=fbnet: expected a relaxation that trains alpha"),
+        (
+            {"max_multiply_adds": 5e5, "max_parameters": 100.0},
+            "--max_parameters=100: expected at least [0-9,]+, which the smallest network",
+        ),
         (
             {"method": "fbnet", "cost_reference": 1e6},
-            "--cost_reference=1000000.0: --cost_loss=fbnet has no such number",
+            "--cost_reference=1000000.0: --cost_form=fbnet has no such number",
         ),
         ({"early_stop": "skips"}, "--selection=evolution with --early_stop=skips: expected one of them"),
     ):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from darts_tf import DARTS, spaces
-from darts_tf.costs import counts, losses
+from darts_tf.costs import counts, forms
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.one_shot import one_hot
 from darts_tf.methods.optimizers import SGD, Adam
@@ -133,8 +133,9 @@ def test_costs_of_narrower_layers():
         architecture = drawn(space, seed)
         assert costs(architecture) == counts.of(space.network(architecture, TASK))
         mixture = one_hot(space.choices, space.picks(architecture))
-        assert costs.expected("parameters", mixture).numpy() == pytest.approx(costs(architecture)["parameters"])
-        assert costs.least("multiply_adds") <= costs(architecture)["multiply_adds"]
+        table = costs.table("parameters")
+        assert space.expected(table, mixture).numpy() == pytest.approx(costs(architecture)["parameters"])
+        assert space.cheapest(costs.table("multiply_adds")) <= costs(architecture)["multiply_adds"]
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +180,9 @@ def test_a_narrow_layer_is_a_part_of_the_wide_one(x):
 def chain(x):
     """A supernet of eight networks, built."""
     space = DescribedChain(Description((Stage(4, ("identity", "mb2_k3"), 3),), 4, 1, 8).to_json())
-    costs = space.costs(TASK)
-    bound = costs.fixed["multiply_adds"] + costs.layers["multiply_adds"].max()  # one block that is no identity
-    network = space.supernet(TASK, "uniform", max_multiply_adds=float(bound))
+    table = space.costs(TASK).table("multiply_adds")
+    bound = table.fixed + table.rows["layers",].max()  # one block that is no identity
+    network = space.supernet(TASK, "uniform", limits=[(table, bound)])
     network.build(x.shape)
     return network
 
@@ -206,7 +207,8 @@ def test_paths_keep_a_bound(chain):
     seen = set()
     for number in range(40):
         mixture = chain.mixture(tf.constant([0, number]), "weights")
-        assert 1000 * float(chain.cost(mixture)) <= chain.max_multiply_adds + 1
+        ((table, most),) = chain.limits
+        assert 1000 * float(chain.cost(table, mixture)) <= most + 1
         seen.add(tuple(np.argmax(mixture["layers"], -1)))
     assert seen == {path for path in itertools.product(range(2), repeat=3) if sum(path) <= 1}
 
@@ -227,9 +229,11 @@ def test_both_gates_have_gradients(x):
     expected = [float(tf.reduce_sum(one * dy)) for one in ones]
     gradient = tf.convert_to_tensor(tape.gradient(y, gates, dy))
     np.testing.assert_allclose(gradient, [*expected[:2], 0], rtol=1e-4)
-    search = DARTS(network, cost_loss=losses.get("add_linear", weight=0.3, reference=20.0))
-    again = DARTS.from_config(search.get_config()).cost_loss
-    assert (again.name, again.weight, again.reference) == ("add_linear", 0.3, 20.0)
+    table = space.costs(TASK).table("multiply_adds")
+    search = DARTS(network, costs=[forms.Cost(table, forms.get("add_linear", weight=0.3, reference=20.0))])
+    (again,) = DARTS.from_config(search.get_config()).costs
+    assert (again.form.name, again.form.weight, again.form.reference) == ("add_linear", 0.3, 20.0)
+    assert again.to_config() == search.costs[0].to_config()
     search.compile(SGD(0.1), loss=TASK.loss(), arch_optimizer=Adam(0.1, beta_1=0.0))
     y = tf.constant([0, 1, 2, 0])
     before = None

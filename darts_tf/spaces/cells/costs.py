@@ -1,70 +1,122 @@
-"""What the networks of genotypes cost: parameters and multiply-adds."""
+"""What networks of cells cost: the parts of their edges, and all that is no edge."""
 
-import keras
-import numpy as np
+import math
 
-from darts_tf.costs.counts import multiply_adds, parameters
-from darts_tf.ops import operations
+from darts_tf.costs import tables
+from darts_tf.ops import operations, parts
 from darts_tf.spaces.cells import cell, genotypes, networks
 
 
-class CellCosts:
-    """What the networks of genotypes cost, without building each: every edge adds what its operation has.
+class CellCosts(tables.Costs):
+    """The costs of the networks of genotypes, see `networks.cifar_network`.
 
-    Args: of `networks.cifar_network`.
+    Of the inputs of a cell only those are prepared that an edge leaves; tables have what all networks of the space do
+    that use both.
+
+    Args:
+        space: `Cells`.
+        channels, layers, num_classes, image_shape: of `networks.cifar_network`.
+        network: "cifar", or "imagenet" for `networks.imagenet_network`.
 
     Call arguments:
-        genotype: `genotypes.Genotype`, every node of which leads to the result of its cell.
-
-    Returns:
-        dict of `parameters` and `multiply_adds` of its network, as of the functions above; the latter may be None.
+        genotype: `genotypes.Genotype`, every node of which leads to the result of its cell; of any space of cells.
     """
 
-    def __init__(self, channels, layers, num_classes, image_shape):
-        self._arguments = channels, layers, num_classes, tuple(image_shape)
-        self._known = {}
+    def __init__(self, space, channels, layers, num_classes, image_shape, network="cifar"):
+        self._channels, self._layers, self._classes, self._parts = channels, layers, num_classes, {}
+        self._stems, self._inputs = _stems(network, channels, image_shape)
+        self._nodes, nodes, rows = space.nodes, list(range(2, 2 + space.nodes)), {}
+        for kind, table in space.choices.items():
+            edges, reduction = list(space.edges(kind)), kind == "reduce"
 
-    def __call__(self, genotype):
-        normal, reduce = genotypes.edges(genotype.normal), genotypes.edges(genotype.reduce)
-        shapes = (
-            (genotypes.num_nodes(pairs), tuple(sorted({source for *_, source in edges if source < 2})), tuple(concat))
-            for pairs, edges, concat in ((genotype[0], normal, genotype[1]), (genotype[2], reduce, genotype[3]))
-        )
-        total = self._once(self._without_edges, *shapes)
-        for reduction, edges in ((False, normal), (True, reduce)):
+            def entry(row, place, table=table, edges=edges, reduction=reduction):
+                name = table.candidates[place]
+                return self._of_edge(name, edges[row][1] < 2, reduction) if table.mask[row, place] else None
+
+            rows[kind,] = tables.array_of((len(table.rows), len(table.candidates)), entry)
+        cells = {}
+        for kind, table in space.choices.items():
+            edges = list(space.edges(kind))
+            stay = [edges[row] for group, keep in table.groups for row in group[:keep]]
+            cells[kind] = [(node, None, source) for node, source in stay], nodes
+        super().__init__(space, self._without_edges(cells, every_input=True), rows)
+
+    def parts_of(self, architecture):
+        cells = {
+            kind: (genotypes.edges(pairs), list(concat))
+            for kind, pairs, concat in (
+                ("normal", architecture.normal, architecture.normal_concat),
+                ("reduce", architecture.reduce, architecture.reduce_concat),
+            )
+        }
+        found = self._without_edges(cells)
+        for kind, (edges, _) in cells.items():
             for _, name, source in edges:
-                total = total + self._once(self._edge, name, reduction, source < 2)
-        return {"parameters": int(total[0]), "multiply_adds": None if np.isnan(total[1]) else int(total[1])}
+                found = found + self._of_edge(name, source < 2, kind == "reduce")
+        return found
 
-    def _once(self, function, *arguments):
-        if arguments not in self._known:
-            self._known[arguments] = function(*arguments)
-        return self._known[arguments]
+    def _beside(self, inside, channels):
+        """About how many bytes are in memory beside an edge: a cell's result, inputs and nodes, and other edges."""
+        return 4 * math.prod(inside) * channels * (2 * self._nodes + 4)
 
-    def _without_edges(self, *shapes):
-        """What all but the edges has, given nodes, inputs that are used and nodes to concatenate of both cells."""
-        fields = []
-        for nodes, sources, concat in shapes:
-            fields += [[("none", source, node) for node in range(2, 2 + nodes) for source in sources], list(concat)]
-        genotype = genotypes.Genotype(*fields)
-        return _counts(networks.cifar_network(genotype, *self._arguments))
-
-    def _edge(self, name, in_reduction, from_input):
-        """What an operation has in all cells of a kind together, on an edge from an input of the cell or a node."""
-        channels, layers, _, (*size, _) = self._arguments
-        inputs, outputs = [], []
-        for index, (cell_channels, reduction) in enumerate(networks.stack(channels, layers)):
-            inside = [-(-side // 2) for side in size] if reduction else size
-            if reduction == in_reduction:
-                images = keras.Input((*(size if from_input else inside), cell_channels))
-                stride = cell.edge_stride(0 if from_input else 2, reduction)
-                made = operations.make_operation(name, cell_channels, stride, affine=True)
-                inputs.append(images)
-                outputs.append(operations.layers(made, images, cell_channels, f"edge{index}"))
+    def _cells(self):
+        """Of each cell its channels, whether it is a reduction, and the size of images before and in it."""
+        *size, _ = self._inputs[-1]
+        for width, reduction in networks.stack(self._channels, self._layers):
+            inside = tuple(-(-side // 2) for side in size) if reduction else tuple(size)
+            yield width, reduction, tuple(size), inside
             size = inside
-        return _counts(keras.Model(inputs, outputs)) if inputs else np.zeros(2)
+
+    def _of_edge(self, name, from_input, in_reduction):
+        """The parts of an operation in all cells of a kind together, on an edge from an input of the cell or a node."""
+        known = name, from_input, in_reduction
+        if known not in self._parts:
+            found, stride = [], cell.edge_stride(0 if from_input else 2, in_reduction)
+            for channels, reduction, size, inside in self._cells():
+                made = operations.make_operation(name, channels, stride, affine=True)
+                if reduction == in_reduction and made != []:
+                    shape = *(size if from_input else inside), channels
+                    found.append(
+                        parts.of_stages(
+                            f"{name} to {channels}, stride {stride}",
+                            made,
+                            channels,
+                            shape,
+                            self._beside(inside, channels),
+                        )
+                    )
+            self._parts[known] = found
+        return self._parts[known]
+
+    def _without_edges(self, cells, every_input=False):
+        """The parts of all that is no edge.
+
+        Args:
+            cells: {kind: (edges, nodes that make the result)}, of (node, name, source).
+            every_input: whether both inputs of each cell are prepared, whatever edges leave.
+        """
+        found, results = list(self._stems), list(self._inputs)
+        for channels, reduction, _, inside in self._cells():
+            edges, concat = cells["reduce" if reduction else "normal"]
+            halves = results[-2][0] > results[-1][0]
+            for place, stages in enumerate(cell.preprocessing(halves, affine=True)):
+                if every_input or place in {source for *_, source in edges}:
+                    name = f"{'halving' if halves and not place else 'conv 1x1'} to {channels}"
+                    found.append(parts.of_stages(name, stages, channels, results[place - 2]))
+            for node in {node for node, *_ in edges}:
+                reach = sum(target == node for target, *_ in edges)
+                if reach > 1:
+                    found.append(parts.joined("Add", reach, (*inside, channels)))
+            if len(concat) > 1:
+                found.append(parts.joined("Concatenate", len(concat), (*inside, channels)))
+            results.append((*inside, len(concat) * channels))
+        return [*found, parts.classifier(results[-1], self._classes)]
 
 
-def _counts(model):
-    """Both numbers, NaN if one is not known."""
-    return np.array([parameters(model), multiply_adds(model)], float)
+def _stems(network, channels, image_shape):
+    """The parts of what is before the cells, and the shapes of the first cell's inputs, two lists."""
+    found, shapes = [], [tuple(image_shape)]
+    for stages, width in networks.stems(network, channels):
+        found.append(parts.of_stages(f"stem of {len(stages)} to {width}", stages, width, shapes[-1]))
+        shapes.append((*parts.result_of(stages, shapes[-1][:2]), width))
+    return found, shapes[-2:] if network == "imagenet" else shapes[-1:] * 2

@@ -27,6 +27,19 @@ def stack(channels, layers):
         yield channels, reduction
 
 
+def stems(network, channels):
+    """What derived networks have before their cells, a list of (stages, channels of the result).
+
+    Args:
+        network: "cifar", whose only result is both inputs of the first cell, or "imagenet", whose last two are these.
+        channels: of the nodes of the first cell.
+    """
+    if network == "cifar":
+        return [(stem(affine=True), 3 * channels)]
+    halve = [Conv((3, 3), (2, 2)), BatchNorm(affine=True)]
+    return [(halve, channels // 2), *[([ReLU(), *halve], channels)] * 2]
+
+
 @keras.saving.register_keras_serializable("darts_tf")
 class SearchNetwork(Supernet):
     """The supernet: a stem, cells of mixed operations, global average pooling and a linear classifier.
@@ -308,7 +321,8 @@ def cifar_network(
         ValueError: the genotype names an operation that is not registered, or an argument is out of range.
     """
     images, x = inputs(image_shape, normalization)
-    x = operations.layers(stem(affine=True), x, 3 * channels, "stem")
+    ((stages, width),) = stems("cifar", channels)
+    x = operations.layers(stages, x, width, "stem")
     last, early = _cells([x, x], False, genotype, channels, layers, drop_path)
     return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 3) if auxiliary else None)
 
@@ -328,10 +342,10 @@ def imagenet_network(
     Arguments, result and errors are those of `cifar_network`.
     """
     images, x = inputs(image_shape, normalization)
-    halve = [Conv((3, 3), (2, 2)), BatchNorm(affine=True)]
-    x = operations.layers(halve, x, channels // 2, "stem0")
-    before = operations.layers([ReLU(), *halve], x, channels, "stem0", start=len(halve))
-    x = operations.layers([ReLU(), *halve], before, channels, "stem1")
+    first, second, third = stems("imagenet", channels)
+    x = operations.layers(first[0], x, first[1], "stem0")
+    before = operations.layers(second[0], x, second[1], "stem0", start=len(first[0]))
+    x = operations.layers(third[0], before, third[1], "stem1")
     last, early = _cells([before, x], True, genotype, channels, layers, drop_path)
     # Like the networks of the paper, this head lacks a batch norm.
     return _model(images, last, num_classes, _auxiliary_head(early, num_classes, 2, False) if auxiliary else None)

@@ -167,11 +167,11 @@ class Cells(SearchSpace):
         names = names or [name for name, *_ in (*architecture.normal, *architecture.reduce)]
         return [CellPicture(cell, architecture, names, self) for cell in CELLS]
 
-    def costs(self, task, init_channels=36, layers=20):
+    def costs(self, task, network="cifar", init_channels=36, layers=20):
         """As of any space, without building each network: every edge adds what its operation has."""
         from darts_tf.spaces.cells.costs import CellCosts
 
-        return CellCosts(init_channels, layers, task.outputs, task.input_shape)
+        return CellCosts(self, init_channels, layers, task.outputs, task.input_shape, network)
 
     def declare(self, hp):
         """For each node of both cells a choice of two distinct inputs, and of an operation on each.

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf import spaces
-from darts_tf.data.tasks import ImageClassification
+from darts_tf.costs.tables import Table
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.ops.stages import Conv
@@ -169,12 +169,11 @@ class PathSupernet(Supernet):
     """What supernets of `SearchLayer`s have in common: their sizes, and what they cost.
 
     Args:
-        space: its `costs` are those of the supernet.
+        space: `darts_tf.spaces.base.SearchSpace`.
         num_classes: number of classes.
         init_channels: see the subclass.
         sync_batch_norm: whether batch norms take their statistics from the batches of all replicas while training.
         relaxation, candidates: see `Supernet`. Of a relaxation that draws paths only what is drawn is computed.
-        image_shape: (height, width, depth); needed for costs.
 
     Attributes:
         inline: whether the graph has the candidates of each layer written out; XLA needs that, `DARTS.compile` sets it.
@@ -193,7 +192,6 @@ class PathSupernet(Supernet):
         sync_batch_norm=False,
         relaxation="softmax",
         candidates=None,
-        image_shape=None,
         **kwargs,
     ):
         super().__init__(space, num_classes, relaxation, candidates, autocast=False, **kwargs)
@@ -203,13 +201,6 @@ class PathSupernet(Supernet):
                 "candidates; replicas cannot exchange statistics within what is drawn."
             )
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
-        self.image_shape = image_shape
-        if image_shape is not None:
-            self.costs = space.costs(ImageClassification(tuple(image_shape), num_classes), init_channels)
-
-    def cost(self, mixture):
-        """Thousands of multiply-adds that a mixture is expected to have, a scalar tensor."""
-        return self.costs.expected("multiply_adds", mixture) / 1000
 
     def options(self, purpose, paths, training):
         """What each `SearchLayer` is called with, a dict; arguments are those of `call`."""
@@ -228,7 +219,6 @@ class PathSupernet(Supernet):
             "sync_batch_norm": self.sync_batch_norm,
             "relaxation": self.relaxation.name,
             "candidates": {name: rows.tolist() for name, rows in self.candidates.items()},
-            "image_shape": self.image_shape,
         }
 
 
@@ -241,8 +231,8 @@ class ChainSupernet(PathSupernet):
     Args:
         space: `Chains`, or its configuration, {"space": its spec, field: value}.
         init_channels: of the stem; all other channels grow with it. By default the description's.
-        max_multiply_adds: of the paths that are drawn where alpha is not trained, for images of `image_shape`; if none
-            of `PROPOSALS` draws has so few, that of the fewest is taken. By default any.
+        limits: ((`darts_tf.costs.tables.Table`, number), ...), the most that paths cost which are drawn where alpha is
+            not trained; if none of `PROPOSALS` draws is within them, the one that is nearest is taken.
         **kwargs: of `PathSupernet`.
 
     Call arguments:
@@ -258,11 +248,13 @@ class ChainSupernet(PathSupernet):
         ValueError: an argument is out of range, or does not go with another.
     """
 
-    def __init__(self, space="chain", num_classes=10, init_channels=None, max_multiply_adds=None, **kwargs):
+    def __init__(self, space="chain", num_classes=10, init_channels=None, limits=(), **kwargs):
         space = {"space": space} if isinstance(space, str) else space
         space = spaces.of(space) if isinstance(space, dict) else space
         super().__init__(space, num_classes, init_channels, **kwargs)
-        self.max_multiply_adds = max_multiply_adds
+        self.limits = [
+            (Table.from_config(table) if isinstance(table, dict) else table, float(most)) for table, most in limits
+        ]
         self.description = space.described(init_channels)
         made = ends(self.description, self.description.affine)
         self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
@@ -288,15 +280,18 @@ class ChainSupernet(PathSupernet):
         self.built = True
 
     def mixture(self, draw=None, purpose=None):
-        if draw is None or self.max_multiply_adds is None or self.relaxation.learns:
+        if draw is None or not self.limits or self.relaxation.learns:
             return super().mixture(draw, purpose)
         proposals = [
             super(ChainSupernet, self).mixture(tf.random.experimental.stateless_fold_in(draw, 1000 + number), purpose)
             for number in range(PROPOSALS)
         ]
-        products = tf.stack([self.costs.expected("multiply_adds", proposal) for proposal in proposals])
-        fits = products <= self.max_multiply_adds
-        place = tf.where(tf.reduce_any(fits), tf.argmax(fits), tf.argmin(products))
+        parts = [
+            tf.stack([self.cost(table, proposal) * (table.unit / most) for proposal in proposals])
+            for table, most in self.limits
+        ]
+        beyond = tf.maximum(tf.reduce_max(tf.stack(parts), 0), 1)
+        place = tf.argmin(beyond)  # the first that is within the limits, if there is one
         return {name: tf.stack([proposal[name] for proposal in proposals])[place] for name in self.alphas}
 
     def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
@@ -317,7 +312,7 @@ class ChainSupernet(PathSupernet):
         return {
             **super().get_config(),
             "space": self.space.configuration(),
-            "max_multiply_adds": self.max_multiply_adds,
+            "limits": [(table.to_config(), most) for table, most in self.limits],
         }
 
 

@@ -128,7 +128,7 @@ class Chains(SearchSpace):
         init_channels=None,
         sync_batch_norm=False,
         candidates=None,
-        max_multiply_adds=None,
+        limits=(),
     ):
         """The chain whose layers have all candidates, see `networks.ChainSupernet`."""
         from darts_tf.spaces.chain.networks import ChainSupernet
@@ -137,11 +137,10 @@ class Chains(SearchSpace):
             self,
             task.outputs,
             init_channels,
-            max_multiply_adds,
+            limits,
             sync_batch_norm=sync_batch_norm,
             relaxation=relaxation,
             candidates=candidates,
-            image_shape=task.input_shape,
         )
 
     def network(self, architecture, task, init_channels=None):
@@ -161,9 +160,9 @@ class Chains(SearchSpace):
 
     def costs(self, task, init_channels=None):
         """As of any space, without building each network: the layers' costs are added up."""
-        from darts_tf.spaces.chain.costs import Costs
+        from darts_tf.spaces.chain.costs import costs
 
-        return Costs(self, task, init_channels)
+        return costs(self, task, init_channels)
 
     def decode(self, picks):
         return Chain(self, super().decode(picks).chosen)

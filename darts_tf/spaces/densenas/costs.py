@@ -1,90 +1,79 @@
 """What networks of densely connected blocks cost, before and after their path is decided (section 3.3 of DenseNAS)."""
 
 import itertools
+import operator
 
-import numpy as np
 import tensorflow as tf
 
-from darts_tf.spaces.chain.blocks import block
-from darts_tf.spaces.chain.costs import COSTS, stage_counts
-from darts_tf.spaces.densenas.blocks import ends, sized
+from darts_tf.costs import tables
+from darts_tf.costs.tables import PEAK
+from darts_tf.ops import parts
+from darts_tf.spaces.chain.costs import of_block
+from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
 
 
-class Costs:
-    """The costs of the networks of a space; arguments are those of `chain.costs.Costs`, the space is a `DenseNAS`.
+class Costs(tables.Costs):
+    """The costs of the networks of a space.
 
-    Attributes:
-        graph: `graph.Graph`, of the widths and strides that are counted.
-        fixed: {cost: number}, what all networks have in common.
-        tables: {cost: {table: float64 array}}, see `chained`.
+    Args:
+        space: `DenseNAS`.
+        task: `darts_tf.data.tasks.Task` on images.
+        init_channels: of the first block; by default the graph's.
     """
 
     def __init__(self, space, task, init_channels=None):
-        pixels = min(task.input_shape[:2])
-        self._space, strides = space, space.blocks.strides_for(pixels)
+        (*size, depth), strides = task.input_shape, space.blocks.strides_for(min(task.input_shape[:2]))
         graph, stem_stride = sized(space.blocks, init_channels, strides)
-        made, size = ends(graph, stem_stride), task.input_shape[:2]
-        stem, size = stage_counts(*made["stem"], task.input_shape[2], size)
-        first, size = stage_counts(*made["first"], graph.channels[0], size)
-        classifier = np.array([graph.channels[-1] + 1, graph.channels[-1]]) * task.outputs
-        tables = {name: np.zeros((2, *table.mask.shape)) for name, table in space.choices.items()}
+        made, choices = ends(graph, stem_stride), space.choices
+        stages, channels = made["stem"]
+        fixed = [parts.of_stages(f"stem to {channels}, stride {stem_stride}, relu6", stages, channels, (*size, depth))]
+        size = parts.result_of(stages, size)
+        first = parts.of_stages("mb1_k3 without activation", made["first"][0], channels, (*size, channels))
+        fixed += [first, parts.joined("Add", 2, (*size, channels))]
         images = [size]
         for target in range(1, graph.blocks):
             source = graph.sources(target)[0]
-            images.append([-(-length // graph.stride(source, target)) for length in images[source]])
+            step = graph.stride(source, target)
+            images.append(tuple(-(-length // step) for length in images[source]))
 
-        def counted(name, inputs, outputs, stride, size):
-            own = block(name, inputs, outputs, stride)
-            return sum((stage_counts(*part, inputs, size)[0] for part in own.operations().values()), np.zeros(2))
+        def head(row, place):
+            source, target = graph.heads_of[row]
+            shape = *images[source], graph.channels[source]
+            name = graph.heads[place]
+            return of_block(name, graph.channels[target], graph.stride(source, target), shape, epsilon=EPSILON)
 
-        for row, (source, target) in enumerate(graph.heads_of):
-            shape = graph.channels[source], graph.channels[target], graph.stride(source, target), images[source]
-            tables["heads"][:, row] = np.transpose([counted(name, *shape) for name in graph.heads])
-        for row, (number, _) in enumerate(graph.layers_of):
-            shape = graph.channels[number], graph.channels[number], 1, images[number]
-            tables["stack"][:, row] = np.transpose([counted(name, *shape) for name in graph.stack])
-        for source in graph.sources(graph.blocks - 1):
-            last, _ = stage_counts(*made["last"], graph.channels[source], images[source])
-            tables["routing"][:, source, graph.blocks - 2 - source] = last
-        self.graph = graph
-        self.fixed = dict(zip(COSTS, (stem + first + classifier).tolist(), strict=True))
-        self.tables = {cost: {name: both[place] for name, both in tables.items()} for place, cost in enumerate(COSTS)}
+        def layer(row, place):
+            number, _ = graph.layers_of[row]
+            shape = *images[number], graph.channels[number]
+            return of_block(graph.stack[place], graph.channels[number], 1, shape, epsilon=EPSILON)
 
-    def __call__(self, architecture):
-        """{"parameters": ..., "multiply_adds": ...} of an architecture."""
-        picks = {name: dict(rows) for name, rows in self._space.picks(architecture).items()}
-        graph, found = self.graph, {}
-        for cost, tables in self.tables.items():
-            total, path = self.fixed[cost], architecture.numbers
-            for source, target in itertools.pairwise(path):
-                total += tables["routing"][source, target - source - 1]
-                rows = [("heads", row) for row, edge in enumerate(graph.heads_of) if edge == (source, target)]
-                rows += [("stack", row) for row, (number, _) in enumerate(graph.layers_of) if number == target]
-                total += sum(tables[name][row, picks[name][row]] for name, row in rows)
-            found[cost] = int(total)
+        def way(row, place):
+            if row + 1 + place != graph.blocks - 1 or not choices["routing"].mask[row, place]:
+                return []
+            stages, width = made["last"]
+            last = parts.of_stages(f"head to {width}, relu6", stages, width, (*images[row], graph.channels[row]))
+            return [last, parts.classifier((*images[row], width), task.outputs)]
+
+        entries = {"routing": way, "heads": head, "stack": layer}
+        rows = {(name,): tables.array_of(choices[name].mask.shape, entry) for name, entry in entries.items()}
+        super().__init__(space, fixed, rows)
+
+    def parts_of(self, architecture):
+        picks = {name: dict(rows) for name, rows in self.space.picks(architecture).items()}
+        found = list(self.fixed)
+        for name, row in on_path(self.space.blocks, architecture.numbers):
+            found += self.rows[name,][row, picks[name][row]]
         return found
 
-    def least(self, cost):
-        """The least that a network of the space costs."""
-        tables = {name: table.min(-1) for name, table in self.tables[cost].items()}
-        graph, after = self.graph, {self.graph.blocks - 1: 0.0}
-        for source in reversed(range(graph.blocks - 1)):
-            ways = []
-            for target in graph.targets(source):
-                way = self.tables[cost]["routing"][source, target - source - 1] + after[target]
-                way += sum(tables["heads"][r] for r, edge in enumerate(graph.heads_of) if edge == (source, target))
-                ways.append(way + sum(tables["stack"][r] for r, (b, _) in enumerate(graph.layers_of) if b == target))
-            after[source] = min(ways)
-        return self.fixed[cost] + after[0]
 
-    def expected(self, cost, mixture):
-        """The cost of a mixture, see `chained`.
-
-        Args:
-            cost: its name.
-            mixture: {table: tensor (rows, candidates)}.
-        """
-        return chained(self.graph, (self.fixed[cost], self.tables[cost]), mixture)
+def on_path(graph, numbers):
+    """[(table, row)] of all that a path chooses, see `Path.numbers`."""
+    edges, found = graph.heads_of, []
+    for source, target in itertools.pairwise(numbers):
+        found.append(("routing", source))
+        found += [("heads", edges.index((source, target)))] if (source, target) in edges else []
+        found += [("stack", row) for row, (number, _) in enumerate(graph.layers_of) if number == target]
+    return found
 
 
 def chained(graph, cost, mixture):
@@ -105,15 +94,68 @@ def chained(graph, cost, mixture):
     mixture = {name: tf.convert_to_tensor(table) for name, table in mixture.items()}
     dtype = mixture["routing"].dtype
     weighted = {name: tf.constant(table, dtype) * mixture[name] for name, table in tables.items()}
-    ways, heads, layers = (tf.reduce_sum(weighted[name], -1) for name in ("routing", "heads", "stack"))
-    edges, nothing = {edge: row for row, edge in enumerate(graph.heads_of)}, tf.zeros([], dtype)
-    after = {graph.blocks - 1: nothing}
+    rows = {name: tf.reduce_sum(one, -1) for name, one in weighted.items()}
+
+    def join(source, ways):
+        shares = mixture["routing"][source, : len(ways)]
+        return rows["routing"][source] + tf.reduce_sum(shares * tf.stack([way for _, _, way in ways]))
+
+    return tf.constant(constant, dtype) + backwards(graph, lambda *at: rows[at[0]][at[1]], join, tf.zeros([], dtype))
+
+
+def cheapest(graph, table):
+    """The least that a network costs, a float; arguments are those of `DenseNAS.least`."""
+    of = {name: rows.min(-1) for (name,), rows in table.rows.items()}
+
+    add = max if table.cost == PEAK else operator.add
+
+    def join(source, ways):
+        return min(add(table.rows["routing",][source, place], way) for place, _, way in ways)
+
+    return float(add(table.fixed, backwards(graph, lambda *at: of[at[0]][at[1]], join, 0.0, add)))
+
+
+def likeliest(graph, options):
+    """The likeliest path within bounds, and its operations, a list of (table, row, candidate).
+
+    Args:
+        graph: `graph.Graph`.
+        options: `darts_tf.costs.bounds.Options`.
+    """
+
+    def join(source, ways):
+        total = None
+        for place, _, way in ways:
+            one = (options.of_row("routing", source, only=place) + way).within(options.bounds)
+            total = one if total is None else (total | one).within(options.bounds)
+        return total
+
+    def row(name, number):
+        return options.of_row(name, number, relative=True)
+
+    return backwards(graph, row, join, options.nothing, lambda *both: operator.add(*both).within(options.bounds)).best()
+
+
+def backwards(graph, row, join, nothing, add=operator.add):
+    """What is to come after the first block, found from the last block on.
+
+    Args:
+        graph: `graph.Graph`.
+        row: function of "heads" or "stack" and the number of a row -> what it costs.
+        join: function of a block and a list of (place among its targets, target, what is to come from there on) -> what
+            is to come after the block.
+        nothing: what is to come after the last block; it can be added.
+        add: what makes one of what two rows cost.
+    """
+    edges, after = {edge: place for place, edge in enumerate(graph.heads_of)}, {graph.blocks - 1: nothing}
     for source in reversed(range(graph.blocks - 1)):
-        costs = []
-        for target in graph.targets(source):
-            head = heads[edges[source, target]] if (source, target) in edges else nothing
-            own = [row for row, (of, _) in enumerate(graph.layers_of) if of == target]
-            costs.append(head + sum(layers[row] for row in own) + after[target])
-        shares = mixture["routing"][source, : len(costs)]
-        after[source] = ways[source] + tf.reduce_sum(shares * tf.stack(costs))
-    return tf.constant(constant, dtype) + after[0]
+        ways = []
+        for place, target in enumerate(graph.targets(source)):
+            total = after[target]
+            rows = [("heads", edges[source, target])] if (source, target) in edges else []
+            rows += [("stack", number) for number, (of, _) in enumerate(graph.layers_of) if of == target]
+            for at in rows:
+                total = add(total, row(*at))
+            ways.append((place, target, total))
+        after[source] = join(source, ways)
+    return after[0]

@@ -5,6 +5,7 @@ import functools
 import itertools
 from typing import ClassVar, NamedTuple
 
+from darts_tf.costs import bounds
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Architecture, Choices, SearchSpace, every_row, register_space
 from darts_tf.spaces.chain.description import INVERTED
@@ -120,7 +121,6 @@ class DenseNAS(SearchSpace):
             sync_batch_norm=sync_batch_norm,
             relaxation=relaxation,
             candidates=candidates,
-            image_shape=task.input_shape,
         )
 
     def network(self, architecture, task, init_channels=None):
@@ -140,6 +140,36 @@ class DenseNAS(SearchSpace):
         from darts_tf.spaces.densenas.costs import Costs
 
         return Costs(self, task, init_channels)
+
+    def cost_of(self, table, picks):
+        from darts_tf.spaces.densenas.costs import on_path
+
+        chosen = {name: dict(own) for name, own in picks.items()}
+        kept, path = {name: [] for name in chosen}, [0]
+        while path[-1] < self.blocks.blocks - 1:
+            path.append(path[-1] + 1 + chosen["routing"][path[-1]])
+        for name, row in on_path(self.blocks, path):
+            kept[name].append((row, chosen[name][row]))
+        return table.of(kept)
+
+    def expected(self, table, mixture, shares=None):
+        from darts_tf.spaces.densenas.costs import chained
+
+        return chained(self.blocks, (table.fixed, {name: rows for (name,), rows in table.rows.items()}), mixture)
+
+    def cheapest(self, table):
+        from darts_tf.spaces.densenas.costs import cheapest
+
+        return cheapest(self.blocks, table)
+
+    def within(self, strengths, costs, most):
+        """The likeliest path whose costs are within bounds; every weaker operation on it makes it less likely."""
+        from darts_tf.spaces.densenas.costs import likeliest
+
+        options = bounds.Options(self.choices, strengths, costs, most)
+        picks = {name: dict(own) for name, own in options.ordered(likeliest(self.blocks, options)).items()}
+        nothing = {name: dict.fromkeys(range(len(one.rows)), 0) for name, one in self.choices.items()}
+        return self.decode({name: list((rows | picks[name]).items()) for name, rows in nothing.items()})
 
     def decide(self, strengths, selection="strongest"):
         """The likeliest path by the strengths of routing, with the operations that a selection makes of theirs."""

@@ -1,18 +1,13 @@
 """Networks of NAS-Bench-201's cells: three stages of cells, and residual blocks between them that halve the image."""
 
-import dataclasses
-
 import keras
-import numpy as np
 
-from darts_tf.costs import counts
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation, make_operation, stem
 from darts_tf.ops.stages import BatchNorm, Conv, MeanOfFour, ReLU
 from darts_tf.spaces.cells.cell import SearchCell, connect
 from darts_tf.spaces.cells.networks import SearchNetwork
 from darts_tf.spaces.models import inputs
-from darts_tf.spaces.nas_bench_201.space import Structure
 
 STAGES = 3
 
@@ -186,50 +181,3 @@ def _cell(x, structure, channels, name):
         return keras.layers.Add(name=f"{name}_node{node}")(images) if len(images) > 1 else images[0]
 
     return connect([x], structure.space.nodes, edges_from, total)[-1]
-
-
-class Costs:
-    """What networks of cells cost, without building each: every edge adds what its operation has.
-
-    Args: of `NasBench201.costs`.
-
-    Call arguments:
-        structure: `space.Structure`.
-
-    Returns:
-        dict of `parameters` and `multiply_adds` of its network, see `darts_tf.costs.counts`.
-    """
-
-    def __init__(self, space, task, channels, layers):
-        self._space, self._task, self._channels, self._layers = space, task, channels, layers
-        self._known = {}
-
-    def __call__(self, structure):
-        if None not in self._known:
-            nothing = Structure(dataclasses.replace(self._space, nodes=1), {"cell": ("none",)})
-            sizes = self._channels, 1, self._task.outputs, self._task.input_shape
-            self._known[None] = _counts(network_201(nothing, *sizes))
-        total = self._known[None]
-        for name in structure.names:
-            if name not in self._known:
-                self._known[name] = self._layers * self._operation(name)
-            total = total + self._known[name]
-        return {"parameters": int(total[0]), "multiply_adds": None if np.isnan(total[1]) else int(total[1])}
-
-    def _operation(self, name):
-        """What an operation has in one cell of each stage together."""
-        images, results = [], []
-        height, width, _ = self._task.input_shape
-        for channels, reduction in stack(self._channels, 1):
-            if reduction:
-                height, width = -(-height // 2), -(-width // 2)
-                continue
-            images.append(keras.Input((height, width, channels)))
-            made = make_operation(name, channels, 1, affine=True)
-            results.append(operations.layers(made, images[-1], channels, f"stage{len(images)}"))
-        return _counts(keras.Model(images, results))
-
-
-def _counts(model):
-    """Both numbers, NaN if one is not known."""
-    return np.array([counts.parameters(model), counts.multiply_adds(model)], float)

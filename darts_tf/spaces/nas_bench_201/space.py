@@ -177,6 +177,6 @@ class NasBench201(SearchSpace):
 
     def costs(self, task, init_channels=16, layers=5):
         """As of any space, without building each network: every edge adds what its operation has."""
-        from darts_tf.spaces.nas_bench_201.networks import Costs
+        from darts_tf.spaces.nas_bench_201.costs import costs
 
-        return Costs(self, task, init_channels, layers)
+        return costs(self, task, init_channels, layers)

@@ -156,16 +156,7 @@ class RecurrentSpace(SearchSpace):
         return [RecurrentPicture(self, architecture, names or [name for name, _ in architecture.recurrent])]
 
     def costs(self, task, units=850):
-        """As of any space; all cells of as many nodes are as large, so that one network tells it."""
-        from darts_tf.costs import counts
-        from darts_tf.spaces.recurrent.networks import step_model
+        """As of any space; all cells of as many nodes are as large, so that no choice adds anything."""
+        from darts_tf.spaces.recurrent.costs import Costs
 
-        known = {}
-
-        def costs(architecture):
-            nodes = len(architecture.recurrent)
-            if nodes not in known:
-                known[nodes] = counts.of(step_model(architecture, task.outputs, units))
-            return known[nodes]
-
-        return costs
+        return Costs(self, task.outputs, units)

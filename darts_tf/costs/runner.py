@@ -1,0 +1,101 @@
+"""Times TFLite models in turns. It is a program of its own, too: all that it needs is Python, numpy and ai-edge-litert.
+
+    python3 latency.zip > measured.json
+
+The archive has models.json, {"threads": ..., "rounds": ..., "models": {name: file}}, and the files.
+"""
+
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+import zipfile
+
+LEAST_SECONDS = 0.004  # of a model in each round
+WARM = 3  # calls before the first that counts
+
+
+def machine():
+    """What measurements depend on, a dict of texts and numbers."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = dict(line.split(":", 1) for line in file if ":" in line)
+        names = {key.strip(): value.strip() for key, value in lines.items()}
+        name = names.get("model name") or names.get("Model") or names.get("Hardware") or name
+    except OSError:
+        pass
+    import ai_edge_litert
+
+    version = getattr(ai_edge_litert, "__version__", "unknown")
+    return {"processor": name, "cores": os.cpu_count(), "system": platform.system(), "litert": version}
+
+
+def invoker(content, threads):
+    """A function without arguments that computes a TFLite model, bytes, of numbers of a normal distribution once."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=threads)
+    interpreter.allocate_tensors()
+    numbers = np.random.RandomState(0)
+    for given in interpreter.get_input_details():
+        values = numbers.standard_normal(given["shape"])
+        kind = np.dtype(given["dtype"])
+        values = np.clip(values * 40 + 128, 0, 127) if kind.kind in "iu" else values
+        interpreter.set_tensor(given["index"], values.astype(kind))
+    return interpreter.invoke
+
+
+def measure(runs, rounds=10, progress=lambda parts, total: parts):
+    """Median seconds of functions, which take turns, so that what else happens on the machine is the same for all.
+
+    Args:
+        runs: {name: function without arguments}.
+        rounds: in each of which every function is called for a few milliseconds, in an order that is drawn.
+        progress: function of an iterable and its length -> an iterable.
+
+    Returns:
+        {name: seconds}.
+    """
+    calls, taken, draw = {}, {name: [] for name in runs}, random.Random(0)
+    for name, run in runs.items():
+        for _ in range(WARM):
+            run()
+        began = time.perf_counter()
+        run()
+        calls[name] = max(1, int(LEAST_SECONDS / max(time.perf_counter() - began, 1e-9)))
+    order = list(runs)
+    for _ in progress(range(rounds), rounds):
+        draw.shuffle(order)
+        for name in order:
+            run, count = runs[name], calls[name]
+            run()  # the caches have what another one has left
+            began = time.perf_counter()
+            for _ in range(count):
+                run()
+            taken[name].append((time.perf_counter() - began) / count)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def main(path):
+    """Measures what an archive has; prints JSON: {"machine": ..., "seconds": {name: ...}}."""
+    with zipfile.ZipFile(path) as archive:
+        asked = json.loads(archive.read("models.json"))
+        runs = {name: invoker(archive.read(file), asked["threads"]) for name, file in asked["models"].items()}
+    rounds = asked["rounds"]
+
+    def told(parts, total):
+        for place, part in enumerate(parts, 1):
+            yield part
+            print(f"\rround {place}/{total}", end="" if place < total else "\n", file=sys.stderr, flush=True)
+
+    print(f"{len(runs)} models, {asked['threads']} threads", file=sys.stderr)
+    print(json.dumps({"machine": machine(), "seconds": measure(runs, rounds, told)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__)))
