@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from darts_tf.cli import commands, messages
 from darts_tf.cli.messages import UsageError
-from darts_tf.costs import forms
+from darts_tf.costs import forms, latency, tables
 from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
 from darts_tf.runs import budget, deciding, fitting, phases, recipes, rundirectory, sizes, starting
@@ -49,12 +49,14 @@ class Search:
         genotype: what it has found, a `Genotype` or an architecture of another space.
         history: a dict per epoch, as in history.csv.
         config: its `SearchConfig`, with the values that were used.
+        budget: of each cost that is bounded a dict of "cost", "most" and "expected", what the network has.
     """
 
     directory: pathlib.Path
     genotype: object
     history: list
     config: SearchConfig
+    budget: list
 
 
 def run_search(config=None, verbose=1):
@@ -84,13 +86,14 @@ def run_search(config=None, verbose=1):
 
 def _search(config):
     worker = starting.this_worker(config)
-    output, config = starting.directory(config, "search", ["operations", "from_supernet"], worker)
+    output, config = starting.directory(config, "search", ["operations", "from_supernet", "latency_table"], worker)
     config.check()
     with starting.tensorflow(config) as strategy:
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
         costs = budget.derived_costs(space, data.task, config, 0 if space.is_text else len(data.y_train))
+        costs.latency = latency_table(config)
         bounded = budget.Budget.of(config, space, costs)
         with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:
             networks = phases.Networks(
@@ -153,8 +156,26 @@ def _fit(search, networks, data, batches, checkpoints, output):
             f"{' and '.join(empty)}: nothing was chosen; --threshold={config.threshold} is above all strengths."
         )
     record.write_genotype()
+    networks.budget.write(output, record.genotype)
     report.write_report(output)
-    return Search(output, record.genotype, rundirectory.history(output) or [], config)
+    bounded = networks.budget.found(record.genotype)
+    return Search(output, record.genotype, rundirectory.history(output) or [], config, bounded)
+
+
+def latency_table(config):
+    """The `LatencyTable` that a configuration names; None if it names none."""
+    if not config.latency_table:
+        if config.max_latency_ms is not None or config.cost == tables.LATENCY:
+            asked = (
+                "--cost=latency_ms" if config.max_latency_ms is None else f"--max_latency_ms={config.max_latency_ms:g}"
+            )
+            raise UsageError(f"{asked} without --latency_table: expected a file of python -m darts_tf.latency.")
+        return None
+    try:
+        return latency.read(config.latency_table)
+    except (OSError, latency.TableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--latency_table={config.latency_table}: {reason}") from None
 
 
 def completed(config, data):
@@ -230,10 +251,12 @@ def main(config):
     if search is None:
         return
     last = {name: value for row in search.history[-1:] for name, value in row.items() if name != "genotype"}
+    bounded = "".join(f"{line}\n" for line in budget.in_words(search.budget))
     messages.result(
-        f"\n{search.genotype}\n\nSaved in {search.directory}/: genotype.json, report.html",
+        f"\n{search.genotype}\n{bounded}\nSaved in {search.directory}/: genotype.json, report.html",
         output=search.directory,
         genotype=dict(search.genotype.items()),
+        budget=search.budget,
         **last,
     )
 

@@ -24,6 +24,7 @@ metrics.json and predictions.npz.
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -33,7 +34,7 @@ from darts_tf.cli import commands, files, messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.data.names import is_imagenet
 from darts_tf.reports import report
-from darts_tf.runs import fitting, recipes, rundirectory, sizes, starting
+from darts_tf.runs import budget, fitting, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import TrainConfig
 
 
@@ -103,6 +104,8 @@ def _train(config):
             network = prepare(pretrained, architecture, data, config)
         found = {"genotype": str(architecture)} if architecture else {}
         with starting.started(output, "train", config, data, strategy, worker, **found) as present:
+            if architecture and worker.is_chief and os.path.isfile(config.arch):
+                budget.carry(config.arch, architecture, output)
             network, checkpoints = fitting.restore(
                 lambda done: network, output, config, steps, present, strategy, worker
             )
@@ -360,7 +363,8 @@ def main(config):
         return
     output = training.directory
     saved = f"Saved {output}/model.keras, metrics.json and report.html"
-    messages.result(f"\n{table}\n\n{saved}", output=output, **(training.history[-1] | results))
+    bounded = "".join(f"{line}\n" for line in budget.in_words(budget.carried(output)))
+    messages.result(f"\n{table}\n{bounded}\n{saved}", output=output, **(training.history[-1] | results))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def main(config):
     from export import comparison
 
     texts, files = [comparison.table(done.rows), ""], {}
+    texts += [comparison.budget_table(done.budget), ""] if done.budget else []
     if done.saved_model:
         texts.append(f"Saved {done.saved_model}/ (docker run ... tensorflow/serving: docs/serve.md)")
         files["saved_model"] = done.saved_model
@@ -41,7 +42,7 @@ def main(config):
             texts.append(f"\n{done.saved_model} goes on after {given} with {found} ({probability:.1%}).")
         else:
             texts.append(f"\n{done.saved_model} takes a test image of class {given} for {found} ({probability:.1%}).")
-    messages.result("\n".join(texts), **files, formats=done.rows)
+    messages.result("\n".join(texts), **files, formats=done.rows, budget=done.budget)
     for message in done.failed:
         print(f"error: {message}", file=sys.stderr)
     sys.exit(1 if done.failed else 0)

@@ -222,7 +222,23 @@ def table(rows):
         **{f"latency_{batch}": (f"ms, batch {batch}", lambda value: f"{1e3 * value:.2f}") for batch in BATCHES},
     }
     cells = [[columns[name][0] for name in rows[0]]]
-    cells += ([columns[name][1](value) for name, value in entry.items()] for entry in rows)
+    return _aligned([*cells, *([columns[name][1](value) for name, value in entry.items()] for entry in rows)])
+
+
+def budget_table(rows):
+    """The lines of `Export.budget` as text."""
+
+    def shown(value):
+        return "not measured" if value is None else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
+
+    cells = [["budget", "at most", "expected", "exported"]]
+    return _aligned(
+        [*cells, *([row["cost"], *(shown(row[name]) for name in ("most", "expected", "exported"))] for row in rows)]
+    )
+
+
+def _aligned(cells):
+    """A table of texts, its first column to the left."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]
     return "\n".join("  ".join(line) for line in lines)

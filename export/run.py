@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -114,6 +115,8 @@ class Export:
             probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
             probability. None without a SavedModel or without test data.
         failed: a line for each thing that could not be written, and why.
+        budget: what the search of the model was bounded by: a list of dicts of "cost", "most", "expected" and
+            "exported", which is measured here; None if it was not.
     """
 
     saved_model: pathlib.Path | None
@@ -121,6 +124,7 @@ class Export:
     rows: list
     example: tuple | None
     failed: list
+    budget: list = dataclasses.field(default_factory=list)
 
 
 def run_export(config, verbose=1):
@@ -189,7 +193,34 @@ def _export(config):
             written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"
             files.write(written[kind], content)
             compare(f"TFLite {shown}", len(content), sample.tflite(content))
-    return Export(version, written, rows, sample.example(version) if version else None, failed)
+    bounded = promised(config, rows)
+    return Export(version, written, rows, sample.example(version) if version else None, failed, bounded)
+
+
+def promised(config, rows):
+    """What the search of the model was bounded by, with what is true of the exported files.
+
+    Args:
+        config: `ExportConfig`, whose model may have budget.json of its training beside it.
+        rows: as of `Export`.
+
+    Returns:
+        list of {"cost": name, "most": number, "expected": number, "exported": number, None if it was not measured}.
+    """
+    try:
+        found = json.loads(pathlib.Path(config.model).with_name("budget.json").read_text(encoding="utf-8"))
+        known = [{name: one[name] for name in ("cost", "most", "expected")} for one in found]
+    except (OSError, ValueError, TypeError, KeyError):  # nothing was promised
+        return []
+    formats = {row["format"]: row for row in rows}
+    sizes = {"model_bytes": "TFLite float32", "int8_model_bytes": "TFLite int8"}
+    for one in known:
+        row = formats.get(sizes.get(one["cost"], "TFLite float32"), {})
+        real = row.get("bytes") if one["cost"] in sizes else None
+        if one["cost"] == "latency_ms" and row:
+            real = 1e3 * row["latency_1"]
+        one["exported"] = real
+    return known
 
 
 def check_packages():

@@ -18,7 +18,7 @@ from PIL import Image
 import darts_tf
 import darts_tf.tuner
 import export
-from darts_tf import convert, plot, run_search, run_training, tune
+from darts_tf import convert, latency, plot, run_search, run_training, tune
 from darts_tf.cli import configuration, messages
 from darts_tf.methods import penalties, perturbations, presets, relaxations, selections
 from darts_tf.ops import operations
@@ -32,6 +32,7 @@ COMMANDS = {
     "darts_tf.train": TrainConfig,
     "darts_tf.tune": tune.TuneConfig,
     "darts_tf.plot": plot.PlotConfig,
+    "darts_tf.latency": latency.LatencyConfig,
     "darts_tf.convert": convert.ConvertConfig,
     "export": ExportConfig,
     "export.client": client.ClientConfig,
@@ -45,6 +46,8 @@ NOT_RUN = {
     "--output=/shared/": "a chief and its workers: tests/test_tune.py",
     "--repeat_search": "starts processes: tests/test_tune.py",
     "export.client": "a server: tests/export/test_client.py",
+    "--on=": "another device: tests/test_latency.py",
+    "--measured=": "the same",
     "--model=runs/book/model.keras": "a language model: tests/export/test_language.py",
 }
 # The short form: these instead of what a command says, or does without saying.
@@ -56,6 +59,7 @@ SHORT = {
     "darts_tf.search": {**TINY, **SPACE, "layers": 3},
     "darts_tf.train": {**TINY, "auxiliary": False},
     "darts_tf.tune": {**TINY, **SPACE, "max_trials": 2},
+    "darts_tf.latency": {"init_channels": 4, "rounds": 1, "networks": 1},
     "export": {"quantize": ["none"]},
 }
 CHAIN = {"generations": 1, "population": 2, "recalibration_images": 32}
@@ -237,6 +241,8 @@ class Short:
         form = repr((module, values, rest))
         if form not in self.left:
             self.left[form] = RUN[module](config, *rest).absolute()
+        elif self.left[form].is_file():
+            shutil.copy(self.left[form], config.output)
         elif config.output:
             shutil.copytree(self.left[form], config.output)
 
@@ -336,11 +342,19 @@ def file_in_short(command):
     return run
 
 
+def table_in_short(config):
+    latency.main(config)
+    path = pathlib.Path(config.archive or config.output)
+    assert path.stat().st_size > 500
+    return path
+
+
 RUN = {
     "darts_tf.search": search_in_short,
     "darts_tf.train": training_in_short,
     "darts_tf.tune": trials_in_short,
     "darts_tf.plot": file_in_short(plot),
+    "darts_tf.latency": table_in_short,
     "darts_tf.convert": file_in_short(convert),
     "export": export_in_short,
 }
@@ -401,7 +415,7 @@ def replaced(function, usual=(), **short):
     return lambda *args, **kwargs: function(*args, **(dict(usual) | kwargs | short))
 
 
-WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md")]
+WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md", "budget.md")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)

@@ -6,11 +6,13 @@ import re
 import keras
 import tensorflow as tf
 
+from darts_tf.costs import tables
 from darts_tf.private.tensorflow import called_graph
 
 FLOAT = 4  # bytes
 SCALE = 12  # bytes of the scale and the zero point of a channel, which int8 has for kernels and for offsets
-LAYER = {"model_bytes": 250, "int8_model_bytes": 500}  # of a TFLite file, beside the numbers of a layer
+# Of TFLite files, beside numbers: bytes of each layer. What a whole file has beside that is in `tables.FILE`.
+LAYER = {"model_bytes": 370, "int8_model_bytes": 560}
 # Bytes of so many numbers in kernels and in offsets of so many layers with weights.
 BYTES = {
     "model_bytes": lambda kernels, offsets, layers: FLOAT * (kernels + offsets) + LAYER["model_bytes"] * layers,
@@ -44,7 +46,7 @@ def model_bytes(model, kind="model_bytes"):
         offsets += outputs if outputs > 1 else inputs  # which of depthwise convolutions is 1
         layers += 1
     kernels = sum(math.prod(weight.shape) for weight in model.trainable_variables if len(weight.shape) > 1)
-    return BYTES[kind](kernels, offsets, layers)
+    return tables.FILE[kind] + BYTES[kind](kernels, offsets, layers)
 
 
 def activations(model):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 
+import numpy as np
+
 EXPECTED = "expected a file of python -m darts_tf.latency."
 
 
@@ -20,12 +22,14 @@ class LatencyTable:
         milliseconds: {text of a `darts_tf.ops.parts.Part`: number}, each measured alone.
         overhead: milliseconds of a call that does nothing, which are in each of those.
         fit: (factor, offset) of what whole networks take: factor * the sum of the parts + offset, in milliseconds.
+        networks: list of [sum of the parts, what it takes as a whole] of networks that were measured.
     """
 
     device: dict
     milliseconds: dict
     overhead: float = 0.0
     fit: tuple = (1.0, 0.0)
+    networks: list = dataclasses.field(default_factory=list)
 
     def of(self, part):
         """Milliseconds that a part adds to a network.
@@ -72,7 +76,28 @@ def from_json(text):
     overhead = fields.get("overhead", 0.0)
     if not _is_number(overhead) or overhead < 0:
         raise TableError(f"overhead is {overhead!r}: expected a number of at least 0.")
-    return LatencyTable(fields["device"], measured, overhead, tuple(fit))
+    networks = fields.get("networks", [])
+    pairs = isinstance(networks, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in networks)
+    if not pairs or not all(_is_number(value) and value > 0 for pair in networks for value in pair):
+        raise TableError("networks is no list of pairs of numbers above 0; " + EXPECTED)
+    return LatencyTable(fields["device"], measured, overhead, tuple(fit), networks)
+
+
+def fitted(networks):
+    """The factor and the offset that make the relative errors of networks smallest (least squares).
+
+    Neither is negative. With fewer than two networks they are 1 and 0.
+
+    Args:
+        networks: list of (sum of the parts, what it takes as a whole).
+    """
+    if len(networks) < 2:
+        return 1.0, 0.0
+    sums, real = np.array(networks, np.float64).T
+    (factor, offset), *_ = np.linalg.lstsq(np.stack([sums / real, 1 / real], 1), np.ones(len(real)), rcond=None)
+    if offset < 0 or factor <= 0:
+        factor, offset = ((sums / real).sum() / ((sums / real) ** 2).sum()), 0.0
+    return float(factor), float(offset)
 
 
 def _is_number(value):

@@ -8,6 +8,7 @@ import numpy as np
 ADDED = ("parameters", "multiply_adds", "model_bytes", "int8_model_bytes")  # of a network the sum of its parts
 PEAK = "activation_bytes"  # of a network the largest of its parts
 LATENCY = "latency_ms"
+FILE = {"model_bytes": 7600, "int8_model_bytes": 8500}  # bytes of a TFLite file beside those of its layers
 COSTS = (*ADDED, PEAK, LATENCY)
 
 
@@ -87,7 +88,7 @@ class Costs:
     def of(self, architecture, cost):
         """One cost of an architecture, a number; None if it is not known."""
         numbers = [self.number(part, cost) for part in self.parts_of(architecture)]
-        numbers += [self.latency.fixed] if cost == LATENCY and self.latency else []
+        numbers.append(self._of_all(cost))
         return None if None in numbers else (max if cost == PEAK else sum)(numbers)
 
     def number(self, part, cost):
@@ -134,7 +135,11 @@ class Costs:
             return float((max if cost == PEAK else sum)(numbers, **({"default": 0} if cost == PEAK else {})))
 
         rows = {names: np.vectorize(total, [np.float64])(array) for names, array in self.rows.items()}
-        return Table(cost, total(self.fixed) + (self.latency.fixed if cost == LATENCY else 0), rows)
+        return Table(cost, total(self.fixed) + self._of_all(cost), rows)
+
+    def _of_all(self, cost):
+        """What every network costs beside its parts."""
+        return self.latency.fixed if cost == LATENCY and self.latency else FILE.get(cost, 0)
 
 
 def array_of(shape, entry):

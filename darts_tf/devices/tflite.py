@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf.devices import runtime
+from darts_tf.private.tensorflow import without_variables
 
 
 class ConversionError(ValueError):
@@ -35,6 +36,14 @@ def converted(graph, more=lambda converter: None):
     except Exception as error:  # of every kind: what the converter throws is not documented
         reason = next((line for line in str(error).splitlines() if "error:" in line), str(error).split("\n")[0])
         raise ConversionError(" ".join(reason.split())[-300:]) from error
+
+
+def of_model(model):
+    """The TFLite file of a functional Keras model for one input, in float32, bytes; raises as `converted`."""
+    model = with_native_dilations(model)
+    specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in model.inputs]
+    call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
+    return converted(without_variables(call.get_concrete_function(*specs)))
 
 
 class _NativeDilation(keras.layers.Layer):

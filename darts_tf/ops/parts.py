@@ -41,7 +41,8 @@ class Part:
     def counts(self):
         """{cost: number} of `darts_tf.costs.tables.ADDED`, see `darts_tf.costs.counts`; None for what is not known."""
         if self.ways is None:
-            return counts.added(self.model())
+            found = counts.added(self.model())
+            return {name: value - tables.FILE.get(name, 0) if value else value for name, value in found.items()}
         total = dict.fromkeys(tables.ADDED, 0)
         for stages, outputs, inputs in self.ways:
             found = _counts(stages, outputs, inputs, self.shapes[0][:2])

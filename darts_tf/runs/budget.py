@@ -1,6 +1,7 @@
 """What the network that a search finds may cost: the bounds that were asked for, and how the search keeps to them."""
 
 import json
+import pathlib
 
 from darts_tf.cli import files
 from darts_tf.cli.messages import UsageError
@@ -15,6 +16,7 @@ BOUNDS = {
     "max_int8_bytes": "int8_model_bytes",
     "max_latency_ms": "latency_ms",
 }
+DERIVED = ("network", "init_channels", "layers", "units")  # flags that say how large a network is that is put to use
 ASCENT = 1.0  # how much the weight of a cost grows in a search that is never within its bound
 
 
@@ -34,9 +36,15 @@ def derived_costs(space, task, config, samples):
         config: `SearchConfig`, complete.
         samples: to train with.
     """
+    return space.costs(task, **derived_sizes(space, config, samples, space.costs))
+
+
+def derived_sizes(space, config, samples, method):
+    """The sizes of the networks that darts_tf.train would make, which a method of the space takes, a dict."""
     recipe = recipes.SMALL_TEXT if space.is_text else recipes.TRAINING[recipes.training(samples)]
     own = {name: getattr(config, name) for name, size in space.sizes.items() if size is None}
-    return space.costs(task, **sizes.of(space.costs, recipe | own))
+    values = {name: value for name, value in (recipe | own).items() if name in DERIVED}
+    return sizes.of(method, values)
 
 
 class Budget:
@@ -119,20 +127,52 @@ class Budget:
                 weights[cost] = max(0.0, weights[cost] + ASCENT / max(epochs, 1) * beyond)
         return weights
 
-    def write(self, directory):
-        """Writes budget.json, if anything is bounded: [{"most": number, "table": of `Table.to_config`}, ...]."""
-        found = [{"most": most, "table": self.tables[cost].to_config()} for cost, most in self.bounds.items()]
-        if found:
-            files.write(directory / "budget.json", json.dumps(found) + "\n")
+    def found(self, architecture):
+        """What an architecture has of what is bounded, a list of {"cost": name, "most": number, "expected": number}."""
+        picks = self.space.picks(architecture)
+        return [
+            {"cost": cost, "most": most, "expected": self.of_picks(cost, picks)} for cost, most in self.bounds.items()
+        ]
+
+    def write(self, directory, architecture=None):
+        """Writes budget.json, if anything is bounded: as `found`, and "table", what `Table.to_config` gives."""
+        bounds = [{"cost": cost, "most": most} for cost, most in self.bounds.items()]
+        rows = self.found(architecture) if architecture else bounds
+        if rows:
+            rows = [{**row, "table": self.tables[row["cost"]].to_config()} for row in rows]
+            files.write(directory / "budget.json", json.dumps(rows) + "\n")
 
 
 def read(directory, space):
-    """The `Budget` that a search has written, without bounds if there is none."""
+    """The `Budget` that a search has written to its folder, without bounds if there is none."""
     path = directory / "budget.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    tables = [Table.from_config(one["table"]) for one in found]
-    bounds = {table.cost: one["most"] for table, one in zip(tables, found, strict=True)}
-    return Budget(space, {table.cost: table for table in tables}, bounds)
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    tables = {row["cost"]: Table.from_config(row["table"]) for row in rows}
+    return Budget(space, tables, {row["cost"]: row["most"] for row in rows})
+
+
+def carry(genotype, architecture, directory):
+    """Writes budget.json of a training, as `found`, if the file of its genotype is that of a search with bounds."""
+    budget = read(pathlib.Path(genotype).parent, architecture.space)
+    if budget.bounds:
+        files.write(directory / "budget.json", json.dumps(budget.found(architecture)) + "\n")
+
+
+def carried(directory):
+    """What `carry` has written to the folder of a training, [] if nothing."""
+    path = directory / "budget.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def in_words(rows):
+    """`found` as lines of text."""
+
+    def shown(row, name):
+        return f"{row[name]:,.0f}" if row["most"] >= 1000 else f"{row[name]:.4g}"
+
+    return [
+        f"{row['cost'].replace('_', ' ')}: {shown(row, 'expected')} of at most {shown(row, 'most')}" for row in rows
+    ]
 
 
 def table_of(costs, cost, space, flag):

@@ -1,0 +1,288 @@
+"""Measures what parts of networks take on a device, for --latency_table of darts_tf.search.
+
+On this machine, of the networks that darts_tf.train makes of what a search finds:
+
+    python -m darts_tf.latency --space=chain --dataset=photos/ --output=here.json
+    python -m darts_tf.search --space=chain --dataset=photos/ --latency_table=here.json --max_latency_ms=5
+
+On another one, which needs Python, numpy and ai-edge-litert:
+
+    python -m darts_tf.latency --space=chain --on="ssh pi" --output=pi.json
+
+Or by hand: --archive=latency.zip writes what is to be measured, `python3 latency.zip > measured.json` on the device
+does it, and --measured=measured.json makes the table of that.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import shutil
+import statistics
+import subprocess
+import tempfile
+import zipfile
+
+import numpy as np
+
+from darts_tf.cli import commands, files, messages
+from darts_tf.cli.configuration import option
+from darts_tf.cli.messages import UsageError
+from darts_tf.costs import latency, runner
+from darts_tf.runs import budget, starting
+from darts_tf.runs.configurations import DataConfig, SearchConfig
+
+NOTHING = "nothing"  # the model whose time is that of a call
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatencyConfig(DataConfig):
+    """What `python -m darts_tf.latency` is asked for; what it has in common with a search is as there."""
+
+    space: str = option("chain", "The space, as of darts_tf.search.", topic="Networks")
+    nodes: int | None = option(None, "As of darts_tf.search.", topic="Networks", least=1)
+    primitives: list | None = option(None, "As of darts_tf.search.", topic="Networks")
+    widths: list | None = option(None, "As of darts_tf.search.", topic="Networks")
+    init_channels: int | None = option(None, "Of chains, as of darts_tf.search.", topic="Networks", least=2)
+    operations: str | None = option(None, "As of darts_tf.search.", topic="Networks")
+    threads: int = option(1, "That compute a network.", topic="Device", least=1, most=1024)
+    runtime: str = option(
+        "tflite",
+        "What computes it: TFLite files of float32, or SavedModels; those on this machine only.",
+        topic="Device",
+        values=("tflite", "saved_model"),
+    )
+    on: str | None = option(
+        None,
+        'A command that runs one on the device: "ssh pi". Default: this machine.',
+        topic="Device",
+    )
+    rounds: int = option(15, "In each of which every part has its turn; the median counts.", topic="Device", least=1)
+    networks: int = option(
+        12,
+        "Random networks that are measured as a whole, to fit what the sum of the parts does not have.",
+        topic="Device",
+        least=0,
+        most=1000,
+    )
+    seed: int = option(0, "Of those networks.", topic="Device", least=0, most=2**32 - 1)
+    archive: str | None = option(
+        None, "Measure nothing: write what is to be measured, a program, to this .zip file.", topic="Device"
+    )
+    measured: str | None = option(None, "What the program has printed, a file.", topic="Device")
+    output: str | None = option(
+        None,
+        "The table, a .json file. If it is there, and of the same device, it gets what it lacks.",
+        topic="Device",
+    )
+
+    @property
+    def is_text(self):
+        from darts_tf import spaces
+
+        return spaces.is_text(self.space)
+
+
+def main(config):
+    """The command."""
+    place = config.archive or config.output
+    if not place:
+        raise UsageError("--output: expected the .json file to write, see --help.")
+    for name, suffix in (("archive", ".zip"), ("output", ".json")):
+        path = getattr(config, name)
+        if path and pathlib.Path(path).suffix != suffix:
+            raise UsageError(f"--{name}={path}: expected a file name that ends in {suffix}.")
+    if config.runtime != "tflite" and (config.on or config.archive or config.measured):
+        raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
+    if config.is_text:
+        raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
+    if config.on and not (shlex.split(config.on) and shutil.which(shlex.split(config.on)[0])):
+        raise UsageError(f"--on={config.on}: no such command; expected one such as ssh pi.")
+    before = _table(config.output) if config.output else None
+    from darts_tf.devices import runtime
+
+    messages.say("Starting TensorFlow ...")
+    runtime.configure(training=False)
+    costs, made = _networks(config)
+    asked = [part for part in costs.all_parts() if before is None or str(part) not in before.milliseconds]
+    models = {NOTHING: _nothing, **{str(part): part.model for part in asked}}
+    models |= {f"network {place}": network for place, (_, network) in enumerate(made)}
+    messages.say(f"{len(asked)} parts of networks and {len(made)} networks of the space {costs.space.name}")
+    if config.archive:
+        with files.writing_to(pathlib.Path(config.archive)):
+            _write_archive(config, models, pathlib.Path(config.archive))
+        messages.result(f"Saved {config.archive}; python3 {config.archive} > measured.json", archive=config.archive)
+        return
+    device, seconds = _measured(config, models)
+    device |= {"threads": config.threads, "runtime": config.runtime}
+    if before and before.device != device:
+        differ = ", ".join(
+            f"{name} {before.device.get(name)}" for name in device if before.device.get(name) != device[name]
+        )
+        raise UsageError(f"--output={config.output}: it is of another device, {differ}; expected another file.")
+    table = _made_of(costs, made, asked, seconds, device, before)
+    with files.writing_to(pathlib.Path(config.output)):
+        files.write(pathlib.Path(config.output), table.to_json() + "\n")
+    messages.result(_told(table, config), output=config.output, **_quality(table))
+
+
+def _table(path):
+    """The table that a file holds; None if there is no file."""
+    if not pathlib.Path(path).is_file():
+        return None
+    try:
+        return latency.read(path)
+    except latency.TableError as error:
+        raise UsageError(f"--output={path}: {error}") from None
+
+
+def _networks(config):
+    """The costs of the networks of a space, and a list of (architecture, function that builds its network)."""
+    from darts_tf.search import completed
+
+    names = {field.name for field in dataclasses.fields(SearchConfig)}
+    values = {name: value for name, value in config.to_dict().items() if name in names and name in config.given}
+    search = SearchConfig(**{**values, "space": config.space})
+    data = starting.load_data(search.begun())
+    space, search = completed(search.begun(), data)
+    samples = len(data.y_train)
+    costs = budget.derived_costs(space, data.task, search, samples)
+    if not hasattr(costs, "all_parts"):
+        raise UsageError(f"--space={config.space}: nothing is known about the parts of its networks.")
+    options, random = budget.derived_sizes(space, search, samples, space.network), np.random.default_rng(config.seed)
+
+    def drawn():
+        strengths = {name: random.random(table.mask.shape) * table.mask for name, table in space.choices.items()}
+        return space.decide(strengths)
+
+    architectures = [drawn() for _ in range(config.networks)]
+    return costs, [(one, lambda one=one: space.network(one, data.task, **options)) for one in architectures]
+
+
+def _nothing():
+    """The smallest model."""
+    import keras
+
+    images = keras.Input((1, 1, 1))
+    return keras.Model(images, keras.layers.ReLU()(images))
+
+
+def _converted(models):
+    """(name, TFLite file) of models, {name: function that builds one}; with progress."""
+    from darts_tf.devices import tflite
+
+    for ((name, build),) in messages.progress(([item] for item in models.items()), len(models), "Converting"):
+        yield name, tflite.of_model(build())
+
+
+def _write_archive(config, models, path):
+    asked = {"threads": config.threads, "rounds": config.rounds, "models": {}}
+    with files.replacing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, (name, content) in enumerate(_converted(models)):
+            asked["models"][name] = f"{number}.tflite"
+            archive.writestr(f"{number}.tflite", content)
+        archive.writestr("models.json", json.dumps(asked))
+        archive.write(runner.__file__, "__main__.py")
+
+
+def _measured(config, models):
+    """What the device is, a dict, and {name: seconds}."""
+    if config.measured:
+        try:
+            return _checked(pathlib.Path(config.measured).read_text(encoding="utf-8"), models)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--measured={config.measured}: {error}") from None
+    if config.on:
+        return _on_device(config, models)
+    if config.runtime == "tflite":
+        runs = {name: runner.invoker(content, config.threads) for name, content in _converted(models)}
+    else:
+        runs = {name: _of_saved_model(build()) for name, build in models.items()}
+
+    def told(parts, total):
+        return (part for (part,) in messages.progress(([part] for part in parts), total, "Measuring"))
+
+    seconds = runner.measure(runs, config.rounds, told)
+    return runner.machine(), seconds
+
+
+def _checked(text, models):
+    """What a program on a device has printed, see `_measured`; ValueError if it is something else."""
+    try:
+        found = json.loads(text[text.index("{") :])
+        device, seconds = found["machine"], found["seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("expected what python3 latency.zip has printed.") from None
+    if set(seconds) != set(models):
+        raise ValueError("it is of other networks; expected the flags that --archive was given.")
+    return device, seconds
+
+
+def _on_device(config, models):
+    """The same of a device that a command runs commands on."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "latency.zip"
+        _write_archive(config, models, path)
+        place = "darts_tf_latency.zip"
+        command = [*shlex.split(config.on), f"cat > {place} && python3 {place}; rm -f {place}"]
+        messages.say(f"Measuring on {config.on} ...")
+        with open(path, "rb") as archive:
+            done = subprocess.run(command, stdin=archive, stdout=subprocess.PIPE, check=False)
+    try:
+        return _checked(done.stdout.decode("utf-8", "replace"), models)
+    except ValueError:
+        raise UsageError(
+            f"--on={config.on}: the program did not end well there; expected python3 with ai-edge-litert."
+        ) from None
+
+
+def _of_saved_model(model):
+    """A function that computes a Keras model of one input as its SavedModel does."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in model.inputs]
+    call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
+    concrete = call.get_concrete_function(*specs)
+    inputs = [tf.random.stateless_normal(spec.shape, [0, 0]) for spec in specs]
+    return lambda: concrete(*inputs)
+
+
+def _made_of(costs, made, asked, seconds, device, before):
+    """The `LatencyTable` of measurements."""
+    milliseconds = dict(before.milliseconds) if before else {}
+    milliseconds |= {str(part): 1e3 * seconds[str(part)] for part in asked}
+    networks = list(before.networks) if before else []
+    table = latency.LatencyTable(device, milliseconds, 1e3 * seconds[NOTHING])
+    for place, (architecture, _) in enumerate(made):
+        total = sum(table.of(part) for part in costs.parts_of(architecture))
+        networks.append([total, 1e3 * seconds[f"network {place}"]])
+    return dataclasses.replace(table, networks=networks, fit=latency.fitted(networks))
+
+
+def _quality(table):
+    """How far fitted sums of parts are from networks, a dict."""
+    if not table.networks:
+        return {}
+    factor, offset = table.fit
+    errors = [abs(factor * total + offset - real) / real for total, real in table.networks]
+    return {
+        "networks": len(errors),
+        "median_error": round(statistics.median(errors), 4),
+        "worst_error": round(max(errors), 4),
+    }
+
+
+def _told(table, config):
+    device = ", ".join(f"{name} {value}" for name, value in table.device.items())
+    lines = [f"{len(table.milliseconds)} parts on {device}"]
+    if table.networks:
+        quality = _quality(table)
+        lines.append(
+            f"Sums of parts differ from {quality['networks']} whole networks by {quality['median_error']:.1%} "
+            f"(median), at most {quality['worst_error']:.1%}"
+        )
+    return "\n".join([*lines, "", f"Saved {config.output}"])
+
+
+if __name__ == "__main__":
+    commands.run(main, LatencyConfig)

@@ -1,0 +1,191 @@
+"""From what parts take on a device to a network that keeps to a budget: tables, the command, a search, a training."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+
+from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_training, spaces
+from darts_tf.cli.messages import UsageError
+from darts_tf.costs import latency as tables
+from darts_tf.costs import runner
+from darts_tf.runs import budget, rundirectory
+from darts_tf.spaces.chain.description import Description, Stage
+from export import ExportConfig, run
+
+SPACE = Description((Stage(4, ("identity", "mb2_k3", "mb3_k5"), 2, 2),), 2, 1, 8).to_json()
+TINY = {"space": SPACE, "method": "gdas", "epochs": 3, "batch_size": 256}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("latency") / "here.json"
+    latency.main(latency.LatencyConfig(space=SPACE, networks=3, rounds=2, output=str(path)))
+    return path
+
+
+def test_the_command(table, tmp_path):
+    found = tables.read(table)
+    space = spaces.of({"space": SPACE})
+    assert found.device["threads"] == 1 and found.device["runtime"] == "tflite" and len(found.networks) == 3
+    assert len(found.milliseconds) == 3 + 5  # stem, head and classifier; of the second layer identity is none
+    assert all(value > 0 for value in found.milliseconds.values())
+    factor, offset = found.fit
+    assert factor > 0 and offset >= 0
+    # What is there is not measured again, another device is refused.
+    before = table.read_text(encoding="utf-8")
+    path = tmp_path / "here.json"
+    path.write_text(before, encoding="utf-8")
+    latency.main(latency.LatencyConfig(space=SPACE, networks=1, rounds=1, output=str(path)))
+    again = tables.read(path)
+    assert again.milliseconds == found.milliseconds and again.networks[:3] == found.networks
+    with pytest.raises(UsageError, match="it is of another device, threads 1; expected another file"):
+        latency.main(latency.LatencyConfig(space=SPACE, networks=0, rounds=1, threads=2, output=str(path)))
+    assert space.name == "chain"
+
+
+def test_another_device(tmp_path):
+    """The archive is a program of its own; --on runs it by a command, here in a shell of this machine."""
+    more = {"space": SPACE, "networks": 1, "rounds": 1, "widths": ["1"]}
+    archive = tmp_path / "latency.zip"
+    latency.main(latency.LatencyConfig(**more, archive=str(archive)))
+    done = subprocess.run([sys.executable, archive], capture_output=True, text=True, check=True)
+    measured = tmp_path / "measured.json"
+    measured.write_text(done.stdout, encoding="utf-8")
+    latency.main(latency.LatencyConfig(**more, measured=str(measured), output=str(tmp_path / "a.json")))
+    shell = tmp_path / "shell"
+    shell.write_text(f'#!/bin/sh\ncd {tmp_path}\npython3() {{ {sys.executable} "$@"; }}\neval "$1"\n', encoding="utf-8")
+    latency.main(latency.LatencyConfig(**more, on=f"sh {shell}", output=str(tmp_path / "b.json")))
+    a, b = (tables.read(tmp_path / name) for name in ("a.json", "b.json"))
+    assert set(a.milliseconds) == set(b.milliseconds) and a.device == b.device
+    measured.write_text("what else", encoding="utf-8")
+    for values, message in (
+        ({"measured": str(measured)}, "expected what python3 latency.zip has printed"),
+        ({"on": "no-such-command pi"}, "no such command; expected one such as ssh pi"),
+        ({"on": "false"}, "the program did not end well there"),
+        ({"on": "sh", "runtime": "saved_model"}, "--runtime=saved_model: expected tflite for another device"),
+        ({"output": None}, "--output: expected the .json file to write"),
+        ({"output": "a.txt"}, "--output=a.txt: expected a file name that ends in .json"),
+        ({"space": "recurrent", "widths": None}, "expected a space of images"),
+    ):
+        config = {**more, "output": str(tmp_path / "c.json"), **values}
+        with pytest.raises(UsageError, match=message):
+            latency.main(latency.LatencyConfig(**config))
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_functions_take_turns():
+    calls = []
+    seconds = runner.measure({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3)
+    assert set(seconds) == set("ab") and all(value > 0 for value in seconds.values())
+    changes = sum(first != second for first, second in itertools.pairwise(calls))
+    assert changes >= 3  # of warming up and of the rounds
+
+
+def test_what_whole_networks_take_beside_their_parts():
+    networks = [[total, 1.2 * total + 0.3] for total in (0.5, 1.0, 4.0)]
+    assert tables.fitted(networks) == pytest.approx((1.2, 0.3))
+    assert tables.fitted([[total, 2 * total - 0.1] for total in (0.5, 1.0, 4.0)])[1] == 0  # no network takes less
+    assert tables.fitted(networks[:1]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("no", "it is no JSON; expected a file of python -m darts_tf.latency"),
+        ({"milliseconds": {}}, "it has no milliseconds"),
+        ({"milliseconds": {"a of 1x1x1": -1.0}}, "a of 1x1x1 takes -1.0 milliseconds: expected a number of at least 0"),
+        ({"milliseconds": {"a of 1x1x1": float("nan")}}, "a of 1x1x1 takes nan milliseconds"),
+        ({"milliseconds": {"a of 1x1x1": 1.0}}, "it has nothing about .* of .*; expected one that was measured"),
+        ({"fit": [0, 1]}, "expected a factor above 0"),
+        ({"networks": [[1]]}, "networks is no list of pairs"),
+        ({"overhead": "none"}, "overhead is 'none'"),
+        ({"more": 1}, "it has other fields than"),
+    ],
+)
+def test_tables_that_are_wrong(table, tmp_path, change, message):
+    path = tmp_path / "table.json"
+    fields = json.loads(table.read_text(encoding="utf-8"))
+    path.write_text(change if change == "no" else json.dumps(fields | change), encoding="utf-8")
+    values = {**TINY, "output": str(tmp_path / "run"), "latency_table": str(path), "max_latency_ms": 1.0}
+    with pytest.raises(UsageError, match=message):
+        run_search(SearchConfig(**values), verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def bounded(table, tmp_path_factory):
+    """A search that is within two bounds, each of which leaves out some networks."""
+    folder = tmp_path_factory.mktemp("bounded") / "run"
+    costs = spaces.of({"space": SPACE})
+    bounds = {"max_parameters": 420.0, "max_latency_ms": 0.9 * longest(table)}
+    values = {**TINY, "output": str(folder), "latency_table": str(table), **bounds}
+    return run_search(SearchConfig(**values), verbose=0), values, costs
+
+
+def longest(table):
+    """What the slowest network is expected to take."""
+    found = tables.read(table)
+    return found.fixed + sum(found.fit[0] * value for value in found.milliseconds.values())
+
+
+def test_a_search_within_bounds(bounded):
+    search, values, space = bounded
+    assert [one["cost"] for one in search.budget] == ["parameters", "latency_ms"]
+    assert all(0 < one["expected"] <= one["most"] for one in search.budget)
+    assert search.history[-1]["parameters"] == search.budget[0]["expected"]
+    rows = search.history
+    assert rows[0]["weight_of_parameters"] == 0
+    expected = max(0, min(rows[0]["strongest_parameters"] / 420 - 1, 1) * budget.ASCENT / 3)
+    assert rows[1]["weight_of_parameters"] == pytest.approx(expected)
+    assert "report.html" in {path.name for path in search.directory.iterdir()}
+    read = budget.read(search.directory, space)
+    assert read.keeps(search.genotype) and read.bounds == {"parameters": 420.0, "latency_ms": values["max_latency_ms"]}
+
+
+def test_it_goes_on_as_it_would_have(bounded, tmp_path):
+    search, values, _ = bounded
+    parts = {**values, "output": str(tmp_path / "parts")}
+    run_search(SearchConfig(**{**parts, "epochs": 3}), verbose=0)
+    whole = (search.directory / "alphas.npz").read_bytes()
+    assert (tmp_path / "parts" / "alphas.npz").read_bytes() == whole
+    for file in sorted((tmp_path / "parts" / "checkpoints").iterdir())[1:]:
+        file.unlink()
+    (tmp_path / "parts" / "genotype.json").unlink()
+    again = run_search(SearchConfig(**parts, resume=True), verbose=0)
+    assert again.genotype == search.genotype and (tmp_path / "parts" / "alphas.npz").read_bytes() == whole
+
+
+def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
+    """The training of what was found says what it was found for, the export what came of it."""
+    search, _, _ = bounded
+    arch, output = str(search.directory / "genotype.json"), str(tmp_path / "train")
+    training = run_training(TrainConfig(arch=arch, output=output, epochs=1, batch_size=512), verbose=0)
+    assert budget.carried(tmp_path / "train") == search.budget
+    assert training.results["parameters"] == search.budget[0]["expected"]
+    rows = [{"format": "TFLite float32", "bytes": 1000, "latency_1": 2e-3}]
+    (tmp_path / "train" / "model.keras").touch()
+    config = ExportConfig(model=str(tmp_path / "train" / "model.keras"), output=str(tmp_path))
+    promised = run.promised(config, rows)
+    assert [one["exported"] for one in promised] == [None, 2.0]
+    (tmp_path / "train" / "budget.json").write_text("[3]", encoding="utf-8")
+    assert run.promised(config, rows) == []
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"max_parameters": 10.0}, "--max_parameters=10: expected at least [0-9]+, which the smallest network has"),
+        ({"max_latency_ms": 1.0}, "--max_latency_ms=1 without --latency_table: expected a file of"),
+        ({"cost_form": "fbnet", "cost": "latency_ms"}, "--cost=latency_ms without --latency_table"),
+        ({"max_parameters": 500.0, "selection": "threshold"}, "--selection=threshold: expected --selection=strongest"),
+        ({"cost": "parameters"}, "--cost=parameters: --cost_form=None has no such number"),
+        ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: No such file"),
+    ],
+)
+def test_what_is_refused(tmp_path, values, message):
+    with pytest.raises(UsageError, match=message):
+        run_search(SearchConfig(**{**TINY, "output": str(tmp_path / "run"), **values}), verbose=0)
+    assert rundirectory.genotype(tmp_path / "run") is None
