@@ -36,7 +36,7 @@ from darts_tf.cli.messages import UsageError
 from darts_tf.costs import forms, latency, tables
 from darts_tf.methods import penalties, perturbations, relaxations, selections
 from darts_tf.reports import report
-from darts_tf.runs import budget, deciding, fitting, phases, recipes, rundirectory, sizes, starting
+from darts_tf.runs import budget, deciding, fitting, front, phases, recipes, rundirectory, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
 
@@ -50,6 +50,7 @@ class Search:
         history: a dict per epoch, as in history.csv.
         config: its `SearchConfig`, with the values that were used.
         budget: of each cost that is bounded a dict of "cost", "most" and "expected", what the network has.
+        front: of each network of `front`, the cheapest first, a dict of "architecture", "result" and costs.
     """
 
     directory: pathlib.Path
@@ -57,6 +58,7 @@ class Search:
     history: list
     config: SearchConfig
     budget: list
+    front: list
 
 
 def run_search(config=None, verbose=1):
@@ -95,6 +97,8 @@ def _search(config):
         costs = budget.derived_costs(space, data.task, config, 0 if space.is_text else len(data.y_train))
         costs.latency = latency_table(config)
         bounded = budget.Budget.of(config, space, costs)
+        if config.front:
+            budget.table_of(costs, budget.main_cost(config), space, f"--front={config.front}")
         with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:
             networks = phases.Networks(
                 *(config, space, data.task, strategy, worker, output, batches.spec, costs, bounded)
@@ -157,9 +161,10 @@ def _fit(search, networks, data, batches, checkpoints, output):
         )
     record.write_genotype()
     networks.budget.write(output, record.genotype)
+    several = front.find(search, networks, data, batches, output) if config.front else []
     report.write_report(output)
     bounded = networks.budget.found(record.genotype)
-    return Search(output, record.genotype, rundirectory.history(output) or [], config, bounded)
+    return Search(output, record.genotype, rundirectory.history(output) or [], config, bounded, several)
 
 
 def latency_table(config):
@@ -251,12 +256,16 @@ def main(config):
     if search is None:
         return
     last = {name: value for row in search.history[-1:] for name, value in row.items() if name != "genotype"}
-    bounded = "".join(f"{line}\n" for line in budget.in_words(search.budget))
+    lines = budget.in_words(search.budget)
+    if search.front:
+        lines += ["", *front.in_words(search.front, budget.main_cost(search.config), "validation")]
+    bounded = "".join(f"{line}\n" for line in lines)
     messages.result(
         f"\n{search.genotype}\n{bounded}\nSaved in {search.directory}/: genotype.json, report.html",
         output=search.directory,
         genotype=dict(search.genotype.items()),
         budget=search.budget,
+        front=search.front,
         **last,
     )
 

@@ -11,7 +11,8 @@ from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_trainin
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency as tables
 from darts_tf.costs import runner
-from darts_tf.runs import budget, rundirectory
+from darts_tf.reports import report
+from darts_tf.runs import budget, front, rundirectory
 from darts_tf.spaces.chain.description import Description, Stage
 from export import ExportConfig, run
 
@@ -121,7 +122,7 @@ def bounded(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bounded") / "run"
     costs = spaces.of({"space": SPACE})
     bounds = {"max_parameters": 420.0, "max_latency_ms": 0.9 * longest(table)}
-    values = {**TINY, "output": str(folder), "latency_table": str(table), **bounds}
+    values = {**TINY, "output": str(folder), "latency_table": str(table), **bounds, "front": 3, "seed": 3}
     return run_search(SearchConfig(**values), verbose=0), values, costs
 
 
@@ -143,6 +144,23 @@ def test_a_search_within_bounds(bounded):
     assert "report.html" in {path.name for path in search.directory.iterdir()}
     read = budget.read(search.directory, space)
     assert read.keeps(search.genotype) and read.bounds == {"parameters": 420.0, "latency_ms": values["max_latency_ms"]}
+
+
+def test_networks_from_the_cheapest_to_the_strongest(bounded):
+    search, _, space = bounded
+    parameters = [one["parameters"] for one in search.front]
+    assert 1 < len(parameters) <= 3 and parameters == sorted(set(parameters))
+    assert parameters[-1] == search.budget[0]["expected"] and search.front[-1]["architecture"] == str(search.genotype)
+    assert parameters[0] == space.cheapest(budget.read(search.directory, space).tables["parameters"])
+    for number, one in enumerate(search.front, 1):
+        assert str(spaces.read(str(search.directory / "front" / f"{number}.json"))) == one["architecture"]
+        assert 0 <= one["result"] <= 1 and one["latency_ms"] <= search.budget[1]["most"]
+    assert rundirectory.front(search.directory) == {"cost": "parameters", "networks": search.front}
+    content = report.contents(search.directory)
+    assert content["evolution"]["front"] == list(range(len(parameters))) and content["evolution"]["best"] is None
+    assert [one["cost"] for one in content["evolution"]["networks"]] == parameters
+    lines = front.in_words(search.front, "parameters", "validation")
+    assert len(lines) == 1 + len(parameters) and "front/1.json" in lines[1]
 
 
 def test_it_goes_on_as_it_would_have(bounded, tmp_path):

@@ -38,6 +38,8 @@ class Evolution:
             as many tries.
         mutation_prob: the part of the layers of a mutation that are drawn anew.
         feasible: function of a path -> bool, the constraint.
+        front: whether scores are tuples of numbers all of which are to be small: then those are parents that are not
+            dominated by others, so that a front of paths is found (Deb et al., NSGA-II, 2002).
         random: what draws, or the seed of it: an int or a `numpy.random.RandomState`, or anything that has `randint(n)`
             and `random_sample()`. The draws are those of the original code, in its order.
 
@@ -61,6 +63,7 @@ class Evolution:
         mutation_prob=0.1,
         feasible=lambda path: True,
         random=0,
+        front=False,
     ):
         self.candidates = tuple(tuple(int(candidate) for candidate in layer) for layer in candidates)
         if not self.candidates or not all(self.candidates):
@@ -74,7 +77,7 @@ class Evolution:
             raise ValueError(f"mutation_prob={mutation_prob}: expected a number from 0 to 1.")
         self.population, self.parents, self.generations = population, parents, generations
         self.mutations, self.crossovers, self.mutation_prob = mutations, crossovers, mutation_prob
-        self._feasible = feasible
+        self.front, self._feasible = bool(front), feasible
         self._random = np.random.RandomState(random) if isinstance(random, numbers.Integral) else random
         self._known = {}  # {path: whether it is feasible}
         self.populations = []
@@ -93,7 +96,7 @@ class Evolution:
         if self.generation == len(self.populations) < self.generations:
             paths = []
             if self.generation:
-                parents = [path for path, _ in self.top(self.parents)]
+                parents = [path for path, _ in (self._spread() if self.front else self.top(self.parents))]
                 paths += self._new(lambda: self._mutation(parents), self.mutations, TRIES * self.mutations)
                 paths += self._new(lambda: self._crossover(parents), self.crossovers, TRIES * self.crossovers)
             paths += self._new(self._drawn, self.population - len(paths))
@@ -139,6 +142,18 @@ class Evolution:
         """The best evaluated paths, [(path, score)], the best first; of equals the one that was there first."""
         evaluated = [(path, score) for _, path, score in self.history]
         return sorted(evaluated, key=lambda pair: pair[1])[:count]
+
+    def _spread(self):
+        """As many (path, score) as there are parents: front after front, in the last those that are far from others."""
+        evaluated = [(path, score) for _, path, score in self.history]
+        scores, kept = np.array([score for _, score in evaluated]), []
+        left = np.arange(len(evaluated))
+        while len(kept) < self.parents and left.size:
+            own = left[undominated(scores[left])]
+            left = np.setdiff1d(left, own)
+            order = np.argsort(-crowding(scores[own]), kind="stable")
+            kept += own[order][: self.parents - len(kept)].tolist()
+        return [evaluated[place] for place in kept]
 
     @property
     def best(self):
@@ -187,7 +202,7 @@ class Evolution:
     def to_json(self):
         """All of it but the constraint, the state of what draws included, as JSON text."""
         kind, keys, *rest = self._random.get_state()
-        names = "candidates population parents generations mutations crossovers mutation_prob"
+        names = "candidates population parents generations mutations crossovers mutation_prob front"
         return json.dumps(
             {
                 **{name: getattr(self, name) for name in names.split()},
@@ -215,3 +230,29 @@ class Evolution:
         search._known = {path: True for paths in search.populations for path in paths}
         search.generation = sum(all(path in search.scores for path in paths) for paths in search.populations)
         return search
+
+
+def undominated(scores):
+    """Places of the scores than which no other is smaller or equal in all, and smaller in one.
+
+    Args:
+        scores: array (points, numbers).
+    """
+    no_larger = (scores[:, None] <= scores[None]).all(-1)
+    smaller = (scores[:, None] < scores[None]).any(-1)
+    return np.flatnonzero(~(no_larger & smaller).any(0))
+
+
+def crowding(scores):
+    """How far each point is from its neighbours in every number; infinite at the ends (crowding distance of NSGA-II).
+
+    Args:
+        scores: array (points, numbers).
+    """
+    distance = np.zeros(len(scores))
+    for values in scores.T:
+        order = np.argsort(values, kind="stable")
+        span = max(values[order[-1]] - values[order[0]], 1e-12)
+        distance[order[[0, -1]]] = np.inf
+        distance[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / span
+    return distance

@@ -1,5 +1,7 @@
 """What the networks in a trained supernet are worth, with the weights that they share (Single Path One-Shot)."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,7 +23,8 @@ class Inherited:
     would be left, so it is taken out, as Adam does with its moments.
 
     Args:
-        search: a compiled `DARTS`, whose variables exist, of a network whose call takes `mixture` and `paths`.
+        search: a compiled `DARTS`, whose variables exist, of a network whose call takes `mixture`; if it takes `paths`
+            as well no other candidates are computed.
         corrected: whether that is done; False is as the authors' code.
         recalibration, validation: iterables of batches (x, y), such as `tf.data.Dataset`s, each gone through every
             time; batches of one size are traced once.
@@ -29,6 +32,8 @@ class Inherited:
 
     def __init__(self, search, recalibration, validation, corrected=True):
         self._search, self._batches, self._corrected = search, (recalibration, validation), corrected
+        takes = inspect.signature(search.network.call).parameters
+        self._options = {"paths": 1} if "paths" in takes else {}
         trained = {id(variable) for variable in search.network.trainable_variables}
         self._moving = [
             variable
@@ -41,11 +46,11 @@ class Inherited:
         ]
 
     def _recalibrate(self, batch, mixture):
-        self._search.network(batch[0], training=True, mixture=mixture, paths=1)
+        self._search.network(batch[0], training=True, mixture=mixture, **self._options)
 
     def _measure(self, batch, mixture):
         x, y = batch[:2]
-        logits = self._search.network(x, training=False, mixture=mixture, paths=1)
+        logits = self._search.network(x, training=False, mixture=mixture, **self._options)
         loss = self._search.compute_loss(x, y, logits, None, training=False) * replicas.count()
         right = tf.equal(tf.argmax(logits, -1), tf.cast(tf.reshape(y, [-1]), tf.int64))
         return tf.reduce_sum(tf.cast(right, tf.int32)), loss, tf.shape(logits)[0]

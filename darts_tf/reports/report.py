@@ -174,9 +174,11 @@ def _search(directory, config, rows, history):
             "averages": _averages(own, rows),
         }
         content |= _by_epoch(config, space, relaxation, history, left, epochs, found)
-    if own.selection == "evolution":
+    if own.selection == "evolution" or rundirectory.front(directory):
         content |= _evolution(directory, config, own, space, content.get("pictures"))
-    content["decision"] = _decision(own, relaxation, selection, stop, len(rows), content.get("evolution"))
+        content["directory"] = str(directory)
+    evolution = content.get("evolution") if own.selection == "evolution" else None
+    content["decision"] = _decision(own, relaxation, selection, stop, len(rows), evolution)
     return content
 
 
@@ -223,7 +225,7 @@ def _by_epoch(config, space, relaxation, history, left, epochs, found):
 
 
 def _evolution(directory, config, own, space, pictures):
-    """The networks that evolution has looked at so far, see `darts_tf.runs.deciding`.
+    """The networks that evolution has looked at so far, or else those of a front, see `darts_tf.runs.deciding`.
 
     Args:
         directory, config: of the run.
@@ -231,31 +233,46 @@ def _evolution(directory, config, own, space, pictures):
         space: its space.
         pictures: of the epochs, which those of the networks join; None without.
     """
-    found = rundirectory.evolution(directory) or {"networks": [], "ended": False}
-    networks = found["networks"]
-    evolution = {"generations": own.generations, "bound": own.max_multiply_adds, "supernet": own.from_supernet}
-    evolution |= {"networks": [], "done": 0, "ended": found["ended"], "best": None}
+    evolves, front = own.selection == "evolution", rundirectory.front(directory) or {"networks": []}
+    found = rundirectory.evolution(directory) if evolves else front | {"ended": True}
+    found = found or {"networks": [], "ended": False}
+    networks, cost = found["networks"], front.get("cost") or next(iter(budget.asked(own)), "multiply_adds")
+    bound, unit = budget.asked(own).get(cost), unit_of(cost)
+    evolution = {"generations": own.generations if evolves else 0, "bound": bound, "supernet": own.from_supernet}
+    evolution |= {"networks": [], "done": 0, "ended": found["ended"], "best": None, "front": []}
+    evolution |= {"unit": unit, "amount": f"{unit} of one input" if cost != "parameters" else unit}
     if not networks:
         return {"evolution": evolution}
     headline = rundirectory.task(config).headline
     best = min(networks, key=lambda network: (headline.best_first(network["result"]), network["loss"]))
-    architectures = [spaces.from_text(network["architecture"]) for network in networks]
+    texts = [network["architecture"] for network in networks]
+    architectures = [spaces.from_text(text) for text in texts]
     chosen = architectures[networks.index(best)]
-    same, numbers = ("generation", "architecture"), ("result", "parameters", "multiply_adds")
+    numbers = ("result", "parameters", "multiply_adds")
     evolution |= {
         "networks": [
-            {name: network[name] for name in same} | {name: _number(network[name]) for name in numbers}
+            {"architecture": network["architecture"], "generation": network.get("generation", 0)}
+            | {name: _number(network[name]) for name in numbers}
+            | {"cost": _number(network.get(cost))}
             for network in networks
         ],
-        "best": networks.index(best),
-        "done": max(network["generation"] for network in networks),
+        "best": networks.index(best) if evolves else None,
+        "done": max(network.get("generation", 0) for network in networks),
+        "front": [texts.index(network["architecture"]) for network in front["networks"]],
     }
     names = [name for table in space.choices.values() for name in table.candidates]
     made = _pictures(space, chosen, config, names)
     pictures = pictures or [_picture(picture, [chosen]) for picture in made]
     for picture, one in zip(made, pictures, strict=True):
         one |= _of_many(picture, architectures)
-    return {"evolution": evolution, "genotype": str(chosen), "pictures": pictures}
+    chosen = {"genotype": str(chosen)} if evolves else {}
+    return {"evolution": evolution, "pictures": pictures} | chosen
+
+
+def unit_of(cost):
+    """What a cost is counted in, a text."""
+    known = {"multiply_adds": "multiply-adds", "latency_ms": "ms", "model_bytes": "bytes", "int8_model_bytes": "bytes"}
+    return known.get(cost, cost.replace("_", " "))
 
 
 def _decision(config, relaxation, selection, stop, done, evolution=None):
@@ -263,7 +280,8 @@ def _decision(config, relaxation, selection, stop, done, evolution=None):
     by = f"{relaxation.formula} times the share of the edge" if config.edge_normalization else relaxation.formula
     if evolution:
         weights = "the weights of the supernet" + (f" in {config.from_supernet}" if config.from_supernet else "")
-        bound = "" if config.max_multiply_adds is None else f" of at most {config.max_multiply_adds:,.0f} multiply-adds"
+        bounds = [f"{most:,.6g} {unit_of(cost)}" for cost, most in budget.asked(config).items()]
+        bound = f" of at most {' and '.join(bounds)}" if bounds else ""
         until = f"; until then it is the strongest by {by}" if relaxation.learns else ""
         if evolution["ended"]:
             what = f"evolution chose the best of {len(evolution['networks']):,} networks{bound} by what they are"

@@ -5,8 +5,8 @@ import pathlib
 
 from darts_tf.cli import files
 from darts_tf.cli.messages import UsageError
-from darts_tf.costs.tables import Table
-from darts_tf.runs import recipes, sizes
+from darts_tf.costs.tables import LATENCY, Table
+from darts_tf.runs import recipes, rundirectory, sizes
 
 # Flags, and the costs that they bound.
 BOUNDS = {
@@ -23,6 +23,12 @@ ASCENT = 1.0  # how much the weight of a cost grows in a search that is never wi
 def asked(config):
     """{cost: the most of it} of a `SearchConfig`."""
     return {cost: getattr(config, flag) for flag, cost in BOUNDS.items() if getattr(config, flag) is not None}
+
+
+def main_cost(config):
+    """The cost that counts where no bound says which."""
+    usual = LATENCY if config.latency_table else "multiply_adds"
+    return config.cost or next(iter(asked(config)), usual)
 
 
 def derived_costs(space, task, config, samples):
@@ -145,8 +151,7 @@ class Budget:
 
 def read(directory, space):
     """The `Budget` that a search has written to its folder, without bounds if there is none."""
-    path = directory / "budget.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    rows = rundirectory.budget(directory) or []
     tables = {row["cost"]: Table.from_config(row["table"]) for row in rows}
     return Budget(space, tables, {row["cost"]: row["most"] for row in rows})
 
@@ -160,8 +165,7 @@ def carry(genotype, architecture, directory):
 
 def carried(directory):
     """What `carry` has written to the folder of a training, [] if nothing."""
-    path = directory / "budget.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return rundirectory.budget(directory) or []
 
 
 def in_words(rows):

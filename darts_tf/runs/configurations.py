@@ -348,9 +348,18 @@ class SearchConfig(FitConfig):
     latency_table: str | None = option(
         None, "A file of python -m darts_tf.latency, with what parts of networks take on a device.", topic="Budget"
     )
+    front: int | None = option(
+        None,
+        "Also find so many networks, from the cheapest to the strongest: front.json, and front/1.json, ... for "
+        "darts_tf.train. Default: none.",
+        topic="Budget",
+        least=2,
+        most=100,
+    )
     cost: str | None = option(
         None,
-        "What --cost_form counts. Default: what is bounded, else multiply_adds.",
+        "What --cost_form counts, and what the networks of --front differ in. Default: what is bounded, latency_ms "
+        "with --latency_table, else multiply_adds.",
         topic="Budget",
         values=tables.COSTS,
     )
@@ -498,6 +507,7 @@ class SearchConfig(FitConfig):
                 f"--from_supernet={self.from_supernet}: expected the folder of a search of --selection=evolution."
             )
         own = ("output", "resume", "overwrite", "from_supernet", *budget.BOUNDS, "population", "generations")
+        own += ("front", "cost", "latency_table")
         names = {field.name for field in dataclasses.fields(self)} - set(own)
         values = {name: value for name, value in there.items() if name in names}
         for name, value in values.items():

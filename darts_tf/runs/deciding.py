@@ -91,10 +91,16 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
 
     def costs_of(path):
         picks = picks_of(path)
-        return {**costs(space.decode(picks)), **{cost: budget.of_picks(cost, picks) for cost in budget.bounds}}
+        found = costs(space.decode(picks)) | {cost: budget.of_picks(cost, picks) for cost in budget.bounds}
+        return found | ({networks.main_table.cost: space.cost_of(networks.main_table, picks)} if config.front else {})
 
     def feasible(path):
         return budget.keeps(space.decode(picks_of(path)))
+
+    def score_of(path, accuracy, loss):
+        return (
+            (1 - accuracy, space.cost_of(networks.main_table, picks_of(path))) if config.front else (1 - accuracy, loss)
+        )
 
     before = rundirectory.evolution(output)
     if before:
@@ -110,6 +116,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
             *(config.population, max(config.population // 5, 1), config.generations, half, half),
             feasible=feasible,
             random=config.seed,
+            front=config.front is not None,
         )
     evolution.generations = config.generations  # a search may go on for more of them
 
@@ -130,7 +137,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         scores, what = {}, f"Generation {len(evolution.populations)}"
         for (path,) in messages.progress(([path] for path in paths), len(paths), what):
             accuracy, loss = worth(one_hot(choices, picks_of(path)))
-            scores[path] = 1 - accuracy, loss
+            scores[path] = score_of(path, accuracy, loss)
             found.append(
                 {
                     "generation": len(evolution.populations),

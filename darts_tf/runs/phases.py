@@ -1,6 +1,7 @@
 """The networks of a search: its stages, which candidates are left in each epoch, what changes from epoch to epoch."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -117,7 +118,7 @@ def check(config, space):
         ("temperature_schedule", "relaxation", getattr(relaxation, "temperature", None)),
         ("penalty_weight", "penalty", config.penalty),
         ("perturbation_size", "perturbation", config.perturbation),
-        ("cost", "cost_form", config.cost_form),
+        ("cost", "cost_form", config.cost_form or config.front),
         ("cost_weight", "cost_form", config.cost_form),
         ("cost_reference", "cost_form", config.cost_form and forms.get(config.cost_form).compares),
         ("max_skips", "selection", config.selection == "max_skips"),
@@ -131,6 +132,11 @@ def check(config, space):
     if config.cost_form and not relaxation.learns:
         raise UsageError(
             f"{_who(config, 'cost_form')}--cost_form={config.cost_form}: expected a relaxation that trains alpha."
+        )
+    if config.front and (space.is_text or config.selection not in ("strongest", "evolution")):
+        raise UsageError(
+            f"--front={config.front}: expected a space of images, and --selection=strongest or evolution; the space is "
+            f"{space.name}, the selection {config.selection}."
         )
     if budget.asked(config) and config.selection not in ("strongest", "evolution"):
         flag = next(flag for flag in budget.BOUNDS if getattr(config, flag) is not None)
@@ -322,6 +328,11 @@ class Networks:
         self.costs, self.budget = costs, budget or Budget(space, {}, {})
         self._made = None  # stage and candidates of the last one
 
+    @functools.cached_property
+    def main_table(self):
+        """The `Table` of the cost in which the networks of --front differ."""
+        return table_of(self.costs, budget.main_cost(self.config), self.space, f"--front={self.config.front}")
+
     def at(self, epoch):
         """The `DARTS` of an epoch, from 0, as it is when it is new."""
         import keras
@@ -419,7 +430,7 @@ class Networks:
                 forms.Cost(table, forms.get("add_linear", weight=0.0, reference=bounds[cost] / table.unit))
                 for cost, table in self.budget.tables.items()
             ]
-        cost = config.cost or next(iter(bounds), "multiply_adds")
+        cost = budget.main_cost(config)
         table = table_of(self.costs, cost, self.space, f"--cost_form={config.cost_form}")
         reference = config.cost_reference and config.cost_reference / table.unit
         if reference is None and cost in bounds:

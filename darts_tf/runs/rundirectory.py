@@ -19,6 +19,7 @@ from darts_tf import spaces
 from darts_tf.cli import messages
 from darts_tf.cli.configuration import complaint
 from darts_tf.cli.files import write
+from darts_tf.costs.tables import Table
 from darts_tf.data import tasks
 
 try:
@@ -28,11 +29,11 @@ except ImportError:  # Windows
 
 _ALL = ("config.json", "report.html")
 FILES = {
-    "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json", "evolution.json"),
-    "train": (*_ALL, "history.csv", "model.keras", "metrics.json", "predictions.npz"),
+    "search": (*_ALL, "history.csv", "alphas.npz", "genotype.json", "evolution.json", "budget.json", "front.json"),
+    "train": (*_ALL, "history.csv", "model.keras", "metrics.json", "predictions.npz", "budget.json"),
     "tune": (*_ALL, "trials.csv", "genotype.json"),
 }
-FOLDERS = ("checkpoints", "tensorboard", "trials")
+FOLDERS = ("checkpoints", "tensorboard", "trials", "front")
 CHECKPOINT = re.compile(r"step-\d{8,}\.npz")
 # What `files.replacing` writes to: .PROCESS.NAME
 _BESIDE = re.compile(
@@ -199,6 +200,34 @@ def evolution(folder):
     return _read(folder, "evolution.json", parse)
 
 
+def budget(folder):
+    """budget.json: what was bounded, see `darts_tf.runs.budget`, a list of dicts; None if nothing was."""
+
+    def parse(content):
+        rows = json.loads(content)
+        for row in rows:
+            _expect(isinstance(row["cost"], str) and type(row["most"]) in (int, float), "costs and bounds")
+            if "table" in row:
+                Table.from_config(row["table"])
+        return rows
+
+    return _read(folder, "budget.json", parse)
+
+
+def front(folder):
+    """front.json: the networks of `darts_tf.runs.front`, {"cost": name, "networks": list of dicts}."""
+
+    def parse(content):
+        found = json.loads(content)
+        _expect(isinstance(found, dict) and isinstance(found["cost"], str), "an object")
+        for network in found["networks"]:
+            _check_architecture(network["architecture"])
+            _expect(all(type(network[name]) in (int, float) for name in ("result", "loss", found["cost"])), "numbers")
+        return found
+
+    return _read(folder, "front.json", parse)
+
+
 def to_alphas(history, choices):
     """The content of alphas.npz, bytes.
 
@@ -293,6 +322,8 @@ def check_files(folder, config, fields):
             value = json.dumps(config[field.name])[:50]
             raise DamageError(f"its config.json is damaged (expected another {field.name} than {value})")
     contents(folder, config)
+    budget(folder)
+    front(folder)
 
 
 def contents(folder, config):
@@ -321,6 +352,7 @@ def results(folder, command):
     """What a run of some command has written, as a list of paths: all but config.json and temporary files."""
     found = [folder / name for name in FILES[command] if name != "config.json" and os.path.lexists(folder / name)]
     found += [path for path in folder.glob("checkpoints/step-*.npz") if CHECKPOINT.fullmatch(path.name)]
+    found += [path for path in folder.glob("front/*.json") if path.stem.isdecimal()]
     return found + list(folder.glob("tensorboard/*/events.out.tfevents.*"))
 
 

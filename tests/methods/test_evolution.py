@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from darts_tf.methods.evolution import Evolution
+from darts_tf.methods.evolution import Evolution, crowding, undominated
 from darts_tf.spaces.base import Choices
 
 LAYERS, NUMBER = 8, 4
@@ -113,3 +113,38 @@ def test_errors():
     with pytest.raises(ValueError, match="expected one of the paths that were asked about"):
         search.tell({path: 0.4})
     assert path not in search.ask() and search.best == (path, 0.5)
+
+
+def test_what_is_not_dominated():
+    points = np.random.default_rng(0).random((60, 2))
+    expected = [
+        place
+        for place, one in enumerate(points)
+        if not any((other <= one).all() and (other < one).any() for other in points)
+    ]
+    assert undominated(points).tolist() == expected
+    assert undominated(np.ones((3, 2))).tolist() == [0, 1, 2]
+    far = crowding(np.array([[0.0, 4], [1, 3], [1.5, 2.5], [4, 0]]))
+    assert np.isinf(far[[0, 3]]).all() and far[1:3].tolist() == pytest.approx([(1.5 + 1.5) / 4, (3 + 3) / 4])
+
+
+def test_a_front_is_found():
+    """Of two aims that contradict each other it finds more of the compromises than one that follows the first alone."""
+
+    def score(path):
+        cost, gain = sum(path), sum(weight * value for weight, value in zip((8, 4, 2, 1), path, strict=True))
+        return 1 - gain / 45, cost
+
+    def compromises(front):
+        search = Evolution([range(4)] * 4, 12, 4, 8, 6, 6, 0.3, front=front)
+        half = None
+        while paths := search.ask():
+            if search.generation == 4 and half is None:
+                half = search = Evolution.from_json(search.to_json())  # it goes on as if it had not been interrupted
+                assert search.front == front
+            search.tell({path: score(path) for path in paths})
+        every = np.array([score(path) for path in itertools.product(range(4), repeat=4)])
+        best = {tuple(point) for point in every[undominated(every)]}
+        return len(best & set(search.scores.values())) / len(best)
+
+    assert compromises(True) > max(compromises(False), 0.6)

@@ -66,9 +66,17 @@ def test_another_network_of_the_same_supernet(whole, tmp_path):
     space = spaces.of({"space": SPACE})
     networks = rundirectory.evolution(whole)["networks"]
     bound = sorted(network["multiply_adds"] for network in networks)[3]
-    found = search(tmp_path / "a", from_supernet=str(whole), max_multiply_adds=float(bound))
+    found = search(tmp_path / "a", from_supernet=str(whole), max_multiply_adds=float(bound), front=2)
     assert found.history == [] and not (tmp_path / "a" / "checkpoints").exists()
     inside = rundirectory.evolution(tmp_path / "a")["networks"]
+    assert [one["multiply_adds"] for one in found.front] == sorted({one["multiply_adds"] for one in found.front})
+    for one in found.front:  # nothing that was measured is better and no dearer
+        assert not [
+            other
+            for other in inside
+            if other["result"] > one["result"] and other["multiply_adds"] <= one["multiply_adds"]
+        ]
+    assert str(found.genotype) == found.front[-1]["architecture"]
     assert inside and all(network["multiply_adds"] <= bound for network in inside)
     known = {network["architecture"]: network["result"] for network in networks}
     both = [network for network in inside if network["architecture"] in known]

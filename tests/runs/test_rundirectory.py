@@ -43,6 +43,11 @@ def make(folder, command, epochs=2):
         if not (folder / name).exists():
             (folder / name).write_text("")
     (folder / "checkpoints" / "step-00000044.npz").write_text("")
+    table = {"cost": "parameters", "fixed": 1.0, "rows": []}
+    (folder / "budget.json").write_text(json.dumps([{"cost": "parameters", "most": 2.0, "table": table}]))
+    if command == "search":
+        one = {"architecture": str(GENOTYPE), "result": 0.5, "loss": 1.0, "parameters": 1.0}
+        (folder / "front.json").write_text(json.dumps({"cost": "parameters", "networks": [one]}))
     text = io.StringIO()
     table = csv.DictWriter(text, ["epoch", "loss", "multiply_adds", "genotype"], lineterminator="\n")
     table.writeheader()

@@ -1,0 +1,85 @@
+"""Several networks of one search, from the cheapest to the strongest."""
+
+import json
+
+import numpy as np
+
+from darts_tf import spaces
+from darts_tf.cli import files, messages
+from darts_tf.runs import rundirectory
+
+
+def find(search, networks, data, batches, output):
+    """Finds them, and writes front.json, and their genotypes to front/1.json, front/2.json, ..., the cheapest first.
+
+    Bounds lie at equal ratios between the cheapest network and what was found. Of evolution each network is the best of
+    those that were measured within a bound; else it is the strongest within the bound, which is then measured with the
+    weights of the supernet.
+
+    Args:
+        search: the `DARTS` that has ended.
+        networks: `darts_tf.runs.phases.Networks`.
+        data, batches: of the search.
+        output: the run directory.
+
+    Returns:
+        list of dicts: "architecture", a text, "result", the headline metric on the validation data, "loss", and costs.
+    """
+    config, space, table = networks.config, networks.space, networks.main_table
+    evolution = rundirectory.evolution(output) if config.selection == "evolution" else None
+    if evolution:
+        known = {one["architecture"]: one for one in evolution["networks"]}
+        best = max(known.values(), key=lambda one: (one["result"], -one[table.cost]))
+        bounds = _bounds(min(one[table.cost] for one in known.values()), best[table.cost], config.front)
+        within = [[one for one in known.values() if one[table.cost] <= bound] for bound in bounds]
+        found = [max(some, key=lambda one: (one["result"], -one[table.cost])) for some in within]
+        found = list({one["architecture"]: one for one in found}.values())
+    else:
+        strengths = search.network.strengths()
+        strongest = space.cost_of(table, space.picks(networks.budget.decide(strengths, "strongest")))
+        bounds = _bounds(space.cheapest(table), strongest, config.front)
+        tables, most = list(networks.budget.tables.values()), list(networks.budget.bounds.values())
+        chosen = (space.within(strengths, [*tables, table], [*most, bound]) for bound in bounds)
+        chosen = {str(architecture): architecture for architecture in chosen}
+        found = _measured(chosen.values(), search, networks, data, batches)
+    for number, one in enumerate(found, 1):
+        files.write(output / "front" / f"{number}.json", spaces.from_text(one["architecture"]).to_json() + "\n")
+    files.write(output / "front.json", json.dumps({"cost": table.cost, "networks": found}) + "\n")
+    return found
+
+
+def _bounds(least, most, count):
+    """Numbers at equal ratios; the ends are a little more than what they are of, for their own rounding."""
+    return np.geomspace(max(least, 1e-12), max(most, least, 1e-12), count) * (1 + 1e-9)
+
+
+def _measured(architectures, search, networks, data, batches):
+    """What they are worth with the supernet's weights, and what they cost, a list of dicts."""
+    from darts_tf.methods.one_shot import Inherited, one_hot
+    from darts_tf.runs import deciding
+
+    config, space, found = networks.config, networks.space, []
+    worth = Inherited(search, deciding.recalibration(data, config, networks.strategy), list(batches.held_out))
+    for (architecture,) in messages.progress(
+        ([one] for one in architectures), len(architectures), "Measuring the front"
+    ):
+        picks = space.picks(architecture)
+        accuracy, loss = worth(one_hot(space.choices, picks))
+        costs = {cost: networks.budget.of_picks(cost, picks) for cost in networks.budget.bounds}
+        costs |= {networks.main_table.cost: space.cost_of(networks.main_table, picks)}
+        found.append(
+            {"architecture": str(architecture), "result": accuracy, "loss": loss}
+            | {**networks.costs(architecture), **costs}
+        )
+    worth.restore()
+    return found
+
+
+def in_words(found, cost, headline):
+    """The networks as a table, lines of text."""
+    rows = [["front", cost.replace("_", " "), headline, "genotype"]]
+    for number, one in enumerate(found, 1):
+        value = f"{one[cost]:,.0f}" if one[cost] >= 1000 else f"{one[cost]:.4g}"
+        rows.append([f"{number}", value, f"{one['result']:.2%}", f"front/{number}.json"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
