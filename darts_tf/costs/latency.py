@@ -78,8 +78,8 @@ def from_json(text):
         raise TableError(f"overhead is {overhead!r}: expected a number of at least 0.")
     networks = fields.get("networks", [])
     pairs = isinstance(networks, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in networks)
-    if not pairs or not all(_is_number(value) and value > 0 for pair in networks for value in pair):
-        raise TableError("networks is no list of pairs of numbers above 0; " + EXPECTED)
+    if not pairs or not all(_is_number(value) and value >= 0 for pair in networks for value in pair):
+        raise TableError(f"networks is no list of pairs of numbers of at least 0; {EXPECTED}")
     return LatencyTable(fields["device"], measured, overhead, tuple(fit), networks)
 
 
@@ -91,9 +91,9 @@ def fitted(networks):
     Args:
         networks: list of (sum of the parts, what it takes as a whole).
     """
-    if len(networks) < 2:
+    sums, real = np.array([pair for pair in networks if min(pair) > 0], np.float64).reshape(-1, 2).T
+    if len(sums) < 2:
         return 1.0, 0.0
-    sums, real = np.array(networks, np.float64).T
     (factor, offset), *_ = np.linalg.lstsq(np.stack([sums / real, 1 / real], 1), np.ones(len(real)), rcond=None)
     if offset < 0 or factor <= 0:
         factor, offset = ((sums / real).sum() / ((sums / real) ** 2).sum()), 0.0
