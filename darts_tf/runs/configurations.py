@@ -346,7 +346,7 @@ class SearchConfig(FitConfig):
         least=1e-9,
     )
     latency_table: str | None = option(
-        None, "A file of python -m darts_tf.latency, with what parts of networks take on a device.", topic="Budget"
+        None, "A file of python -m darts_tf.latency: what parts of networks take. Default: none.", topic="Budget"
     )
     front: int | None = option(
         None,

@@ -166,7 +166,8 @@ def test_the_result_as_text_and_as_json(folder, tmp_path, capsys):
     with messages.spoken(0, as_json=True), pytest.raises(SystemExit):
         main(config.replace(name="mine", saved_model=False))
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"tflite", "formats"} and found["tflite"] == f"{tmp_path}/out/tflite"
+    assert found.keys() == {"tflite", "formats", "budget"} and found["budget"] == []
+    assert found["tflite"] == f"{tmp_path}/out/tflite"
     assert [row.keys() for row in found["formats"]] == 2 * [
         {"format", "bytes", "max_difference", "agreement", "latency_1", "latency_32"}
     ]

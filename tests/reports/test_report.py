@@ -182,7 +182,9 @@ def test_what_the_report_of_an_evolution_says(tmp_path):
     assert evolution["best"] == 3 and evolution["done"] == evolution["generations"] == 2 and evolution["ended"]
     assert content["genotype"] == networks[3]["architecture"] and evolution["bound"] == 250_000
     assert [network["multiply_adds"] for network in evolution["networks"]] == [240_000, 220_000, 245_000, 200_000]
-    assert all(network.items() <= networks[place].items() for place, network in enumerate(evolution["networks"]))
+    for network, there in zip(evolution["networks"], networks, strict=True):
+        assert network.items() <= {**there, "cost": there["multiply_adds"]}.items()
+    assert (evolution["unit"], evolution["front"]) == ("multiply-adds", [])
     assert content["decision"] == (
         "Method spos: evolution chose the best of 4 networks of at most 250,000 multiply-adds by what they are worth "
         "with the weights of the supernet."

@@ -7,6 +7,7 @@ import pytest
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods import one_shot
 from darts_tf.runs import deciding, rundirectory
+from darts_tf.runs.budget import Budget
 from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.chain.description import Description, Stage
 from darts_tf.spaces.chain.space import DescribedChain
@@ -38,6 +39,7 @@ def evolve(monkeypatch, tmp_path):
     def run(generations, saved):
         config = SearchConfig(population=2, generations=generations, selection="evolution")
         networks = types.SimpleNamespace(config=config, space=SPACE, task=TASK, strategy=None)
+        networks.costs, networks.budget = SPACE.costs(TASK), Budget(SPACE, {}, {})
         batches = types.SimpleNamespace(held_out=[])
         return deciding.evolved(search, networks, None, batches, tmp_path, saved)
 
