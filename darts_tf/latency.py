@@ -25,26 +25,34 @@ import zipfile
 
 import numpy as np
 
+from darts_tf import spaces
 from darts_tf.cli import commands, files, messages
-from darts_tf.cli.configuration import option
+from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency, runner
 from darts_tf.runs import budget, starting
-from darts_tf.runs.configurations import DataConfig, SearchConfig
+from darts_tf.runs.configurations import SearchConfig
 
 NOTHING = "nothing"  # the model whose time is that of a call
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatencyConfig(DataConfig):
+class LatencyConfig(Configuration):
     """What `python -m darts_tf.latency` is asked for; what it has in common with a search is as there."""
 
+    dataset: str = option("digits", "Whose images the networks are for, as of darts_tf.search.", topic="Networks")
+    data_dir: str | None = option(None, "As of darts_tf.search. Default: as there.", topic="Networks")
+    image_size: int | None = option(
+        None, "Resize images to this many pixels. Default: as they are.", topic="Networks", least=8, most=8192
+    )
     space: str = option("chain", "The space, as of darts_tf.search.", topic="Networks")
-    nodes: int | None = option(None, "As of darts_tf.search.", topic="Networks", least=1)
-    primitives: list | None = option(None, "As of darts_tf.search.", topic="Networks")
-    widths: list | None = option(None, "As of darts_tf.search.", topic="Networks")
-    init_channels: int | None = option(None, "Of chains, as of darts_tf.search.", topic="Networks", least=2)
-    operations: str | None = option(None, "As of darts_tf.search.", topic="Networks")
+    nodes: int | None = option(None, "As of darts_tf.search. Default: the space's.", topic="Networks", least=1)
+    primitives: list | None = option(None, "As of darts_tf.search. Default: the space's.", topic="Networks")
+    widths: list | None = option(None, "As of darts_tf.search. Default: the space's.", topic="Networks")
+    init_channels: int | None = option(
+        None, "Of chains, as of darts_tf.search. Default: the space's.", topic="Networks", least=2
+    )
+    operations: str | None = option(None, "As of darts_tf.search. Default: none.", topic="Networks")
     threads: int = option(1, "That compute a network.", topic="Device", least=1, most=1024)
     runtime: str = option(
         "tflite",
@@ -67,20 +75,17 @@ class LatencyConfig(DataConfig):
     )
     seed: int = option(0, "Of those networks.", topic="Device", least=0, most=2**32 - 1)
     archive: str | None = option(
-        None, "Measure nothing: write what is to be measured, a program, to this .zip file.", topic="Device"
-    )
-    measured: str | None = option(None, "What the program has printed, a file.", topic="Device")
-    output: str | None = option(
         None,
-        "The table, a .json file. If it is there, and of the same device, it gets what it lacks.",
+        "Measure nothing: write what is to be measured, a program, to this .zip file. Default: measure.",
         topic="Device",
     )
-
-    @property
-    def is_text(self):
-        from darts_tf import spaces
-
-        return spaces.is_text(self.space)
+    measured: str | None = option(None, "What the program has printed, a file. Default: measure.", topic="Device")
+    output: str | None = option(
+        None,
+        "The table, a .json file. If it is there, and of the same device, it gets what it lacks. Default: none, it has "
+        "to be given.",
+        topic="Device",
+    )
 
 
 def main(config):
@@ -94,7 +99,7 @@ def main(config):
             raise UsageError(f"--{name}={path}: expected a file name that ends in {suffix}.")
     if config.runtime != "tflite" and (config.on or config.archive or config.measured):
         raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
-    if config.is_text:
+    if spaces.is_text(config.space):
         raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
     if config.on and not (shlex.split(config.on) and shutil.which(shlex.split(config.on)[0])):
         raise UsageError(f"--on={config.on}: no such command; expected one such as ssh pi.")
@@ -142,9 +147,9 @@ def _networks(config):
 
     names = {field.name for field in dataclasses.fields(SearchConfig)}
     values = {name: value for name, value in config.to_dict().items() if name in names and name in config.given}
-    search = SearchConfig(**{**values, "space": config.space})
-    data = starting.load_data(search.begun())
-    space, search = completed(search.begun(), data)
+    search = SearchConfig(**{**values, "space": config.space}).begun()
+    data = starting.load_data(search)
+    space, search = completed(search, data)
     samples = len(data.y_train)
     costs = budget.derived_costs(space, data.task, search, samples)
     if not hasattr(costs, "all_parts"):
@@ -237,14 +242,14 @@ def _on_device(config, models):
 
 
 def _of_saved_model(model):
-    """A function that computes a Keras model of one input as its SavedModel does."""
+    """A function that computes a Keras model for one input as its SavedModel does."""
     import tensorflow as tf
 
-    specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in model.inputs]
-    call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
-    concrete = call.get_concrete_function(*specs)
-    inputs = [tf.random.stateless_normal(spec.shape, [0, 0]) for spec in specs]
-    return lambda: concrete(*inputs)
+    from darts_tf.devices import runtime
+
+    inputs = [tf.random.stateless_normal([1, *x.shape[1:]], [0, 0]) for x in model.inputs]
+    function = runtime.traced(model)
+    return lambda: function(*inputs)
 
 
 def _made_of(costs, made, asked, seconds, device, before):

@@ -363,7 +363,7 @@ def main(config):
         return
     output = training.directory
     saved = f"Saved {output}/model.keras, metrics.json and report.html"
-    bounded = "".join(f"{line}\n" for line in budget.in_words(budget.carried(output)))
+    bounded = "".join(f"{line}\n" for line in budget.in_words(rundirectory.budget(output) or []))
     messages.result(f"\n{table}\n{bounded}\n{saved}", output=output, **(training.history[-1] | results))
 
 

@@ -48,6 +48,8 @@ NOT_RUN = {
     "export.client": "a server: tests/export/test_client.py",
     "--on=": "another device: tests/test_latency.py",
     "--measured=": "the same",
+    "--archive=": "the same",
+    "--front=": "takes long: tests/test_latency.py, tests/runs/test_one_shot.py",
     "--model=runs/book/model.keras": "a language model: tests/export/test_language.py",
 }
 # The short form: these instead of what a command says, or does without saying.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -165,15 +166,14 @@ def test_networks_from_the_cheapest_to_the_strongest(bounded):
 
 def test_it_goes_on_as_it_would_have(bounded, tmp_path):
     search, values, _ = bounded
-    parts = {**values, "output": str(tmp_path / "parts")}
-    run_search(SearchConfig(**{**parts, "epochs": 3}), verbose=0)
-    whole = (search.directory / "alphas.npz").read_bytes()
-    assert (tmp_path / "parts" / "alphas.npz").read_bytes() == whole
-    for file in sorted((tmp_path / "parts" / "checkpoints").iterdir())[1:]:
+    parts = tmp_path / "parts"
+    shutil.copytree(search.directory, parts)
+    for file in [*sorted((parts / "checkpoints").iterdir())[1:], parts / "genotype.json", parts / "front.json"]:
         file.unlink()
-    (tmp_path / "parts" / "genotype.json").unlink()
-    again = run_search(SearchConfig(**parts, resume=True), verbose=0)
-    assert again.genotype == search.genotype and (tmp_path / "parts" / "alphas.npz").read_bytes() == whole
+    again = run_search(SearchConfig(**{**values, "output": str(parts)}, resume=True), verbose=0)
+    assert again.genotype == search.genotype and again.front == search.front
+    for name in ("alphas.npz", "front.json", "budget.json"):
+        assert (parts / name).read_bytes() == (search.directory / name).read_bytes(), name
 
 
 def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
@@ -181,7 +181,7 @@ def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
     search, _, _ = bounded
     arch, output = str(search.directory / "genotype.json"), str(tmp_path / "train")
     training = run_training(TrainConfig(arch=arch, output=output, epochs=1, batch_size=512), verbose=0)
-    assert budget.carried(tmp_path / "train") == search.budget
+    assert rundirectory.budget(tmp_path / "train") == search.budget
     assert training.results["parameters"] == search.budget[0]["expected"]
     rows = [{"format": "TFLite float32", "bytes": 1000, "latency_1": 2e-3}]
     (tmp_path / "train" / "model.keras").touch()

@@ -109,7 +109,7 @@ class Options:
     def __init__(self, choices, strengths, tables, bounds):
         self.choices = choices
         self._values = {
-            name: np.log(np.maximum(np.where(_can_win(one), strengths[name], 0), WEAKEST))
+            name: np.log(np.maximum(np.where(one.can_win, strengths[name], 0), WEAKEST))
             for name, one in choices.items()
         }
         pairs = list(zip(tables, bounds, strict=True))
@@ -136,7 +136,7 @@ class Options:
             only: the number of the only candidate; by default any.
         """
         names, found = self._joint.get(name, (name,)), []
-        masks = [_can_win(self.choices[other])[row] for other in names]
+        masks = [self.choices[other].can_win[row] for other in names]
         values = [self._values[other][row] - (self._values[other][row].max() if relative else 0) for other in names]
         for place in np.ndindex(*(mask.size for mask in masks)):
             at = (row, *place)
@@ -178,10 +178,6 @@ class Options:
                 own = [(row, chosen[row]) for row in rows if row in chosen]
                 found[name] += sorted(own, key=lambda pick, name=name: -self._values[name][pick])
         return found
-
-
-def _can_win(choices):
-    return choices.mask & [name not in choices.never for name in choices.candidates]
 
 
 def strongest(options):

@@ -4,9 +4,9 @@ import math
 import re
 
 import keras
-import tensorflow as tf
 
 from darts_tf.costs import tables
+from darts_tf.devices import runtime
 from darts_tf.private.tensorflow import called_graph
 
 FLOAT = 4  # bytes
@@ -102,9 +102,7 @@ def multiply_adds(model):
         be traced.
     """
     try:
-        inputs = [tf.TensorSpec([x.shape[0] or 1, *x.shape[1:]], x.dtype) for x in model.inputs]
-        call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
-        return _products(call.get_concrete_function(*inputs).graph) // inputs[0].shape[0]
+        return _products(runtime.traced(model).graph) // (model.inputs[0].shape[0] or 1)
     except Exception:  # of every kind: the model may be anybody's
         return None
 

@@ -200,9 +200,8 @@ def least(table, choices):
     total = table.fixed
     for names, array in table.rows.items():
         of, *others = (choices[name] for name in names)
-        can_win = of.mask & [name not in of.never for name in of.candidates]
         inner = array.reshape(*array.shape[:2], -1).min(-1) if others else array
-        rows = np.where(can_win, inner, np.inf).min(-1)
+        rows = np.where(of.can_win, inner, np.inf).min(-1)
         for group, keep in of.groups:
             smallest = np.sort(rows[list(group)])[:keep]
             total = max(total, smallest.max()) if table.cost == PEAK else total + smallest.sum()

@@ -73,6 +73,22 @@ def _cores():
     return os.cpu_count() or 1
 
 
+def traced(model):
+    """A functional Keras model in inference as one graph function of its inputs; of open batches of one input.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        `tf.ConcreteFunction`.
+    """
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec([x.shape[0] or 1, *x.shape[1:]], x.dtype) for x in model.inputs]
+    call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
+    return call.get_concrete_function(*specs)
+
+
 @contextlib.contextmanager
 def quiet(show_errors=True):
     """Keeps what native code writes to stderr, and shows it only if something fails and `show_errors`."""

@@ -40,10 +40,7 @@ def converted(graph, more=lambda converter: None):
 
 def of_model(model):
     """The TFLite file of a functional Keras model for one input, in float32, bytes; raises as `converted`."""
-    model = with_native_dilations(model)
-    specs = [tf.TensorSpec((1, *x.shape[1:]), x.dtype) for x in model.inputs]
-    call = tf.function(lambda *x: model(x if len(x) > 1 else x[0], training=False), autograph=False)
-    return converted(without_variables(call.get_concrete_function(*specs)))
+    return converted(without_variables(runtime.traced(with_native_dilations(model))))
 
 
 class _NativeDilation(keras.layers.Layer):

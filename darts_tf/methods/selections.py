@@ -51,8 +51,7 @@ register_selection, names, get = _selections.register, _selections.names, _selec
 
 def _of_candidates(strengths, choices):
     """The strengths of candidates that can win; those of others are -inf."""
-    can_win = choices.mask & [name not in choices.never for name in choices.candidates]
-    return np.where(can_win, strengths, -np.inf)
+    return np.where(choices.can_win, strengths, -np.inf)
 
 
 @register_selection("strongest")

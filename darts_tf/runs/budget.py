@@ -16,6 +16,7 @@ BOUNDS = {
     "max_int8_bytes": "int8_model_bytes",
     "max_latency_ms": "latency_ms",
 }
+FLAGS = {cost: f"--{flag}" for flag, cost in BOUNDS.items()}
 DERIVED = ("network", "init_channels", "layers", "units")  # flags that say how large a network is that is put to use
 ASCENT = 1.0  # how much the weight of a cost grows in a search that is never within its bound
 
@@ -77,10 +78,9 @@ class Budget:
         Raises:
             UsageError: there are no tables of a cost, or nothing is within the bounds; says what the least is.
         """
-        bounds, flags = asked(config), {cost: flag for flag, cost in BOUNDS.items()}
-        tables = {}
+        bounds, tables = asked(config), {}
         for cost, most in bounds.items():
-            flag = f"--{flags[cost]}={most:g}"
+            flag = f"{FLAGS[cost]}={most:g}"
             tables[cost] = table_of(costs, cost, space, flag)
             least = space.cheapest(tables[cost])
             if least > most:
@@ -95,8 +95,7 @@ class Budget:
 
     def said(self):
         """The flags that were given, for a message."""
-        flags = {cost: flag for flag, cost in BOUNDS.items()}
-        return " and ".join(f"--{flags[cost]}={most:g}" for cost, most in self.bounds.items())
+        return " and ".join(f"{FLAGS[cost]}={most:g}" for cost, most in self.bounds.items())
 
     def keeps(self, architecture):
         """Whether an architecture is within the bounds."""
@@ -107,9 +106,10 @@ class Budget:
         """A bounded cost of picks, a float."""
         return self.space.cost_of(self.tables[cost], picks)
 
-    def within(self, strengths):
-        """The strongest architecture within the bounds."""
-        return self.space.within(strengths, list(self.tables.values()), list(self.bounds.values()))
+    def within(self, strengths, more=()):
+        """The strongest architecture within the bounds, and those of more (`Table`, number) pairs."""
+        pairs = [*((table, self.bounds[cost]) for cost, table in self.tables.items()), *more]
+        return self.space.within(strengths, *map(list, zip(*pairs, strict=True)))
 
     def decide(self, strengths, selection):
         """What a selection decides, or what is strongest within the bounds if that is beyond them."""
@@ -161,11 +161,6 @@ def carry(genotype, architecture, directory):
     budget = read(pathlib.Path(genotype).parent, architecture.space)
     if budget.bounds:
         files.write(directory / "budget.json", json.dumps(budget.found(architecture)) + "\n")
-
-
-def carried(directory):
-    """What `carry` has written to the folder of a training, [] if nothing."""
-    return rundirectory.budget(directory) or []
 
 
 def in_words(rows):

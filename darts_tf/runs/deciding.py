@@ -98,18 +98,13 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         return budget.keeps(space.decode(picks_of(path)))
 
     def score_of(path, accuracy, loss):
-        return (
-            (1 - accuracy, space.cost_of(networks.main_table, picks_of(path))) if config.front else (1 - accuracy, loss)
-        )
+        return 1 - accuracy, space.cost_of(networks.main_table, picks_of(path)) if config.front else loss
 
     before = rundirectory.evolution(output)
     if before:
         evolution, found = Evolution.from_json(json.dumps(before["evolution"]), feasible), before["networks"]
     else:
-        left = {
-            name: search.network.candidates[name] & [other not in table.never for other in table.candidates]
-            for name, table in choices.items()
-        }
+        left = {name: search.network.candidates[name] & table.can_win for name, table in choices.items()}
         half, found = config.population // 2, []
         evolution = Evolution(
             [np.flatnonzero(left[name][row]) for name, row in rows],

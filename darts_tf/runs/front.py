@@ -38,8 +38,7 @@ def find(search, networks, data, batches, output):
         strengths = search.network.strengths()
         strongest = space.cost_of(table, space.picks(networks.budget.decide(strengths, "strongest")))
         bounds = _bounds(space.cheapest(table), strongest, config.front)
-        tables, most = list(networks.budget.tables.values()), list(networks.budget.bounds.values())
-        chosen = (space.within(strengths, [*tables, table], [*most, bound]) for bound in bounds)
+        chosen = (networks.budget.within(strengths, [(table, bound)]) for bound in bounds)
         chosen = {str(architecture): architecture for architecture in chosen}
         found = _measured(chosen.values(), search, networks, data, batches)
     for number, one in enumerate(found, 1):

@@ -51,6 +51,11 @@ class Choices(NamedTuple):
         shape = len(self.rows), len(self.candidates)
         return np.ones(shape, bool) if self.allowed is None else np.array(self.allowed, bool).reshape(shape)
 
+    @property
+    def can_win(self):
+        """Which rows of an architecture may have which candidates, a bool array (rows, candidates)."""
+        return self.mask & [name not in self.never for name in self.candidates]
+
     def names(self, row):
         """The candidates that a row of an architecture may have, a list of texts."""
         return [
@@ -412,7 +417,7 @@ def checked_candidates(space, candidates=None):
         kept = np.asarray((candidates or {}).get(name, there), bool)
         if kept.shape != there.shape or (kept & ~there).any():
             raise ValueError(f"candidates of {name}: expected a part of those of the space, {there.shape}.")
-        can_be = kept[:, [other not in table.never for other in table.candidates]].any(axis=1)
+        can_be = (kept & table.can_win).any(axis=1)
         if not can_be.all():
             row = table.rows[int(np.argmin(can_be))]
             raise ValueError(f"candidates of {name}: {row} has none; expected at least one on each row.")

@@ -76,15 +76,8 @@ class CellCosts(tables.Costs):
                 made = operations.make_operation(name, channels, stride, affine=True)
                 if reduction == in_reduction and made != []:
                     shape = *(size if from_input else inside), channels
-                    found.append(
-                        parts.of_stages(
-                            f"{name} to {channels}, stride {stride}",
-                            made,
-                            channels,
-                            shape,
-                            self._beside(inside, channels),
-                        )
-                    )
+                    said, beside = f"{name} to {channels}, stride {stride}", self._beside(inside, channels)
+                    found.append(parts.of_stages(said, made, channels, shape, beside))
             self._parts[known] = found
         return self._parts[known]
 
@@ -95,10 +88,9 @@ class CellCosts(tables.Costs):
             cells: {kind: (edges, nodes that make the result)}, of (node, name, source).
             every_input: whether both inputs of each cell are prepared, whatever edges leave.
         """
-        found, results = list(self._stems), list(self._inputs)
+        found, results, halves = list(self._stems), list(self._inputs), len(self._stems) > 1
         for channels, reduction, _, inside in self._cells():
             edges, concat = cells["reduce" if reduction else "normal"]
-            halves = results[-2][0] > results[-1][0]
             for place, stages in enumerate(cell.preprocessing(halves, affine=True)):
                 if every_input or place in {source for *_, source in edges}:
                     name = f"{'halving' if halves and not place else 'conv 1x1'} to {channels}"
@@ -110,6 +102,7 @@ class CellCosts(tables.Costs):
             if len(concat) > 1:
                 found.append(parts.joined("Concatenate", len(concat), (*inside, channels)))
             results.append((*inside, len(concat) * channels))
+            halves = reduction
         return [*found, parts.classifier(results[-1], self._classes)]
 
 
