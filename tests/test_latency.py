@@ -198,7 +198,7 @@ def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
         ({"max_parameters": 10.0}, "--max_parameters=10: expected at least [0-9]+, which the smallest network has"),
         ({"max_latency_ms": 1.0}, "--max_latency_ms=1 without --latency_table: expected a file of"),
         ({"cost_form": "fbnet", "cost": "latency_ms"}, "--cost=latency_ms without --latency_table"),
-        ({"max_parameters": 500.0, "selection": "threshold"}, "--selection=threshold: expected --selection=strongest"),
+        ({"front": 3, "selection": "perturbation"}, "--front=3: expected a space of images, and another selection"),
         ({"cost": "parameters"}, "--cost=parameters: --cost_form=None has no such number"),
         ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: No such file"),
     ],

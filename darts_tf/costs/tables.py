@@ -1,6 +1,7 @@
 """What the networks of a space cost, as tables that say what each choice adds."""
 
 import dataclasses
+import functools
 import string
 
 import numpy as np
@@ -38,11 +39,27 @@ class Table:
 
     def of(self, picks):
         """The cost of picks, {table: list of (row, candidate)}."""
-        chosen, total = {name: dict(own) for name, own in picks.items()}, self.fixed
+        total = self.fixed
         for names, array in self.rows.items():
-            for row in chosen[names[0]]:
-                total = self._join(total, array[(row, *(chosen[name][row] for name in names))])
+            for place in _places(names, picks):
+                total = self._join(total, array[place])
         return float(total)
+
+    def without(self, left_out, cost=0.0):
+        """A `Table` where what is left out costs something else.
+
+        Args:
+            left_out: {table of choices: bool array (rows, candidates)}.
+            cost: what that costs.
+        """
+        rows = {}
+        for names, array in self.rows.items():
+            masks = [
+                np.expand_dims(left_out[name], [1 + other for other in range(len(names)) if other != axis])
+                for axis, name in enumerate(names)
+            ]
+            rows[names] = np.where(functools.reduce(np.logical_or, masks), cost, array)
+        return dataclasses.replace(self, rows=rows)
 
     def to_config(self):
         """What `Table.from_config` makes it of again, a dict that JSON can hold."""
@@ -106,12 +123,11 @@ class Costs:
 
     def parts_of(self, architecture):
         """The parts of the network of an architecture, a list."""
-        chosen = {name: dict(own) for name, own in self.space.picks(architecture).items()}
-        parts = list(self.fixed)
+        picks, found = self.space.picks(architecture), list(self.fixed)
         for names, array in self.rows.items():
-            for row in chosen[names[0]]:
-                parts += array[(row, *(chosen[name][row] for name in names))]
-        return parts
+            for place in _places(names, picks):
+                found += array[place]
+        return found
 
     def all_parts(self):
         """Each part of any network of the space once, a list."""
@@ -140,6 +156,12 @@ class Costs:
     def _of_all(self, cost):
         """What every network costs beside its parts."""
         return self.latency.fixed if cost == LATENCY and self.latency else FILE.get(cost, 0)
+
+
+def _places(names, picks):
+    """Where what was picked is in the array of `names`, see `Table`; a row may have several candidates."""
+    others = [dict(picks[name]) for name in names[1:]]
+    return [(row, candidate, *(chosen[row] for chosen in others)) for row, candidate in picks[names[0]]]
 
 
 def array_of(shape, entry):

@@ -1,6 +1,7 @@
 """Selection by perturbation: what a network loses without a candidate decides, not alpha (DARTS-PT)."""
 
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -27,14 +28,16 @@ class Projection:
         seed: of the orders in which rows and groups are decided, an int.
         rows, groups: {table: sequence of int}, these orders, instead.
         decisions: those made already, of another projection of the same arguments.
+        possible: function of {table: bool array (rows, candidates)} that says whether these have an architecture, such
+            as one within bounds on its costs; nothing is decided that leaves none. By default they always have.
 
     Attributes:
         decisions: list of dicts that JSON can hold, {"table", "row", "candidate"} and {"table", "group", "rows"}, which
             are indices, but for the table's name.
     """
 
-    def __init__(self, choices, candidates=None, seed=0, rows=None, groups=None, decisions=()):
-        self.choices = choices
+    def __init__(self, choices, candidates=None, seed=0, rows=None, groups=None, decisions=(), possible=None):
+        self.choices, self._possible = choices, possible
         self.candidates = candidates or {name: table.mask for name, table in choices.items()}
         random = np.random.default_rng(seed)
         self._rows, self._groups = {}, {}
@@ -85,16 +88,45 @@ class Projection:
         for name, kind, which in self._next():
             if kind == "row":
                 there = np.flatnonzero(self.candidates[name][which]).tolist()
-                scores = [score(name, which, candidate) for candidate in there] if len(there) > 1 else [0]
-                decision = {"table": name, "row": which, "candidate": there[int(np.argmin(scores))]}
+                options = [{"table": name, "row": which, "candidate": candidate} for candidate in there]
+                options = self._that_leave_one(options)
+                scores = [score(name, which, one["candidate"]) for one in options] if len(options) > 1 else [0]
+                decision = options[int(np.argmin(scores))]
             else:
                 rows, keep = self.choices[name].groups[which]
                 scores = [score(name, row, None) for row in rows]
-                kept = sorted(int(rows[place]) for place in np.argsort(scores, kind="stable")[:keep])
-                decision = {"table": name, "group": which, "rows": kept}
+                order = np.argsort(scores, kind="stable")
+                kept = itertools.combinations(order, keep)
+                kept = sorted(kept, key=lambda places, scores=scores: sum(scores[place] for place in places))
+                options = [[int(rows[place]) for place in places] for places in kept]
+                options = [{"table": name, "group": which, "rows": sorted(own)} for own in options]
+                decision = self._that_leave_one(options)[0]
             self.decisions.append(decision)
             made.append(decision)
         return made
+
+    def _that_leave_one(self, options):
+        """Those of some decisions after which there still is an architecture; all, if there is none after any."""
+        if self._possible is None:
+            return options
+        before, found = self.decisions, []
+        for decision in options:
+            self.decisions = [*before, decision]
+            if self._possible(self.left()):
+                found.append(decision)
+        self.decisions = before
+        return found or options
+
+    def left(self):
+        """{table: bool array (rows, candidates)}: what may be chosen yet."""
+        found = {}
+        for name, table in self.choices.items():
+            found[name] = np.array(self.candidates[name], bool)
+            for row, candidate in self._decided("row", name).items():
+                found[name][row] = np.arange(len(table.candidates)) == candidate
+            for group, kept in self._decided("group", name).items():
+                found[name][[row for row in table.groups[group][0] if row not in kept]] = False
+        return found
 
     def fixed(self):
         """What is decided, {table: (bool array (rows, 1), array (rows, candidates))}: which rows, and their weights.
@@ -236,7 +268,7 @@ class Evaluation:
         return -loss if self._criterion == "loss" else correct
 
 
-def project(search, batches, tune=None, criterion="accuracy", seed=0, decisions=(), progress=None):
+def project(search, batches, tune=None, criterion="accuracy", seed=0, decisions=(), possible=None, progress=None):
     """Decides by perturbation what the architecture of a search is.
 
         projection = project(search, validation_batches, tune=train_some_epochs)
@@ -249,13 +281,14 @@ def project(search, batches, tune=None, criterion="accuracy", seed=0, decisions=
             with the mixture of `Projected`.
         seed: of the orders, see `Projection`.
         decisions: of a projection that was interrupted, see there.
+        possible: see `Projection`.
         progress: function (projection, decisions made), called after each round, before `tune`.
 
     Returns:
         `Projection`, done.
     """
     network = search.network
-    projection = Projection(network.space.choices, network.candidates, seed, decisions=decisions)
+    projection = Projection(network.space.choices, network.candidates, seed, decisions=decisions, possible=possible)
     evaluation = Evaluation(search, batches, criterion)
     weights = {name: tensor.numpy() for name, tensor in network.mixture().items()}
     while not projection.done:

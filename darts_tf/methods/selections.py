@@ -3,11 +3,13 @@
 Each is an object; `--selection` names it: `get("max_skips", max_skips=3)`.
 """
 
+import contextlib
 import inspect
 
 import numpy as np
 
 from darts_tf.cli.registry import Registry
+from darts_tf.costs.tables import Table
 
 
 class Selection:
@@ -43,6 +45,10 @@ class Selection:
             {table: list of (row, candidate)}.
         """
         return {name: self(strengths[name], table) for name, table in choices.items()}
+
+    def within(self, space, strengths, costs, most):
+        """What it decides where costs are bounded; arguments, result and errors as of `SearchSpace.within`."""
+        return space.within(strengths, costs, most)
 
 
 _selections = Registry("selection", Selection)
@@ -82,7 +88,17 @@ class Threshold(Strongest):
         self.threshold = threshold
 
     def __call__(self, strengths, choices):
-        return [pick for pick in super().__call__(strengths, choices) if np.asarray(strengths)[pick] >= self.threshold]
+        return self._reached(super().__call__(strengths, choices), strengths)
+
+    def within(self, space, strengths, costs, most):
+        """As of every selection; what will be left out costs nothing."""
+        weak = {name: np.asarray(own) < self.threshold for name, own in strengths.items()}
+        costs = [table.without(weak) for table in costs]
+        picks = space.picks(super().within(space, strengths, costs, most))
+        return space.decode({name: self._reached(own, strengths[name]) for name, own in picks.items()})
+
+    def _reached(self, picks, strengths):
+        return [pick for pick in picks if np.asarray(strengths)[pick] >= self.threshold]
 
 
 @register_selection("threshold_edges")
@@ -106,6 +122,20 @@ class ThresholdEdges(Selection):
             for candidate in np.argsort(own, kind="stable")[-self.most :]
             if own[candidate] >= self.threshold
         ]
+
+    def within(self, space, strengths, costs, most):
+        """As of every selection: the strongest candidates first, each that is within the bounds with those before."""
+        picks = self.decide(strengths, space.choices)
+        best = sorted(
+            ((name, pick) for name, own in picks.items() for pick in own),
+            key=lambda one: -np.asarray(strengths[one[0]])[one[1]],
+        )
+        kept = {name: [] for name in picks}
+        for name, pick in best:
+            more = kept | {name: [*kept[name], pick]}
+            if all(space.cost_of(table, more) <= bound for table, bound in zip(costs, most, strict=True)):
+                kept = more
+        return space.decode({name: [pick for pick in own if pick in kept[name]] for name, own in picks.items()})
 
 
 @register_selection("perturbation")
@@ -160,6 +190,16 @@ class MaxSkips(Selection):
             name: self(strengths[name], table) if name == limited else self._strongest(strengths[name], table)
             for name, table in choices.items()
         }
+
+    def within(self, space, strengths, costs, most):
+        """As of every selection; the number of skips is one more cost, unless nothing is within that, too."""
+        limited, one = next(iter(space.choices.items()))
+        if self.max_skips is not None and self.skip in one.candidates:
+            is_skip = np.tile(np.array(one.candidates) == self.skip, (len(one.rows), 1))
+            skips = Table("skips", 0.0, {(limited,): is_skip.astype(np.float64)})
+            with contextlib.suppress(ValueError):
+                return space.within(strengths, [*costs, skips], [*most, self.max_skips])
+        return space.within(strengths, costs, most)
 
     def __call__(self, strengths, choices):
         strengths = np.array(strengths, np.float64)

@@ -3,9 +3,12 @@
 import json
 import pathlib
 
+import numpy as np
+
 from darts_tf.cli import files
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs.tables import LATENCY, Table
+from darts_tf.methods import selections
 from darts_tf.runs import recipes, rundirectory, sizes
 
 # Flags, and the costs that they bound.
@@ -106,15 +109,25 @@ class Budget:
         """A bounded cost of picks, a float."""
         return self.space.cost_of(self.tables[cost], picks)
 
-    def within(self, strengths, more=()):
-        """The strongest architecture within the bounds, and those of more (`Table`, number) pairs."""
+    def within(self, strengths, selection="strongest", more=()):
+        """The architecture that a selection makes within the bounds, and those of more (`Table`, number) pairs."""
         pairs = [*((table, self.bounds[cost]) for cost, table in self.tables.items()), *more]
-        return self.space.within(strengths, *map(list, zip(*pairs, strict=True)))
+        return selections.get(selection).within(self.space, strengths, *map(list, zip(*pairs, strict=True)))
+
+    def possible(self, candidates):
+        """Whether a network of some of the candidates is within the bounds; {table: bool array (rows, candidates)}."""
+        left_out = {name: ~own for name, own in candidates.items()}
+        costs = [table.without(left_out, np.inf) for table in self.tables.values()]
+        try:
+            self.space.within(candidates, costs, list(self.bounds.values()))
+        except ValueError:
+            return False
+        return True
 
     def decide(self, strengths, selection):
-        """What a selection decides, or what is strongest within the bounds if that is beyond them."""
+        """What a selection decides; within the bounds if that is beyond them."""
         found = self.space.decide(strengths, selection)
-        return found if not self.bounds or self.keeps(found) else self.within(strengths)
+        return found if not self.bounds or self.keeps(found) else self.within(strengths, selection)
 
     def weights(self, rows, epochs):
         """What each cost counts in alpha's loss in the next epoch, {cost: number}: dual ascent.

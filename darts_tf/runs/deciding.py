@@ -59,7 +59,9 @@ def projected(search, networks, data, batches, output):
     messages.say("Deciding by what the network loses ...")
     criterion = "accuracy" if networks.task.headline.name == "accuracy" else "loss"
     decided = projection.project(
-        search, batches.held_out, tune if config.tuning_epochs else None, criterion, config.seed, progress=tell
+        *(search, batches.held_out, tune if config.tuning_epochs else None, criterion, config.seed),
+        possible=networks.budget.possible if networks.budget.bounds else None,
+        progress=tell,
     )
     return networks.space.decide(decided.strengths())
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from darts_tf import spaces
 from darts_tf.cli import files, messages
+from darts_tf.methods import selections
 from darts_tf.runs import rundirectory
 
 
@@ -13,8 +14,8 @@ def find(search, networks, data, batches, output):
     """Finds them, and writes front.json, and their genotypes to front/1.json, front/2.json, ..., the cheapest first.
 
     Bounds lie at equal ratios between the cheapest network and what was found. Of evolution each network is the best of
-    those that were measured within a bound; else it is the strongest within the bound, which is then measured with the
-    weights of the supernet.
+    those that were measured within a bound; else it is what the selection makes within the bound, which is then
+    measured with the weights of the supernet.
 
     Args:
         search: the `DARTS` that has ended.
@@ -35,10 +36,10 @@ def find(search, networks, data, batches, output):
         found = [max(some, key=lambda one: (one["result"], -one[table.cost])) for some in within]
         found = list({one["architecture"]: one for one in found}.values())
     else:
-        strengths = search.network.strengths()
-        strongest = space.cost_of(table, space.picks(networks.budget.decide(strengths, "strongest")))
+        strengths, selection = search.network.strengths(), selections.configured(config.to_dict())
+        strongest = space.cost_of(table, space.picks(networks.budget.decide(strengths, selection)))
         bounds = _bounds(space.cheapest(table), strongest, config.front)
-        chosen = (networks.budget.within(strengths, [(table, bound)]) for bound in bounds)
+        chosen = (networks.budget.within(strengths, selection, [(table, bound)]) for bound in bounds)
         chosen = {str(architecture): architecture for architecture in chosen}
         found = _measured(chosen.values(), search, networks, data, batches)
     for number, one in enumerate(found, 1):

@@ -133,16 +133,10 @@ def check(config, space):
         raise UsageError(
             f"{_who(config, 'cost_form')}--cost_form={config.cost_form}: expected a relaxation that trains alpha."
         )
-    if config.front and (space.is_text or config.selection not in ("strongest", "evolution")):
+    if config.front and (space.is_text or config.selection == "perturbation"):
         raise UsageError(
-            f"--front={config.front}: expected a space of images, and --selection=strongest or evolution; the space is "
-            f"{space.name}, the selection {config.selection}."
-        )
-    if budget.asked(config) and config.selection not in ("strongest", "evolution"):
-        flag = next(flag for flag in budget.BOUNDS if getattr(config, flag) is not None)
-        raise UsageError(
-            f"--{flag}={getattr(config, flag):g} with --selection={config.selection}: expected --selection=strongest "
-            "or evolution, which decide within bounds."
+            f"--front={config.front}: expected a space of images, and another selection than perturbation; the space "
+            f"is {space.name}, the selection {config.selection}."
         )
     if not relaxation.learns and config.selection != "evolution":
         raise UsageError(

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from darts_tf.costs.tables import Table
 from darts_tf.methods.darts import DARTS
 from darts_tf.methods.optimizers import SGD
 from darts_tf.methods.projection import Evaluation, Projected, Projection, project
+from darts_tf.runs.budget import Budget
 from darts_tf.spaces.base import every_row
 from darts_tf.spaces.cells.networks import SearchNetwork
 from darts_tf.spaces.cells.space import CellSpace
@@ -145,3 +147,16 @@ def test_bad_input(search):
     hard = DARTS(SearchNetwork(2, 3, 3, 1, relaxation="gumbel_hard"))
     with pytest.raises(ValueError, match="selection by perturbation with relaxation=gumbel_hard"):
         Evaluation(hard, [])
+
+
+def test_nothing_is_decided_that_leaves_no_network_within_a_bound():
+    rows = {(name,): np.tile([1.0, 5.0], (5, 1)) for name in SPACE.choices}
+    budget = Budget(SPACE, {"parameters": Table("parameters", 0.0, rows)}, {"parameters": 16.0})
+    found = []
+    for possible in (None, budget.possible):
+        projection = Projection(SPACE.choices, possible=possible)
+        while not projection.done:  # the network misses convolutions most, and then the first rows
+            projection.decide(lambda table, row, candidate: row if candidate is None else -candidate)
+        assert len(projection.decisions) == 2 * (5 + 1)
+        found.append(SPACE.decide(projection.strengths()))
+    assert [budget.of_picks("parameters", SPACE.picks(genotype)) for genotype in found] == [40, 16]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from darts_tf.costs.tables import Table
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Choices, every_row, read
 from darts_tf.spaces.cells.networks import cifar_network
@@ -63,3 +64,26 @@ def test_skips_are_limited_in_the_normal_cell():
 def test_a_skip_stays_where_there_is_nothing_else():
     table = Choices("Cell", ("a",), ("skip_connect", "x"), (((0,), 1),), allowed=((True, False),))
     assert selections.get("max_skips", max_skips=0)(np.array([[1.0, 0.0]]), table) == [(0, 0)]
+
+
+def test_decisions_within_bounds():
+    """What each selection keeps to holds within bounds on costs, too; other picks pay for it."""
+    choices = SPACE.choices
+    strengths = {name: np.array([[0.1, 0.9, 0.87], [0.1, 0.5, 0.4]]) for name in choices}
+    dear = {(name,): np.array([[0.0, 1.0, 5.0], [0.0, 1.0, 3.0]]) for name in choices}
+    table = Table("parameters", 0.0, dear)
+
+    def within(name, most, **options):
+        found = selections.get(name, **options).within(SPACE, strengths, [table], [most])
+        assert SPACE.cost_of(table, SPACE.picks(found)) <= most
+        return [SPACE.picks(found)[cell] for cell in choices]
+
+    skips = [(0, 1), (1, 1)]
+    assert within("strongest", 4) == [skips, skips]
+    assert within("max_skips", 6, max_skips=1) == [[(0, 1), (1, 2)], skips]
+    assert within("max_skips", 10, max_skips=0) == [[(0, 2), (1, 2)], skips]
+    with pytest.raises(ValueError, match="nothing is within the bound"):
+        within("strongest", 3)
+    assert within("max_skips", 4, max_skips=0) == [skips, skips]  # or nothing would be left
+    assert within("threshold", 2, threshold=0.6) == [[(0, 1)], [(0, 1)]]  # what is left out costs nothing
+    assert within("threshold_edges", 11, threshold=0.6) == [[(0, 2), (0, 1)], [(0, 1)]]

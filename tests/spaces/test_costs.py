@@ -7,6 +7,7 @@ import tensorflow as tf
 from darts_tf import spaces
 from darts_tf.costs import counts, tables
 from darts_tf.data.tasks import ImageClassification
+from darts_tf.methods import selections
 from darts_tf.methods.one_shot import one_hot
 from darts_tf.runs import callbacks, rundirectory
 from darts_tf.spaces.cells import costs
@@ -135,3 +136,14 @@ def test_the_strongest_within_bounds(case):
     assert space.within(strengths, found[:1], whole) == strongest
     with pytest.raises(ValueError, match="nothing is within the bound"):
         space.within(strengths, found[:1], [space.cheapest(found[0]) - 1])
+
+
+def test_two_operations_of_a_node_on_one_edge_both_cost():
+    """As those of NASNet have it, and `threshold_edges` decides."""
+    space, task, sizes = spaces.of({"space": "darts"}), ImageClassification((9, 10, 3), 5), SMALL["darts"][1]
+    strengths = {name: np.full(table.mask.shape, 0.5) for name, table in space.choices.items()}
+    architecture = space.decide(strengths, selections.get("threshold_edges", threshold=0.4))
+    costs = space.costs(task, **sizes)
+    assert (
+        costs.of(architecture, "parameters") == counts.added(space.network(architecture, task, **sizes))["parameters"]
+    )
