@@ -42,7 +42,8 @@ def convert(model, quantize="none", samples=None):
             converter.representative_dataset = lambda: ([np.asarray(image[None], np.float32)] for image in samples)
             converter.inference_input_type = converter.inference_output_type = tf.uint8
 
-    content = io.BytesIO(tflite.converted(model.converted(tflite.with_native_dilations(model.model)), more))
+    computed = tflite.suited(model.model, quantized=quantize == "int8")
+    content = io.BytesIO(tflite.converted(model.converted(computed), more))
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr(model.asset, labels.to_bytes(model.names))
     return content.getvalue()
