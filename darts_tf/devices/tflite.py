@@ -1,6 +1,7 @@
 """Keras models as TFLite files of built-in operations."""
 
 import collections
+import functools
 import warnings
 
 import keras
@@ -8,6 +9,8 @@ import tensorflow as tf
 
 from darts_tf.devices import runtime
 from darts_tf.private.tensorflow import without_variables
+
+TAPS = 25  # of the largest depthwise convolution that XNNPACK has a kernel of its own for
 
 
 class ConversionError(ValueError):
@@ -63,9 +66,10 @@ def suited(model, quantized=False):
     """A functional Keras model that computes the same with the same weights, of layers that TFLite computes fast.
 
     A dilated depthwise convolution is one operation; what Keras makes is a plain one between two shuffles of the image.
-    Shapes do not depend on the size of the batch. XNNPACK, which computes TFLite's operations, has no average pooling
-    in int8, none of single pixels that are some pixels apart, and in int8 no ReLU that is not part of the operation
-    before it: they are depthwise convolutions, and parts of poolings of single pixels.
+    A large one is a sum of smaller ones, since there are no fast kernels of more than 5x5. Shapes do not depend on the
+    size of the batch. XNNPACK, which computes TFLite's operations, has no average pooling in int8, none of single
+    pixels that are some pixels apart, and in int8 no ReLU that is not part of the operation before it: they are
+    depthwise convolutions, and parts of poolings of single pixels.
 
     Args:
         model: functional `keras.Model`.
@@ -84,8 +88,10 @@ def suited(model, quantized=False):
         return consumers[id(x)] == 1 and isinstance(makers.get(id(x)), kinds)
 
     def instead(layer):
-        if isinstance(layer, keras.layers.DepthwiseConv2D) and tuple(layer.dilation_rate) != (1, 1):
-            return _Instead(layer, _dilated)
+        if isinstance(layer, keras.layers.DepthwiseConv2D) and layer.data_format == "channels_last":
+            dilated, (rows, columns) = tuple(layer.dilation_rate) != (1, 1), layer.kernel_size
+            large = rows * columns > TAPS >= columns
+            return _Instead(layer, _dilated if dilated else _in_pieces) if dilated or large else layer
         if isinstance(layer, keras.layers.Reshape):
             return _Instead(layer, _reshaped)
         if isinstance(layer, keras.layers.AveragePooling2D) and layer.data_format == "channels_last":
@@ -97,7 +103,8 @@ def suited(model, quantized=False):
     one = isinstance(getattr(model, "output", model.outputs[0]), keras.KerasTensor)
     if not one or all(instead(layer) is layer for layer in model.layers):
         return model
-    return keras.models.clone_model(keras.Model(model.inputs, model.outputs[0]), clone_function=instead)
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.models.clone_model(keras.Model(inputs, model.outputs[0]), clone_function=instead)
 
 
 def _tensors(layer, which):
@@ -123,6 +130,24 @@ def _dilated(layer, x):
         padding=layer.padding.upper(),
         dilations=[1, *layer.dilation_rate, 1],
     )
+    return layer.activation(y + layer.bias if layer.use_bias else y)
+
+
+def _in_pieces(layer, x):
+    (size, columns), strides, kernel = layer.kernel_size, layer.strides, tf.convert_to_tensor(layer.kernel)
+    after = layer.compute_output_shape(x.shape)[1:3]
+    if layer.padding == "same":
+        beyond = [
+            max((made - 1) * stride + taps - length, 0)
+            for made, stride, taps, length in zip(after, strides, layer.kernel_size, x.shape[1:3], strict=True)
+        ]
+        x = tf.pad(x, [[0, 0], *([part // 2, part - part // 2] for part in beyond), [0, 0]])
+    pieces = []
+    for first in range(0, size, TAPS // columns):
+        last = min(first + TAPS // columns, size)
+        rows = x[:, first : last + (after[0] - 1) * strides[0]]
+        pieces.append(tf.nn.depthwise_conv2d(rows, kernel[first:last], [1, *strides, 1], "VALID"))
+    y = functools.reduce(tf.add, pieces)
     return layer.activation(y + layer.bias if layer.use_bias else y)
 
 

@@ -18,9 +18,10 @@ def network():
     x = LAYERS.Conv2D(4, 1)(images)
     y = LAYERS.ReLU()(LAYERS.BatchNormalization()(x))  # part of the convolution but that `x` is wanted, too
     pooled = [LAYERS.AveragePooling2D(3, stride, "same")(x) for stride in (1, 2)]
-    z = LAYERS.Add()([x, y, pooled[0], LAYERS.Activation("relu")(x)])
-    z = LAYERS.AveragePooling2D(2, 2, "same")(LAYERS.Conv2D(4, 1)(LAYERS.ReLU()(z)))
-    z = LAYERS.ReLU()(LAYERS.Concatenate()([z, pooled[1], LAYERS.AveragePooling2D(1, 2)(x)]))
+    large = [LAYERS.DepthwiseConv2D(7, padding="same")(x), LAYERS.DepthwiseConv2D((9, 4), 2, padding="same")(x)]
+    z = LAYERS.Add()([x, y, pooled[0], LAYERS.Activation("relu")(x), large[0]])
+    z = LAYERS.AveragePooling2D(1, 2)(LAYERS.AveragePooling2D(2, 1, "same")(LAYERS.Conv2D(4, 1)(LAYERS.ReLU()(z))))
+    z = LAYERS.ReLU()(LAYERS.Concatenate()([z, pooled[1], large[1]]))
     shared = LAYERS.ReLU()
     z = LAYERS.Add()([shared(z), shared(shared(z))])
     z = LAYERS.Reshape((3, 4, 12))(LAYERS.Permute((1, 2, 4, 3))(LAYERS.Reshape((3, 4, 2, 6))(z)))
