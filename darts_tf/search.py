@@ -103,7 +103,8 @@ def _search(config):
             networks = phases.Networks(
                 *(config, space, data.task, strategy, worker, output, batches.spec, costs, bounded)
             )
-            bounded.write(output)
+            if worker.is_chief:
+                bounded.write(output)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
                 *(config.from_supernet or output, config, batches.steps, present, strategy, worker, space),

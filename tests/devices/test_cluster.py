@@ -11,6 +11,7 @@ import tensorflow as tf
 from processes import Process, run
 
 from darts_tf.devices import cluster, replicas
+from darts_tf.runs import rundirectory
 
 GENOTYPE = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('dil_conv_3x3', 1)], normal_concat=[2], "
@@ -18,6 +19,7 @@ GENOTYPE = (
 )
 SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,dil_conv_3x3"]
 TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5"]
+BOUND = 30_000  # parameters; the smallest network has 28,403
 SIZE = ["--layers=3", "--init_channels=4", "--batch_size=8"]
 
 
@@ -98,7 +100,7 @@ def test_workers_of_different_configurations(images, tmp_path):
 @pytest.mark.slow
 def test_workers_that_are_killed_and_come_back(images, tmp_path):
     command = [*SEARCH, f"--dataset={images}", "--epochs=4", "--checkpoint_every=2"]
-    command.append("--primitives=skip_connect,max_pool_3x3")
+    command += ["--primitives=skip_connect,nor_conv_1x1", f"--max_parameters={BOUND}"]
     broken, whole = ([tmp_path / run / f"worker{index}" for index in range(2)] for run in ("broken", "whole"))
     ports, notices = free_ports(2), []
     pair = [begin(command, broken[index], index, ports) for index in range(2)]
@@ -119,6 +121,9 @@ def test_workers_that_are_killed_and_come_back(images, tmp_path):
     assert broken["step"] == whole["step"] == 20
     for name, value in whole.items():
         np.testing.assert_allclose(broken[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+    rows = rundirectory.history(tmp_path / "whole" / "worker0")
+    assert rows[0]["strongest_parameters"] > BOUND >= rows[-1]["parameters"]
+    assert not (tmp_path / "whole" / "worker1").exists()
 
 
 def test_workers_of_tf_config(monkeypatch):
