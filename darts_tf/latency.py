@@ -15,6 +15,7 @@ does it, and --measured=measured.json makes the table of that.
 
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -101,7 +102,7 @@ def main(config):
         raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
     if spaces.is_text(config.space):
         raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
-    if config.on and not (shlex.split(config.on) and shutil.which(shlex.split(config.on)[0])):
+    if config.on and not _is_command(config.on):
         raise UsageError(f"--on={config.on}: no such command; expected one such as ssh pi.")
     before = _table(config.output) if config.output else None
     from darts_tf.devices import runtime
@@ -131,14 +132,21 @@ def main(config):
     messages.result(_told(table, config), output=config.output, **_quality(table))
 
 
+def _is_command(text):
+    try:
+        return bool(shutil.which((shlex.split(text) or [""])[0]))
+    except ValueError:  # a quotation that does not end
+        return False
+
+
 def _table(path):
     """The table that a file holds; None if there is no file."""
-    if not pathlib.Path(path).is_file():
+    if not os.path.lexists(path):
         return None
     try:
         return latency.read(path)
-    except latency.TableError as error:
-        raise UsageError(f"--output={path}: {error}") from None
+    except (OSError, latency.TableError) as error:
+        raise UsageError(f"--output={path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _networks(config):
@@ -194,8 +202,10 @@ def _measured(config, models):
     """What the device is, a dict, and {name: seconds}."""
     if config.measured:
         try:
-            return _checked(pathlib.Path(config.measured).read_text(encoding="utf-8"), models)
-        except (OSError, ValueError) as error:
+            return _checked(pathlib.Path(config.measured).read_text(encoding="utf-8", errors="replace"), models)
+        except OSError as error:
+            raise UsageError(f"--measured={config.measured}: {error.strerror}; expected a file.") from None
+        except ValueError as error:
             raise UsageError(f"--measured={config.measured}: {error}") from None
     if config.on:
         return _on_device(config, models)

@@ -24,7 +24,6 @@ metrics.json and predictions.npz.
 
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -99,13 +98,14 @@ def _train(config):
             pretrained = load_model(config.init_from, "init_from") if config.init_from else None
         config, data = load_data(config, pretrained, config.init_from)
         config = completed(config, data, architecture.space.sizes if architecture else None)
+        bounded = architecture and budget.carried(config.arch, architecture)
         batches, steps, valid = make_batches(data, config, strategy, worker)
         with strategy.scope():
             network = prepare(pretrained, architecture, data, config)
         found = {"genotype": str(architecture)} if architecture else {}
         with starting.started(output, "train", config, data, strategy, worker, **found) as present:
-            if architecture and worker.is_chief and os.path.isfile(config.arch):
-                budget.carry(config.arch, architecture, output)
+            if bounded and worker.is_chief:
+                bounded.write(output, architecture, tables=False)
             network, checkpoints = fitting.restore(
                 lambda done: network, output, config, steps, present, strategy, worker
             )

@@ -27,6 +27,7 @@ RUNS = {
     "search": ["darts_tf.search", "--epochs=1", "--output=search"],
     "train": ["darts_tf.train", "--epochs=1", "--layers=1", "--init_channels=4", "--output=train"],
     "tune": ["darts_tf.tune", "--epochs=1", "--layers=1", "--init_channels=4", "--max_trials=2", "--output=tune"],
+    "chain": ["darts_tf.search", "--space=chain", "--method=spos", "--init_channels=4", "--output=chain"],
     "serving": ["export", "--model=train/model.keras", "--name=digits", "--output=serving", "--quantize=none"],
 }
 
@@ -82,7 +83,8 @@ def make_runs(folder, wanted):
     wanted |= {"train"} if "serving" in wanted else set()
     wanted |= {"search"} if "train" in wanted else set()
     for name in [name for name in RUNS if name in wanted]:
-        more = {"search": abuse.B, "train": ["--arch=search/genotype.json"]}.get(name, [])
+        evolution = ["--epochs=1", "--population=4", "--generations=2", "--front=2", "--max_parameters=30000"]
+        more = {"search": abuse.B, "train": ["--arch=search/genotype.json"], "chain": evolution}.get(name, [])
         print(f"Making a {name} to spoil ...", file=sys.stderr)
         made = subprocess.run([sys.executable, "-m", *RUNS[name], *more], cwd=folder, capture_output=True, text=True)
         if made.returncode:

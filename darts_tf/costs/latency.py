@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 
@@ -111,5 +112,7 @@ def read(path):
         TableError: it is none.
         OSError: it cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, for example, might never end
+        raise TableError(f"it is no file; {EXPECTED}")
     with open(path, "rb") as file:
         return from_json(file.read().decode("utf-8", "replace"))

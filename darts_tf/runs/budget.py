@@ -1,6 +1,7 @@
 """What the network that a search finds may cost: the bounds that were asked for, and how the search keeps to them."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -153,12 +154,13 @@ class Budget:
             {"cost": cost, "most": most, "expected": self.of_picks(cost, picks)} for cost, most in self.bounds.items()
         ]
 
-    def write(self, directory, architecture=None):
+    def write(self, directory, architecture=None, tables=True):
         """Writes budget.json, if anything is bounded: as `found`, and "table", what `Table.to_config` gives."""
         bounds = [{"cost": cost, "most": most} for cost, most in self.bounds.items()]
         rows = self.found(architecture) if architecture else bounds
-        if rows:
+        if tables:
             rows = [{**row, "table": self.tables[row["cost"]].to_config()} for row in rows]
+        if rows:
             files.write(directory / "budget.json", json.dumps(rows) + "\n")
 
 
@@ -169,11 +171,18 @@ def read(directory, space):
     return Budget(space, tables, {row["cost"]: row["most"] for row in rows})
 
 
-def carry(genotype, architecture, directory):
-    """Writes budget.json of a training, as `found`, if the file of its genotype is that of a search with bounds."""
-    budget = read(pathlib.Path(genotype).parent, architecture.space)
-    if budget.bounds:
-        files.write(directory / "budget.json", json.dumps(budget.found(architecture)) + "\n")
+def carried(genotype, architecture):
+    """The `Budget` of the search whose genotype is in a file; without bounds if it had none, or it is no file of one.
+
+    Raises:
+        UsageError: what it was bounded by is damaged.
+    """
+    if not os.path.isfile(genotype):
+        return Budget(architecture.space, {}, {})
+    try:
+        return read(pathlib.Path(genotype).parent, architecture.space)
+    except rundirectory.DamageError as error:
+        raise UsageError(f"--arch={genotype}: beside it, {error}; expected a whole run.") from None
 
 
 def in_words(rows):

@@ -21,6 +21,7 @@ from darts_tf.cli.configuration import complaint
 from darts_tf.cli.files import write
 from darts_tf.costs.tables import Table
 from darts_tf.data import tasks
+from darts_tf.methods.evolution import Evolution
 
 try:
     import fcntl
@@ -195,6 +196,7 @@ def evolution(folder):
             costs = (network[name] for name in ("parameters", "multiply_adds"))
             _expect(all(value is None or type(value) in (int, float) for value in costs), "numbers")
         _expect(type(found["ended"]) is bool, "whether it has ended")
+        Evolution.from_json(json.dumps(found["evolution"]))
         return found
 
     return _read(folder, "evolution.json", parse)
@@ -322,8 +324,8 @@ def check_files(folder, config, fields):
             value = json.dumps(config[field.name])[:50]
             raise DamageError(f"its config.json is damaged (expected another {field.name} than {value})")
     contents(folder, config)
-    budget(folder)
-    front(folder)
+    for read in (budget, front, evolution):
+        read(folder)
 
 
 def contents(folder, config):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from darts_tf import PRIMITIVES, spaces
+from darts_tf.methods.evolution import Evolution
 from darts_tf.methods.relaxations import Softmax
 from darts_tf.reports import drawing, report
 from darts_tf.runs import rundirectory
@@ -155,7 +156,7 @@ def evolution_run(folder, count=4, ended=True, done=EPOCHS, **config):
         for place, (generation, layers, accuracy, loss, products) in enumerate(EVOLVED[:count])
     ]
     if count:
-        found = {"evolution": {}, "networks": networks, "ended": ended}
+        found = {"evolution": json.loads(Evolution([[0, 1]]).to_json()), "networks": networks, "ended": ended}
         (folder / "evolution.json").write_text(json.dumps(found))
     if not config.get("from_supernet"):
         shape = CHAIN.choices["layers"].mask.shape

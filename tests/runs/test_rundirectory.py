@@ -13,6 +13,7 @@ import pytest
 
 from darts_tf import spaces
 from darts_tf.cli.messages import UsageError
+from darts_tf.methods.evolution import Evolution
 from darts_tf.runs import fitting, rundirectory, starting
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
 from darts_tf.spaces import CellSpace
@@ -48,6 +49,8 @@ def make(folder, command, epochs=2):
     if command == "search":
         one = {"architecture": str(GENOTYPE), "result": 0.5, "loss": 1.0, "parameters": 1.0}
         (folder / "front.json").write_text(json.dumps({"cost": "parameters", "networks": [one]}))
+        found = {"evolution": json.loads(Evolution([[0, 1]]).to_json()), "networks": []}
+        (folder / "evolution.json").write_text(json.dumps(found))
     text = io.StringIO()
     table = csv.DictWriter(text, ["epoch", "loss", "multiply_adds", "genotype"], lineterminator="\n")
     table.writeheader()
