@@ -24,10 +24,12 @@ from darts_tf.spaces.chain.space import (
     SinglePathSpace,
 )
 from darts_tf.spaces.densenas.space import DenseNAS
+from darts_tf.spaces.mlp.space import MLP
 from darts_tf.spaces.nas_bench_201.space import NasBench201
 from darts_tf.spaces.recurrent.space import RecurrentSpace
 
 __all__ = [
+    "MLP",
     "S1",
     "S2",
     "S3",

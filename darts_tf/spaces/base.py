@@ -65,6 +65,24 @@ class Choices(NamedTuple):
         ]
 
 
+def checked_widths(widths):
+    """The parts of its units that a layer may have, as texts, the smallest first.
+
+    Args:
+        widths: texts of numbers, or numbers.
+
+    Raises:
+        ValueError: one is not above 0, or above 1, or 1 is none of them.
+    """
+    try:
+        found = sorted({float(width) for width in widths})
+    except (TypeError, ValueError):
+        found = []
+    if not found or not 0 < found[0] <= found[-1] == 1:
+        raise ValueError(f"widths={','.join(map(str, widths))}: expected numbers above 0, up to 1, and 1.")
+    return tuple(f"{width:g}" for width in found)
+
+
 def every_row(title, rows, candidates):
     """`Choices` whose rows all stay."""
     return Choices(title, tuple(rows), tuple(candidates), tuple(((row,), 1) for row in range(len(rows))))
