@@ -268,7 +268,7 @@ def prepare(pretrained, architecture, data, config):
 def derived(architecture, task, config):
     """The network of --arch."""
     space = architecture.space
-    sizes.check_given(config, space, space.network)
+    sizes.check_given(config, space, space.network, searched=False)
     try:
         return space.network(architecture, task, **sizes.of(space.network, config.to_dict()))
     except ValueError as error:

@@ -58,8 +58,9 @@ class TuneConfig(WeightsConfig):
     space: str = option(
         "darts",
         "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
-        "blocks that suit the images, and chains of papers, see docs/chain.md; recurrent, cells of language models; "
-        "one of your own; or a .json or .py file that describes cells or a chain, see docs/spaces.md.",
+        "blocks that suit the images, and chains of papers, see docs/chain.md; mlp, multilayer perceptrons; recurrent, "
+        "cells of language models; one of your own; or a .json or .py file that describes cells or a chain, see "
+        "docs/spaces.md.",
         topic="What to try",
     )
     nodes: int | None = option(
@@ -69,7 +70,10 @@ class TuneConfig(WeightsConfig):
         None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
     )
     widths: list | None = option(
-        None, "Of chains: the widths of a layer to choose from: 0.5,0.75,1. Default: 1.", topic="What to try"
+        None, "Of chains and mlp: the widths of a layer to choose from: 0.5,0.75,1. Default: 1.", topic="What to try"
+    )
+    batch_norm: bool | None = option(
+        None, "Of mlp: a batch norm before the activations of each layer. Default: yes.", topic="What to try"
     )
     repeat_search: int | None = option(
         None, "Instead of all this: so many DARTS searches, with seeds from 0.", topic="What to try", least=1
@@ -89,7 +93,9 @@ class TuneConfig(WeightsConfig):
         topic="Training of a trial",
         least=2,
     )
-    layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
+    layers: int = option(
+        SMALL["layers"], "Cells; of mlp hidden layers at the most.", topic="Training of a trial", least=1
+    )
     learning_rate: float = option(
         0.025,
         "Per step, at the start of a cosine to 0; of text by default 20, to the end.",
@@ -115,7 +121,10 @@ class TuneConfig(WeightsConfig):
 
     def begun(self):
         if not self.is_text:
-            return self
+            kind = spaces.kind(self.space)
+            own = {field.name: field.default for field in dataclasses.fields(kind)} if kind.name else {}
+            own = {name: value for name, value in own.items() if getattr(self, name, None) is not None} | kind.sizes
+            return self.taken_over({name: value for name, value in own.items() if value is not None})
         return self.taken_over(recipes.SMALL_TEXT | {"epochs": self.epochs, "dataset": "topics"})
 
     def check(self):

@@ -116,7 +116,7 @@ def _number(value):
 def _configuration(config):
     """[name, value] pairs, as texts."""
     task = rundirectory.task(config)
-    left_out = HIDDEN + WITHOUT.get(task.name, ())
+    left_out = set(HIDDEN + WITHOUT.get(task.name, ())) - _own(config)
     flags = {f"--{name}": value for name, value in config.items() if name not in left_out and value is not None}
     more = task.facts(config["data"])
     texts = {True: "yes", False: "no"}
@@ -124,6 +124,14 @@ def _configuration(config):
         [name, texts[value] if isinstance(value, bool) else ", ".join(value) if isinstance(value, list) else str(value)]
         for name, value in (flags | more | config.get("versions", {})).items()
     ]
+
+
+def _own(config):
+    """The names of the sizes that the space of a run has, a set."""
+    if config["command"] == "train":
+        return sizes.names_of(spaces.from_text(config["genotype"]).space.network) if config.get("genotype") else set()
+    space = rundirectory.space(config)
+    return sizes.names_of(space, space.supernet if config["command"] == "search" else space.network)
 
 
 def _trials(rows, headline):

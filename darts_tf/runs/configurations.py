@@ -3,6 +3,7 @@
 Where a default is None, it is the one of `recipes`, or follows from the data.
 """
 
+import contextlib
 import dataclasses
 
 from darts_tf import spaces
@@ -135,14 +136,16 @@ class WeightsConfig(RunConfig):
     )
     units: int | None = option(
         None,
-        "Of the hidden state, and of embeddings. Default: 300 to search, of topics 64; to train the recipe's.",
+        "Of the hidden state, and of embeddings; of mlp of its widest layer. Default: 300 to search, of topics 64, mlp "
+        "128; to train the recipe's, of mlp as it was searched.",
         topic="Recurrent network",
         least=1,
         most=100_000,
     )
     dropout: float = option(
         0.75,
-        "Rate of dropout of the states that are decoded; by default 0.2 to search topics, 0.4 with the recipe small.",
+        "Rate of dropout of the states that are decoded; by default 0.2 to search topics, 0.4 with the recipe small. "
+        "Of mlp after each hidden layer, by default 0.",
         topic="Recurrent network",
         least=0,
         most=0.99,
@@ -290,6 +293,9 @@ class SearchConfig(FitConfig):
         least=0,
         most=1,
     )
+    prune_patience: int = option(
+        1, "Epochs in a row in which the share of a candidate has to be below --prune_below.", topic="Method", least=1
+    )
     penalty: str | None = option(
         None,
         "What is added to alpha's loss: beta_decay, zero_one, zero_one_l1, anchor, or one of your own. Default: "
@@ -419,8 +425,8 @@ class SearchConfig(FitConfig):
         "darts",
         "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
         "blocks that suit the images; fbnet, proxyless, spos and nas-bench-macro, the chains of papers; densenas, "
-        "densely connected blocks; recurrent, cells of language models; one of your own; or a .json or .py file that "
-        "describes cells, a chain or blocks, see docs/spaces.md and docs/chain.md.",
+        "densely connected blocks; mlp, multilayer perceptrons; recurrent, cells of language models; one of your own; "
+        "or a .json or .py file that describes cells, a chain or blocks, see docs/spaces.md and docs/chain.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(
@@ -432,7 +438,11 @@ class SearchConfig(FitConfig):
         most=8192,
     )
     layers: int | None = option(
-        None, "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5.", topic="Supernet", least=1, most=1000
+        None,
+        "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5. Of mlp hidden layers at the most: 4.",
+        topic="Supernet",
+        least=1,
+        most=1000,
     )
     nodes: int | None = option(
         None,
@@ -446,8 +456,12 @@ class SearchConfig(FitConfig):
     )
     widths: list | None = option(
         None,
-        "Of chains: search the width of each layer, too, of these parts of it: 0.5,0.75,1. Default: not.",
+        "Of chains: search the width of each layer, too, of these parts of it: 0.5,0.75,1. Default: not; mlp "
+        "0.25,0.5,0.75,1.",
         topic="Supernet",
+    )
+    batch_norm: bool | None = option(
+        None, "Of mlp: a batch norm before the activations of each layer. Default: yes.", topic="Supernet"
     )
     learning_rate: float | None = option(
         None,
@@ -486,11 +500,13 @@ class SearchConfig(FitConfig):
     def begun(self):
         if self.from_supernet:
             return self.taken_over(self._of_supernet())
-        method = presets.get(self.method, spaces.has_paths(self.space))
-        epochs = self.epochs if "epochs" in self.given else None
+        kind = spaces.kind(self.space)
+        method, own = presets.get(self.method, kind.has_paths), kind.searching
+        epochs = self.epochs if "epochs" in self.given else own.get("epochs")
         if not self.is_text:
             # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
-            return self.taken_over(method.values(self.space, self.method == "auto" or self.dataset == "digits", epochs))
+            is_small = self.method == "auto" or self.dataset == "digits" or bool(own)
+            return self.taken_over(own | method.values(self.space, is_small, epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
         recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT
         own = {} if self.method == "auto" else method.values(self.space, True, epochs)  # whose parts are of images
@@ -631,17 +647,23 @@ class TrainConfig(FitConfig):
     )
 
     @property
+    def _space(self):
+        """The space of --arch, `SearchSpace` as long as it is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            return spaces.read(self.arch, self.space).space
+        return spaces.SearchSpace()
+
+    @property
     def is_text(self):
         if self.arch:
-            try:
-                return spaces.read(self.arch, self.space).space.is_text
-            except (OSError, ValueError):
-                return False
+            return self._space.is_text
         return files.holds_language_model(self.init_from or self.evaluate or "")
 
     def begun(self):
         if not self.is_text:
-            return self
+            space = self._space if self.arch else spaces.SearchSpace()
+            known = {name: value for name, value in space.sizes.items() if value is not None}
+            return self.taken_over(known if self.recipe else known | space.training)
         recipe = self.recipe or "small"
         if recipe not in recipes.TRAINING_TEXT:
             expected = ", ".join(recipes.TRAINING_TEXT)

@@ -227,8 +227,12 @@ def candidates_of(config, space, history):
             strengths = strengths_of(space, relaxation, *history[done], now)
         if done in keep:
             now = pruning.narrowed(strengths, now, choices, keep[done])
-        elif config.prune_below:
-            now = pruning.pruned(strengths, now, choices, config.prune_below)
+        elif config.prune_below and done >= config.prune_patience:
+            some = [
+                strengths_of(space, relaxation, *one, now) for one in history[done + 1 - config.prune_patience : done]
+            ]
+            kept = [pruning.pruned(one, now, choices, config.prune_below) for one in (*some, strengths)]
+            now = {name: np.any([one[name] for one in kept], 0) for name in now}
         left.append(now)
     return left
 

@@ -141,6 +141,8 @@ class SearchSpace:
         is_text: whether its models are of text, not of images.
         dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
+        searching, training: {flag: value}, other defaults of a search in this space, and of the training of what it
+            found, in place of those of the recipes.
         least: {flag: value}, the least sizes that `supernet` takes.
         adapts: names of those of its fields that follow from the data, see `fitted`; they are no flags.
         has_paths: whether supernets compute as many candidates of a row as the relaxation says, see
@@ -154,6 +156,8 @@ class SearchSpace:
     is_text: ClassVar[bool] = False
     dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
+    searching: ClassVar[dict] = {}
+    training: ClassVar[dict] = {}
     least: ClassVar[dict] = {}
     adapts: ClassVar[tuple] = ()
     has_paths: ClassVar[bool] = False
@@ -522,13 +526,13 @@ def is_text(spec):
     return is_known(spec) and get(spec).is_text
 
 
-def has_paths(named):
-    """Whether a space has paths, see `SearchSpace`, as far as it is known; a name, or what `spec_of` takes."""
+def kind(named):
+    """The class of a space, `SearchSpace` as long as it is not known; a name, or what `spec_of` takes."""
     try:
         spec = spec_of(named)
     except (OSError, ValueError):  # which is said where the space is made
-        return False
-    return is_known(spec) and get(spec).has_paths
+        return SearchSpace
+    return get(spec) if is_known(spec) else SearchSpace
 
 
 def spec_of(named):

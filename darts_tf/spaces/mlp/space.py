@@ -73,7 +73,9 @@ class MLP(SearchSpace):
 
     notation: ClassVar = "mlp:"
     has_paths: ClassVar = True
-    sizes: ClassVar = {"layers": 4, "units": 128, "dropout": 0.0}
+    sizes: ClassVar = {"init_channels": None, "layers": None, "dropout": 0.0}
+    searching: ClassVar = {"epochs": 50, "batch_size": 64, "learning_rate": 0.1, "arch_learning_rate": 0.02}
+    training: ClassVar = {"epochs": 50, "batch_size": 64, "learning_rate": 0.1}
 
     def __post_init__(self):
         if not 1 <= self.layers <= MOST_LAYERS:
