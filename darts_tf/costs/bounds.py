@@ -29,12 +29,14 @@ class Front:
     def of(cls, options, count):
         """Of a list of (costs, value, pick), of `count` costs each; a pick is (table, row, candidate), or None."""
         costs, values, picks = zip(*options, strict=True) if options else ((), (), ())
-        return cls(np.array(costs, np.float64).reshape(-1, count), np.array(values, np.float64), list(picks))
+        return cls(np.array(costs, np.float64).reshape(len(options), count), np.array(values, np.float64), list(picks))
 
     def within(self, bounds):
         """Without what is beyond bounds, an array (costs,), or no better than another."""
         fits = np.flatnonzero((self.costs <= bounds).all(1))
         order = fits[np.lexsort((*self.costs[fits].T, -self.values[fits]))]  # the strongest first
+        if not bounds.size:
+            order = order[:1]
         if bounds.size == 1:
             best = np.minimum.accumulate(self.costs[order, 0])
             order = order[np.concatenate([[True], self.costs[order[1:], 0] < best[:-1]])] if order.size else order
@@ -47,8 +49,8 @@ class Front:
 
     def __add__(self, other):
         """Both choices."""
-        costs = (self.costs[:, None] + other.costs[None]).reshape(-1, self.costs.shape[1])
         values = (self.values[:, None] + other.values[None]).reshape(-1)
+        costs = (self.costs[:, None] + other.costs[None]).reshape(values.size, self.costs.shape[1])
         return Front(costs, values, _Pairs(self.chosen, other.chosen))
 
     def __or__(self, other):

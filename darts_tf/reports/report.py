@@ -226,8 +226,10 @@ def _by_epoch(config, space, relaxation, history, left, epochs, found):
     thickest = max(values.max() for values in allowed.values())
     names = [name for table in choices.values() for name in table.candidates]
     pictures = _pictures(space, found[0], config, names)
+    layers = [space.left(candidates) for candidates in left]
     return {
         "choices": tables,
+        "layers": {name: [sizes[name] for sizes in layers] for name in layers[0]},
         "pictures": [_picture(picture, found, strengths[picture.name], thickest) for picture in pictures],
     }
 

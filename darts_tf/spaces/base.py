@@ -316,6 +316,16 @@ class SearchSpace:
         """
         return [Picture(self, name) for name in self.choices]
 
+    def left(self, candidates):
+        """How large each layer of the supernet is with the candidates that are left, {name: number}.
+
+        By default {}: the layers stay as they are.
+
+        Args:
+            candidates: {table: bool array (rows, candidates)}.
+        """
+        return {}
+
     def costs(self, task, **sizes):
         """Function of an architecture -> {cost: number, None if it is not known}, see `darts_tf.costs`.
 

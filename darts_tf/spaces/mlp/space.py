@@ -114,11 +114,7 @@ class MLP(SearchSpace):
         return max(round(float(width) * (units or self.units)), 1)
 
     def left(self, candidates):
-        """{row: units of the widest layer that there can be}, 0 where only "none" is left.
-
-        Args:
-            candidates: {table: bool array (rows, candidates)}.
-        """
+        """As of any space: the units that the widest of the widths has, 0 where there is no layer."""
         is_layer = candidates["connections"][:, :-1].any(1)
         widest = [self.units_of(self.widths[there.nonzero()[0][-1]]) for there in candidates["widths"]]
         rows = self.choices["widths"].rows
