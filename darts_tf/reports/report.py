@@ -116,7 +116,7 @@ def _number(value):
 def _configuration(config):
     """[name, value] pairs, as texts."""
     task = rundirectory.task(config)
-    left_out = set(HIDDEN + WITHOUT.get(task.name, ())) - _own(config)
+    left_out = {*HIDDEN, *(set(WITHOUT.get(task.name, ())) - _own(config))}
     flags = {f"--{name}": value for name, value in config.items() if name not in left_out and value is not None}
     more = task.facts(config["data"])
     texts = {True: "yes", False: "no"}
