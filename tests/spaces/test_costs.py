@@ -105,10 +105,10 @@ def test_what_is_expected_of_a_decided_mixture(case):
     with tf.GradientTape() as tape:
         value = space.expected(table, mixture)
     assert float(value) == pytest.approx(space.cost_of(table, picks), rel=1e-5)
-    for (name, *_), rows in table.rows.items():  # another candidate costs as much more as the table says
-        gradient = np.array(tape.gradient(value, mixture[name])) if len(table.rows) == 1 else None
-        for row, _ in picks[name] if gradient is not None else ():
-            if all(keep == len(own) for own, keep in space.choices[name].groups) and rows.ndim == 2:
+    for names, rows in table.rows.items():  # another candidate costs as much more as the table says
+        gradient = np.array(tape.gradient(value, mixture[names[0]])) if len(table.rows) == 1 else None
+        for row, _ in picks[names[0]] if gradient is not None else ():
+            if all(keep == len(own) for own, keep in space.choices[names[0]].groups) and rows.ndim == 2:
                 np.testing.assert_allclose(gradient[row], rows[row], rtol=1e-5)
 
 

@@ -20,6 +20,7 @@ from darts_tf.methods.one_shot import Inherited, one_hot
 from darts_tf.methods.optimizers import SGD
 from darts_tf.reports import drawing, report
 from darts_tf.runs import inheritance, phases, rundirectory
+from darts_tf.runs.budget import Budget
 from darts_tf.spaces import MLP
 
 VECTORS = ImageClassification((6,), 3)
@@ -298,3 +299,16 @@ def test_flags_that_mean_something_to_perceptrons_only():
         run_search(SearchConfig(space="nas-bench-201", batch_norm=False), verbose=0)
     with pytest.raises(UsageError, match=r"--dropout=0\.5: the space mlp has no such size"):
         run_search(SearchConfig(space="mlp", dropout=0.5), verbose=0)
+
+
+def test_what_is_left_can_be_within_bounds():
+    space = MLP(3, 8, ("relu", "tanh"), ("0.5", "1"))
+    table = space.costs(VECTORS).table("parameters")
+    budget = Budget(space, {"parameters": table}, {"parameters": 60})
+    left = {name: one.mask for name, one in space.choices.items()}
+    assert budget.possible(left)
+    wide = left | {"widths": np.array([[False, True]] * 3)}
+    assert not budget.possible(wide)
+    assert budget.possible(left | {"activations": np.array([[False, True]] * 3)})
+    deep = np.array([[True, False, False]] + 2 * [[True, True, False]])
+    assert not budget.possible(left | {"connections": deep})

@@ -1,8 +1,8 @@
 """What perceptrons cost: of each layer what its width and that of its input say.
 
-A table has two arrays. `LAYERS` is (rows, width of the input, connections, activations, widths), where the input of the
-first row is that of the network, whatever its width; `LAST`, (widths,), is of the linear layer behind the last hidden
-one. Widths grow, so that a sum is as wide as the later of two of them.
+A table has two arrays. `LAYERS` is (rows, connections, activations, widths, width of the input), where the input of the
+first row is that of the network, whatever its width; `LAST`, (width of the input,), is of the linear layer behind the
+last hidden one. Widths grow, so that a sum is as wide as the later of two of them.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from darts_tf.costs.tables import PEAK
 from darts_tf.ops.parts import Part
 from darts_tf.spaces.mlp.space import CONNECTIONS, DENSE, NONE, RESIDUAL
 
-LAYERS, LAST = ("connections", "activations", "widths"), ("last",)
+LAYERS, LAST = ("connections", "activations", "widths"), ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Costs(tables.Costs):
         widths = [space.units_of(width, units) for width in space.widths]
         first = int(np.prod(task.input_shape))
 
-        def layer(row, source, connection, activation, width):
+        def layer(row, connection, activation, width, source):
             if not space.choices["connections"].mask[row, connection]:
                 return None
             if CONNECTIONS[connection] == NONE:
@@ -63,7 +63,7 @@ class Costs(tables.Costs):
         def last(source):
             return [of_classifier(widths[source], task.outputs)]
 
-        shape = space.layers, len(widths), len(CONNECTIONS), len(space.primitives), len(widths)
+        shape = space.layers, len(CONNECTIONS), len(space.primitives), len(widths), len(widths)
         super().__init__(
             space, [], {LAYERS: tables.array_of(shape, layer), LAST: tables.array_of((len(widths),), last)}
         )
@@ -106,7 +106,7 @@ def places(picks):
     chosen, source, found = {name: dict(rows) for name, rows in picks.items()}, 0, []
     for row in sorted(chosen["connections"]):
         connection, activation, width = (chosen[name][row] for name in LAYERS)
-        found.append((LAYERS, (row, source, connection, activation, width)))
+        found.append((LAYERS, (row, connection, activation, width, source)))
         source = after(CONNECTIONS[connection], source, width)
     return [*found, (LAST, (source,))]
 
@@ -136,14 +136,14 @@ def expected(table, mixture):
         own = tf.convert_to_tensor(mixture[name])
         parts[name] = tf.unstack(tf.math.divide_no_nan(own, tf.reduce_sum(own, -1, keepdims=True)))
     rows, last = (tf.constant(table.rows[names], parts["widths"][0].dtype) for names in (LAYERS, LAST))
-    count = rows.shape[1]
+    count = rows.shape[-1]
     wider = np.zeros([count] * 3)  # of two widths that of their sum
     for one, other in np.ndindex(count, count):
         wider[one, other, max(one, other)] = 1
     source, total = tf.one_hot(0, count, dtype=rows.dtype), tf.cast(table.fixed, rows.dtype)
     join = tf.maximum if table.cost == PEAK else tf.add
     for array, connections, activations, widths in zip(tf.unstack(rows), *parts.values(), strict=True):
-        total = join(total, tf.einsum("icaw,i,c,a,w->", array, source, connections, activations, widths))
+        total = join(total, tf.einsum("cawi,i,c,a,w->", array, source, connections, activations, widths))
         summed = tf.einsum("iwo,i,w->o", tf.constant(wider, rows.dtype), source, widths)
         of = {DENSE: widths, RESIDUAL: summed, NONE: source}
         source = tf.add_n([connections[place] * of[name] for place, name in enumerate(CONNECTIONS)])
@@ -163,10 +163,10 @@ def cheapest(table, connections):
     for array, allowed in zip(rows, connections, strict=True):
         following = {}
         for source, cost in best.items():
-            for connection, width in np.ndindex(array.shape[1], array.shape[3]):
+            for connection, width in np.ndindex(array.shape[0], array.shape[2]):
                 if allowed[connection]:
                     place = after(CONNECTIONS[connection], source, width)
-                    value = join(cost, array[source, connection, :, width].min())
+                    value = join(cost, array[connection, :, width, source].min())
                     following[place] = min(value, following.get(place, np.inf))
         best = following
     return float(min(join(cost, last[source]) for source, cost in best.items()))
@@ -195,13 +195,12 @@ def strongest(options):
             value = options.value(*picks[0])
             if CONNECTIONS[connection] != NONE:
                 value += sum(options.value(*pick, relative=True) for pick in picks[1:])
-            return value, picks, LAYERS, (row, source, connection, activation, width)
+            return value, picks, LAYERS, (row, connection, activation, width, source)
 
         for source, front in best.items():
             for connection in np.flatnonzero(choices["connections"].can_win[row]):
-                is_layer = CONNECTIONS[connection] != NONE
-                for width in numbers[2] if is_layer else [0]:
-                    own = [entry(source, int(connection), one, width) for one in (numbers[1] if is_layer else [0])]
+                for width in numbers[2]:
+                    own = [entry(source, int(connection), one, width) for one in numbers[1]]
                     total = (front + options.front(own)).within(options.bounds)
                     place = after(CONNECTIONS[connection], source, width)
                     if place in following:
