@@ -64,7 +64,9 @@ def _write(model, name, options, folder):
     asset = folder / model.asset  # which TensorFlow copies
     asset.write_bytes(labels.to_bytes(model.names))
     served.module.names = tf.saved_model.Asset(str(asset))
-    tf.saved_model.save(served.module, str(folder), served.signatures)
+    # TensorFlow cannot save the gradients of some activations (swish), and nobody asks a server for gradients.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(served.module, str(folder), served.signatures, options)
     _write_warmup(served.requests, name, folder / "assets.extra" / "tf_serving_warmup_requests")
     asset.unlink()
 

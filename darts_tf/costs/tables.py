@@ -13,6 +13,13 @@ FILE = {"model_bytes": 7600, "int8_model_bytes": 8500}  # bytes of a TFLite file
 COSTS = (*ADDED, PEAK, LATENCY)
 
 
+def in_words(number, item=None):
+    """A number of multiply-adds, "4,416" or "1.8 million per image"; "unknown" of None."""
+    if number is None:
+        return "unknown"
+    return (f"{number:,.0f}" if number < 1e5 else f"{number / 1e6:,.1f} million") + (f" per {item}" if item else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """One cost of all networks of a space.

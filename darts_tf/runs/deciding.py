@@ -8,6 +8,7 @@ import numpy as np
 
 from darts_tf.cli import files, messages
 from darts_tf.cli.messages import UsageError
+from darts_tf.costs.tables import in_words
 from darts_tf.devices.cluster import ALONE
 from darts_tf.methods.evolution import Evolution
 from darts_tf.runs import rundirectory, starting
@@ -149,7 +150,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         path, (error, _) = evolution.best
         messages.say(
             f"generation {evolution.generation}/{config.generations}  best {1 - error:.2%}  "
-            f"{costs_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
+            f"{in_words(costs_of(path)['multiply_adds'])} multiply-adds  {time.monotonic() - began:.1f} s"
         )
     save(ended=True)
     worth.restore()
