@@ -155,7 +155,9 @@ def _networks(config):
     space, search = completed(search, data)
     for name in config.given & {"layers", "units", "batch_norm"} - sizes.names_of(space):
         value = getattr(config, name)
-        raise UsageError(f"--{name}={value}: networks of the space {space.name} have it from their training; expected none.")
+        raise UsageError(
+            f"--{name}={value}: networks of the space {space.name} have it from their training; expected none."
+        )
     samples = len(data.y_train)
     costs = budget.derived_costs(space, data.task, search, samples)
     if not hasattr(costs, "all_parts"):

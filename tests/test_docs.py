@@ -264,6 +264,8 @@ class Short:
             short |= {"init_channels": 12, "epochs": 2}  # for its parts and its stages
         if "chain" in values.get("space", "") or "chain" in values.get("arch", ""):
             short = {name: value for name, value in short.items() if name not in ("nodes", "primitives", "layers")}
+        if "mlp" in values.get("space", "") or "mlp" in values.get("arch", ""):
+            short = {"epochs": 1, "batch_size": 64}
         if values.get("method") == "spos":
             short |= CHAIN | {"batch_size": 32}
         if "from_supernet" in values:
@@ -391,6 +393,7 @@ def made(tmp_path_factory, request):
             "darts_tf.train", ["--arch=runs/cifar10/genotype.json", "--dataset=photos", "--output=runs/cifar10-trained"]
         )
         short.run("darts_tf.train", [f"--arch={CELL}", "--output=runs/book"])
+        short.run("darts_tf.search", ["--space=mlp", "--output=runs/mlp"])
     shutil.copy(folder / "runs" / "cifar10-trained" / "model.keras", folder / "flowers.keras")
     return short
 
@@ -417,7 +420,7 @@ def replaced(function, usual=(), **short):
     return lambda *args, **kwargs: function(*args, **(dict(usual) | kwargs | short))
 
 
-WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md", "budget.md")]
+WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md", "budget.md", "tutorial.md")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
