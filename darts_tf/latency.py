@@ -102,7 +102,7 @@ def main(config):
             raise UsageError(f"--{name}={path}: expected a file name that ends in {suffix}.")
     if config.runtime != "tflite" and (config.on or config.archive or config.measured):
         raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
-    if spaces.is_text(config.space):
+    if "text" in spaces.kind(config.space).kinds:
         raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
     if config.on and not (shlex.split(config.on) and shutil.which(shlex.split(config.on)[0])):
         raise UsageError(f"--on={config.on}: no such command; expected one such as ssh pi.")

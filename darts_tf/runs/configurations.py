@@ -11,12 +11,13 @@ from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import tables
-from darts_tf.data.names import is_imagenet
+from darts_tf.data.names import is_imagenet, is_table
 from darts_tf.methods import presets, schedules
 from darts_tf.runs import budget, recipes, rundirectory
 
 # What a search and the training of what it found have in common.
-SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "operations")
+SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "label", "columns")
+SHARED += ("test_table", "test_seed", "operations")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class DataConfig(Configuration):
         "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
         "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10. For language models: "
         "topics (their default, of Python's help), a text file, a folder with train.txt, valid.txt and test.txt, or a "
-        "name such as tiny_shakespeare.",
+        "name such as tiny_shakespeare. Tables: a .csv, .tsv, .parquet or .npz file, or with --label a name such as "
+        "wine_quality.",
         topic="Data",
     )
     stream: bool = option(
@@ -49,6 +51,26 @@ class DataConfig(Configuration):
         most=8192,
     )
     flip: bool | None = option(None, "Mirror half of the images. Default: yes in colour, no in grey.", topic="Data")
+    label: str | None = option(
+        None, "Of a table: the column to predict. Default: y, of a .npz file with a matrix x.", topic="Table"
+    )
+    columns: list | None = option(
+        None,
+        "Types of columns, age:number,city:category: number, boolean, date, category, or none to leave one out. That "
+        "of the label says whether it is a number to predict or one of classes. Default: they are inferred.",
+        topic="Table",
+    )
+    test_table: str | None = option(
+        None, "A second file, of the rows to test on. Default: every fifth row, of classes of each.", topic="Table"
+    )
+    test_seed: int = option(
+        0,
+        "Seed of the rows to test on. They are the same whatever --seed is, so that no search has seen those of a "
+        "training.",
+        topic="Table",
+        least=0,
+        most=2**32 - 1,
+    )
     tokens: str = option("words", "What a language model predicts.", topic="Text", values=("words", "characters"))
     vocabulary: int | None = option(
         None,
@@ -112,9 +134,21 @@ class RunConfig(DataConfig):
         return self
 
     @property
-    def is_text(self):
-        """Whether models are of text, as far as that can be told without the file of --operations."""
+    def kind(self):
+        """What models are of, "images", "text" or "table", as far as the file of --operations need not tell it."""
+        kinds = self._kinds
+        if kinds in (("text",), ("table",)):
+            return kinds[0]
+        return "table" if is_table(self.dataset, self.label) else "images"
+
+    @property
+    def _kinds(self):
+        """What models of the space may be of, see `darts_tf.spaces.base.SearchSpace.kinds`."""
         raise NotImplementedError
+
+    def of_table(self):
+        """The same configuration; of a table, the space is one of tables, unless that was given."""
+        return self.taken_over({"space": spaces.TABLE}) if self.kind == "table" else self
 
     def check_text(self):
         """Raises UsageError for what language models cannot be trained with; `self` is complete."""
@@ -414,7 +448,7 @@ class SearchConfig(FitConfig):
     epochs: int = option(50, "Epochs; of topics by default 10.", topic="Search", least=1, most=1_000_000)
     batch_size: int | None = option(
         None,
-        "Images, or rows of text, per batch. Default: 64; digits 32; text 256, topics 32.",
+        "Images, or rows of text or of a table, per batch. Default: 64; digits and tables 32; text 256, topics 32.",
         topic="Search",
         least=1,
     )
@@ -494,16 +528,19 @@ class SearchConfig(FitConfig):
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
 
     @property
-    def is_text(self):
-        return spaces.is_text(self.space)
+    def _kinds(self):
+        return spaces.kind(self.space).kinds
 
     def begun(self):
         if self.from_supernet:
             return self.taken_over(self._of_supernet())
+        return self.of_table()._begun()
+
+    def _begun(self):
         kind = spaces.kind(self.space)
         method, own = presets.get(self.method, kind.has_paths), kind.searching
         epochs = self.epochs if "epochs" in self.given else own.get("epochs")
-        if not self.is_text:
+        if self.kind != "text":
             # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
             is_small = self.method == "auto" or self.dataset == "digits" or bool(own)
             return self.taken_over(own | method.values(self.space, is_small, epochs))
@@ -580,20 +617,23 @@ class TrainConfig(FitConfig):
     )
     evaluate: str | None = option(
         None,
-        "Train nothing: measure this .keras model on the test images, or the test text, of --dataset.",
+        "Train nothing: measure this .keras model on the test images, text or rows of --dataset.",
         topic="What to train",
     )
     recipe: str | None = option(
         None,
         "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
-        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224. For text: ptb "
-        "and wikitext2, as the paper has them, or small, the default.",
+        "table for tables, else small. With imagenet, images stay on disk and random parts of them are resized to "
+        "224x224. For text: ptb and wikitext2, as the paper has them, or small, the default.",
         topic="What to train",
         values=tuple(dict.fromkeys((*recipes.TRAINING, *recipes.TRAINING_TEXT))),
     )
     epochs: int | None = option(None, "Epochs. Default: the recipe's.", topic="What to train", least=1, most=1_000_000)
     batch_size: int | None = option(
-        None, "Images, or rows of text, per batch. Default: the recipe's.", topic="What to train", least=1
+        None,
+        "Images, or rows of text or of a table, per batch. Default: the recipe's.",
+        topic="What to train",
+        least=1,
     )
     train_portion: float = option(
         1.0, "Part of the training images to train on; the rest validates each epoch.", topic="What to train"
@@ -654,13 +694,11 @@ class TrainConfig(FitConfig):
         return spaces.SearchSpace()
 
     @property
-    def is_text(self):
-        if self.arch:
-            return self._space.is_text
-        return files.holds_language_model(self.init_from or self.evaluate or "")
+    def _kinds(self):
+        return self._space.kinds if self.arch else (files.kind_of_model(self.init_from or self.evaluate or ""),)
 
     def begun(self):
-        if not self.is_text:
+        if self.kind != "text":
             space = self._space if self.arch else spaces.SearchSpace()
             known = {name: value for name, value in space.sizes.items() if value is not None}
             return self.taken_over(known if self.recipe else known | space.training)

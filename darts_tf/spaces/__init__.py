@@ -1,13 +1,13 @@
 """What may be chosen: the spaces, by name, and their architectures."""
 
 from darts_tf.spaces.base import (
+    TABLE,
     SearchSpace,
     from_json,
     from_text,
     get,
     is_description,
     is_known,
-    is_text,
     kind,
     names,
     of,
@@ -35,6 +35,7 @@ __all__ = [
     "S2",
     "S3",
     "S4",
+    "TABLE",
     "AdaptiveChain",
     "CellSpace",
     "DenseNAS",
@@ -50,7 +51,6 @@ __all__ = [
     "get",
     "is_description",
     "is_known",
-    "is_text",
     "kind",
     "names",
     "of",

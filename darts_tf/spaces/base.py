@@ -23,6 +23,7 @@ from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
 EXPECTED = "expected an object with normal, and perhaps reduce and keep, or with stages."  # that describes a space
+TABLE = "mlp"  # the space that is searched for a table where nothing is said
 MOST = 10_000  # rows in a table of choices of an architecture that is read
 
 
@@ -138,7 +139,7 @@ class SearchSpace:
 
     Attributes:
         name: what `register_space` calls it.
-        is_text: whether its models are of text, not of images.
+        kinds: what its models are of, some of "images", "text" and "table".
         dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
         searching, training: {flag: value}, other defaults of a search in this space, and of the training of what it
@@ -153,7 +154,7 @@ class SearchSpace:
     """
 
     name: ClassVar[str] = None
-    is_text: ClassVar[bool] = False
+    kinds: ClassVar[tuple] = ("images",)
     dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
     searching: ClassVar[dict] = {}
@@ -529,11 +530,6 @@ def is_description(spec):
 def is_known(spec):
     """Whether `get` knows a space."""
     return is_description(spec) or spec in names()
-
-
-def is_text(spec):
-    """Whether a space is one of language models, as far as it is known."""
-    return is_known(spec) and get(spec).is_text
 
 
 def kind(named):

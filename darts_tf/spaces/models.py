@@ -223,7 +223,7 @@ def inference_model(network):
         network: of `SearchSpace.network`; the result has copies of its weights.
 
     Returns:
-        A functional `keras.Model` of standard layers, from images to logits.
+        A functional `keras.Model` of standard layers, from its inputs to logits.
     """
 
     def call(layer, *args, **kwargs):
@@ -260,27 +260,27 @@ def _copy(model, policy, exchange=lambda layer: None, call_function=None):
     return result
 
 
-def with_new_classes(model, num_classes, normalization):
-    """A trained classifier with a new last layer, for other images of the same shape.
+def with_new_classes(model, num_classes, normalization=None):
+    """A trained classifier with a new last layer, for other inputs of the same shape.
 
     Args:
         model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result has
             copies of its other weights.
-        num_classes: number of classes.
+        num_classes: number of classes, or 1 for a number.
         normalization: mean and standard deviation of the new pixels per channel; they replace those of a
-            Normalization layer if the model starts with one.
+            Normalization layer if the model starts with one. None leaves that as it is.
 
     Returns:
-        A functional `keras.Model` from images to logits (batch, num_classes), of the current dtype policy.
+        A functional `keras.Model` from its inputs to logits (batch, num_classes), of the current dtype policy.
 
     Raises:
         ValueError: the model does not end in a Dense layer.
     """
-    mean, std = normalization
 
     def exchange(layer):
-        if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
-            return normalizing(mean, std)
+        begins = isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]
+        if begins and normalization is not None:
+            return normalizing(*normalization)
         return None
 
     activations = keras.layers.Softmax, keras.layers.Activation

@@ -71,6 +71,7 @@ class MLP(SearchSpace):
     widths: tuple = WIDTHS
     batch_norm: bool = True
 
+    kinds: ClassVar = ("images", "table")
     notation: ClassVar = "mlp:"
     has_paths: ClassVar = True
     sizes: ClassVar = {"init_channels": None, "layers": None, "dropout": 0.0}
