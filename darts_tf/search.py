@@ -1,4 +1,4 @@
-"""Searches a neural network for images, text or tables with DARTS.
+"""Searches a neural network cell for images or text, or a perceptron for tables, with DARTS.
 
 Without flags it searches on the 8x8 digits that come with the package, in a few minutes on a laptop:
 
