@@ -30,7 +30,7 @@ def main(config):
     from darts_tf.devices import runtime
 
     config = config.completed({"arch": "DARTS_V2"})
-    is_text = config.is_text
+    is_text = config.kind == "text"
     config = config.completed({"recipe": "ptb" if is_text else "cifar", "image_size": None if is_text else 32}).begun()
     runtime.configure(precision=config.precision, within=is_text)
     make = text if is_text else images

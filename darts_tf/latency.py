@@ -31,7 +31,7 @@ from darts_tf.cli import commands, files, messages
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency, runner
-from darts_tf.runs import budget, starting
+from darts_tf.runs import budget, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
 NOTHING = "nothing"  # the model whose time is that of a call
@@ -53,6 +53,9 @@ class LatencyConfig(Configuration):
     init_channels: int | None = option(
         None, "Of chains, as of darts_tf.search. Default: the space's.", topic="Networks", least=2
     )
+    layers: int | None = option(None, "Of mlp, as of darts_tf.search. Default: 4.", topic="Networks", least=1)
+    units: int | None = option(None, "Of mlp, as of darts_tf.search. Default: 128.", topic="Networks", least=1)
+    batch_norm: bool | None = option(None, "Of mlp, as of darts_tf.search. Default: yes.", topic="Networks")
     operations: str | None = option(None, "As of darts_tf.search. Default: none.", topic="Networks")
     threads: int = option(1, "That compute a network.", topic="Device", least=1, most=1024)
     runtime: str = option(
@@ -100,7 +103,7 @@ def main(config):
             raise UsageError(f"--{name}={path}: expected a file name that ends in {suffix}.")
     if config.runtime != "tflite" and (config.on or config.archive or config.measured):
         raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
-    if spaces.is_text(config.space):
+    if "text" in spaces.kind(config.space).kinds:
         raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
     if config.on and not _is_command(config.on):
         raise UsageError(f"--on={config.on}: no such command; expected one such as ssh pi.")
@@ -158,6 +161,11 @@ def _networks(config):
     search = SearchConfig(**{**values, "space": config.space}).begun()
     data = starting.load_data(search)
     space, search = completed(search, data)
+    for name in config.given & {"layers", "units", "batch_norm"} - sizes.names_of(space):
+        value = getattr(config, name)
+        raise UsageError(
+            f"--{name}={value}: networks of the space {space.name} have it from their training; expected none."
+        )
     samples = len(data.y_train)
     costs = budget.derived_costs(space, data.task, search, samples)
     if not hasattr(costs, "all_parts"):

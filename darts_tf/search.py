@@ -1,4 +1,4 @@
-"""Searches a neural network cell for images or text with DARTS.
+"""Searches a neural network cell for images or text, or a perceptron for tables, with DARTS.
 
 Without flags it searches on the 8x8 digits that come with the package, in a few minutes on a laptop:
 
@@ -21,6 +21,10 @@ A recurrent cell for language models, on the text of Python's help or on a text 
 
     python -m darts_tf.search --space=recurrent
     python -m darts_tf.search --space=recurrent --dataset=books/
+
+A perceptron for the rows of a table:
+
+    python -m darts_tf.search --dataset=docs/rents.csv --label=rent
 
 The run directory gets report.html, config.json, history.csv, alphas.npz and genotype.json, after every epoch.
 """
@@ -94,7 +98,7 @@ def _search(config):
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
-        costs = budget.derived_costs(space, data.task, config, 0 if space.is_text else len(data.y_train))
+        costs = budget.derived_costs(space, data.task, config, 0 if config.kind == "text" else len(data.y_train))
         costs.latency = latency_table(config)
         bounded = budget.Budget.of(config, space, costs)
         if config.front:
@@ -193,8 +197,8 @@ def completed(config, data):
     recipe = recipes.SEARCH_DIGITS if config.dataset == "digits" else recipes.SEARCH
     starting.import_operations(config.completed(recipe))
     config = config.completed(starting.data_defaults(config, data))
-    if not config.is_text:
-        config = config.completed(recipe | starting.space_sizes(config))
+    if config.kind != "text":
+        config = starting.fitted_batches(config.completed(recipe | starting.space_sizes(config)), data)
     space, config = starting.search_space(config, data.task)
     starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)
@@ -259,7 +263,8 @@ def main(config):
     last = {name: value for row in search.history[-1:] for name, value in row.items() if name != "genotype"}
     lines = budget.in_words(search.budget)
     if search.front:
-        lines += ["", *front.in_words(search.front, budget.main_cost(search.config), "validation")]
+        headline = rundirectory.task(rundirectory.configuration(search.directory)).headline
+        lines += ["", *front.in_words(search.front, budget.main_cost(search.config), headline)]
     bounded = "".join(f"{line}\n" for line in lines)
     messages.result(
         f"\n{search.genotype}\n{bounded}\nSaved in {search.directory}/: genotype.json, report.html",

@@ -13,6 +13,10 @@ A language model of a recurrent cell, on Python's help, or as in the paper:
     python -m darts_tf.train --space=recurrent --arch=DARTS_V2
     python -m darts_tf.train --space=recurrent --arch=DARTS_V2 --dataset=penn/ --recipe=ptb --output=runs/ptb
 
+The network of a table's rows, whose model.keras takes columns by name:
+
+    python -m darts_tf.train --arch=runs/a/genotype.json --dataset=docs/rents.csv --label=rent
+
 A trained model on other data, measured, or trained on for other classes:
 
     python -m darts_tf.train --evaluate=runs/b/model.keras --dataset=photos/
@@ -96,6 +100,8 @@ def _train(config):
             architecture = read_architecture(config)
         with strategy.scope():
             pretrained = load_model(config.init_from, "init_from") if config.init_from else None
+        if architecture:
+            starting.check_kind(config, f"--arch={config.arch}", architecture.space)
         config, data = load_data(config, pretrained, config.init_from)
         config = completed(config, data, architecture.space.sizes if architecture else None)
         bounded = architecture and budget.carried(config.arch, architecture)
@@ -124,8 +130,8 @@ def _measured(network, config, data, checkpoints, output):
         model = load_model(output / "model.keras", "output")
     else:
         synchronize_batch_norms(network, False)
-        model = inference_model(network)
-        files.save_model(model, output / "model.keras")
+        model = data.complete(inference_model(network))
+        files.save_model(model, output / "model.keras", *data.task.plain())
     with fitting.ending_on_lost_files():
         results, arrays = data.task.measure(model, data)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
@@ -170,14 +176,14 @@ def read_architecture(config):
 
 
 def load_model(path, flag):
-    """A model from a `.keras` file: an image classifier of one image size, or one step of a language model."""
-    is_text = files.holds_language_model(path)
+    """A model from a `.keras` file: of images of one size, one step of a language model, or of a table."""
+    kind = files.kind_of_model(path)
     try:
         model = files.read_model(path)
-        model = model if is_text else files.as_classifier(model)
+        model = files.as_classifier(model) if kind == "images" else model
     except ValueError as error:
         raise UsageError(f"--{flag}={path}: {error}") from None
-    if not is_text and None in model.input_shape[1:]:
+    if kind == "images" and None in model.input_shape[1:]:
         raise UsageError(f"--{flag}={path}: expected a model of one image size, not {model.input_shape}.")
     return model
 
@@ -190,16 +196,18 @@ def outputs_of(model):
 def load_data(config, model, path):
     """The configuration and the dataset, made to fit a model if there is one, which is at a path.
 
-    Text for a model is read with the model's tokens, which are in the config.json beside it.
+    Text for a model is read with the model's tokens, a table with its columns, which are in the config.json beside it.
     """
-    if not config.is_text:
+    if config.kind == "images":
         return config, starting.load_data(config, model and model.input_shape[1:], config.takes_random_parts)
+    known = (starting.saved_configuration(pathlib.Path(path).parent) or {}) if model else {}
+    if config.kind == "table":
+        return _load_table(config, model, path, known)
     vocabulary = None
     if model:
         for name in ("tokens", "vocabulary", "units"):
             if name in config.given:
                 raise UsageError(f"--{name}={getattr(config, name)}: expected none, the model of {path} has its own.")
-        known = starting.saved_configuration(pathlib.Path(path).parent) or {}
         vocabulary = known.get("data", {}).get("vocabulary")
         if not vocabulary or len(vocabulary) != outputs_of(model):
             raise UsageError(f"{path}: there is no vocabulary of it; expected the config.json of its run beside it.")
@@ -207,22 +215,45 @@ def load_data(config, model, path):
     return config, starting.load_data(config, vocabulary=vocabulary)
 
 
+def _load_table(config, model, path, known):
+    """The configuration and the `Table`; `known` is what the config.json beside a model says."""
+    if not model:
+        return config, starting.load_data(config)
+    described = known.get("data", {})
+    if set(described.get("columns", ())) != {tensor.name for tensor in model.inputs}:
+        expected = "expected a model of a table, and the config.json of its run beside it"
+        raise UsageError(f"{path}: its columns are not known; {expected}.")
+    config = config.taken_over({"label": described["label"]})
+    data = starting.load_data(config, table=described)
+    if config.evaluate and data.label != described["label"]:
+        raise UsageError(f"--label={config.label}: expected {described['label']}, which the model of {path} knows.")
+    return config, data
+
+
 def completed(config, data, own=None):
     """The configuration, completed by the recipe, and by a space's own defaults of sizes, a dict."""
     starting.check_data_flags(config)
     config = config.completed(starting.data_defaults(config, data))
-    if config.is_text:
+    if config.kind == "text":
         return config
     usual = "imagenet" if is_imagenet(config.dataset) else recipes.training(len(data.y_train))
+    usual = "table" if config.kind == "table" else usual
     recipe = config.recipe or usual
     if recipe not in recipes.TRAINING:
-        raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images.")
+        raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images and tables.")
     defaults = recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe}
-    if config.cutout_length >= min(data.image_shape[:2]):  # which would leave nothing of many images
+    if config.kind == "table" or config.cutout_length >= min(
+        data.image_shape[:2]
+    ):  # which would leave nothing of many images
         defaults["cutout"] = False
     if config.init_from:
         defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}
-    return config.completed(defaults)
+    config = starting.fitted_batches(config.completed(defaults), data)
+    try:
+        data.task.loss(config.label_smooth)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    return config
 
 
 def make_batches(data, config, strategy, worker):
@@ -268,7 +299,7 @@ def prepare(pretrained, architecture, data, config):
 def derived(architecture, task, config):
     """The network of --arch."""
     space = architecture.space
-    sizes.check_given(config, space, space.network)
+    sizes.check_given(config, space, space.network, searched=False)
     try:
         return space.network(architecture, task, **sizes.of(space.network, config.to_dict()))
     except ValueError as error:
@@ -277,11 +308,14 @@ def derived(architecture, task, config):
 
 def adapted(pretrained, task, config):
     """The network of --init_from."""
+    from darts_tf.data import columns
     from darts_tf.spaces.models import with_new_classes
     from darts_tf.spaces.recurrent import networks
 
     try:
-        if not config.is_text:
+        if config.kind == "table":
+            return with_new_classes(columns.network_of(pretrained), task.outputs)
+        if config.kind == "images":
             return with_new_classes(pretrained, task.outputs, task.normalization)
         architecture = networks.genotype_of(pretrained)
         units = pretrained.output["state"].shape[-1]

@@ -58,8 +58,9 @@ class TuneConfig(WeightsConfig):
     space: str = option(
         "darts",
         "What is tried: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
-        "blocks that suit the images, and chains of papers, see docs/chain.md; recurrent, cells of language models; "
-        "one of your own; or a .json or .py file that describes cells or a chain, see docs/spaces.md.",
+        "blocks that suit the images, and chains of papers, see docs/chain.md; mlp, multilayer perceptrons; recurrent, "
+        "cells of language models; one of your own; or a .json or .py file that describes cells or a chain, see "
+        "docs/spaces.md.",
         topic="What to try",
     )
     nodes: int | None = option(
@@ -69,7 +70,10 @@ class TuneConfig(WeightsConfig):
         None, "Operations to choose from, comma-separated. Default: those of the paper but none.", topic="What to try"
     )
     widths: list | None = option(
-        None, "Of chains: the widths of a layer to choose from: 0.5,0.75,1. Default: 1.", topic="What to try"
+        None, "Of chains and mlp: the widths of a layer to choose from: 0.5,0.75,1. Default: 1.", topic="What to try"
+    )
+    batch_norm: bool | None = option(
+        None, "Of mlp: a batch norm before the activations of each layer. Default: yes.", topic="What to try"
     )
     repeat_search: int | None = option(
         None, "Instead of all this: so many DARTS searches, with seeds from 0.", topic="What to try", least=1
@@ -79,7 +83,9 @@ class TuneConfig(WeightsConfig):
     epochs: int = option(
         10, "Epochs; with hyperband, of the trials that get most.", topic="Training of a trial", least=1
     )
-    batch_size: int = option(32, "Images, or rows of text, per batch.", topic="Training of a trial", least=1)
+    batch_size: int = option(
+        32, "Images, or rows of text or of a table, per batch.", topic="Training of a trial", least=1
+    )
     train_portion: float = option(
         0.8, "Part of the training images to train on; the rest validates.", topic="Training of a trial"
     )
@@ -89,7 +95,9 @@ class TuneConfig(WeightsConfig):
         topic="Training of a trial",
         least=2,
     )
-    layers: int = option(SMALL["layers"], "Cells.", topic="Training of a trial", least=1)
+    layers: int = option(
+        SMALL["layers"], "Cells; of mlp hidden layers at the most.", topic="Training of a trial", least=1
+    )
     learning_rate: float = option(
         0.025,
         "Per step, at the start of a cosine to 0; of text by default 20, to the end.",
@@ -104,18 +112,22 @@ class TuneConfig(WeightsConfig):
     )
 
     @property
-    def is_text(self):
+    def _kinds(self):
         space = self.space
         if self.repeat_search:
             space = flags_in(self, "search_flags").get("space") or "darts"
         elif self.oracle == "darts":
             with contextlib.suppress(rundirectory.DamageError):  # which is told later
                 space = (rundirectory.configuration(self.search_run or "") or {}).get("space") or space
-        return spaces.is_text(space)
+        return spaces.kind(space).kinds
 
     def begun(self):
-        if not self.is_text:
-            return self
+        if self.kind != "text":
+            config = self.of_table()
+            kind = spaces.kind(config.space)
+            own = {field.name: field.default for field in dataclasses.fields(kind)} if kind.name else {}
+            own = {name: value for name, value in own.items() if getattr(self, name, None) is not None} | kind.sizes
+            return config.taken_over({name: value for name, value in own.items() if value is not None})
         return self.taken_over(recipes.SMALL_TEXT | {"epochs": self.epochs, "dataset": "topics"})
 
     def check(self):
@@ -366,7 +378,7 @@ def check_trials(output, config):
 def completed(config, data):
     """The space, and the configuration, completed; with --oracle=darts the space is the one of the search."""
     starting.check_data_flags(config)
-    config = config.completed(starting.data_defaults(config, data))
+    config = starting.fitted_batches(config.completed(starting.data_defaults(config, data)), data)
     if config.repeat_search:
         return None, config
     if config.oracle == "darts":
@@ -401,11 +413,11 @@ def objective(headline):
 
 def make_batches(data, config, strategy):
     """Training batches as a function, steps per epoch, and validation batches."""
-    if not config.is_text:
+    if config.kind != "text":
         portion, images = config.train_portion, len(data.y_train)
         chosen = round(portion * images)
         if not 0 < chosen < images:
-            wrong = f"of {images} images that leaves {chosen} to train on and {images - chosen} to validate"
+            wrong = f"of {images} {data.items} that leaves {chosen} to train on and {images - chosen} to validate"
             raise UsageError(f"--train_portion={portion}: {wrong}; expected some of both.")
     return starting.batches_of(data.batches, config, strategy, ALONE)
 
@@ -463,7 +475,7 @@ def tuner_of_genotypes(output, strategy, config, space, record, data):
 
 def shared_flags(config):
     """{flag: value} that searches and trainings are given."""
-    others = starting.IMAGE_FLAGS if config.is_text else starting.TEXT_FLAGS
+    others = starting.flags_without(config.kind)
     values = {name: getattr(config, name) for name in SHARED if name not in others}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -4,6 +4,7 @@
 
 writes serving/NAME/1 (then 2, ...), serving/models.config and batching.config for the server, and serving/tflite/.
 Any classifier saved by Keras will do, whatever made it; it is expected to take pixels as they are in image files.
+A model of a table takes its columns by their names.
 The labels are those of the training run beside the model, or of --labels:
 
     python -m export --model=flowers.keras --labels=flowers.txt --dataset=flowers/ --output=serving
@@ -40,8 +41,11 @@ def main(config):
         if "perplexity" in done.rows[0]:
             given, found = (json.dumps(text, ensure_ascii=False) for text in (given, found))
             texts.append(f"\n{done.saved_model} goes on after {given} with {found} ({probability:.1%}).")
+        elif probability is None:
+            texts.append(f"\n{done.saved_model} says {found:,.6g} of a test row that has {given:,.6g}.")
         else:
-            texts.append(f"\n{done.saved_model} takes a test image of class {given} for {found} ({probability:.1%}).")
+            what = f"a test {done.item} of class {given}"
+            texts.append(f"\n{done.saved_model} takes {what} for {found} ({probability:.1%}).")
     messages.result("\n".join(texts), **files, formats=done.rows, budget=done.budget)
     for message in done.failed:
         print(f"error: {message}", file=sys.stderr)

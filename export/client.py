@@ -1,19 +1,22 @@
-"""Asks a TF Serving server what is in images, or how likely texts are and how they go on.
+"""Asks a TF Serving server what is in images, how likely texts are and how they go on, or what rows of a table are.
 
     python -m export.client photo.png --server=localhost:8500
     python -m export.client *.jpg --server=localhost:8501 --rest --model=flowers
     python -m export.client --text="The cat sat on" --text="The cat" --model=book
+    python -m export.client --row='{"age": 41, "city": "Basel"}' --model=prices
 
 Images are PNG, JPEG, GIF or BMP files. Prints a line per image, the file and the likeliest classes; with --json, an
 object per image, with "predictions", a list of [class, probability], and "classes", the same as an object, which has
 one entry for classes of equal name. Prints a line per text, too: the natural logarithm of its likelihood, of how many
 tokens, and the tokens that are the likeliest to follow; with --json, an object with "log_likelihood", "tokens" and
-"next", a list of [token, probability]. The exit code is 1 if an image got no answer, 2 if the server could not be asked
+"next", a list of [token, probability]. Of a row it prints the classes, as of an image, or the number; with --json also
+"row", and "prediction" for a number. The exit code is 1 if an image got no answer, 2 if the server could not be asked
 as the flags say.
 """
 
 import base64
 import dataclasses
+import difflib
 import errno
 import http.client
 import json
@@ -32,9 +35,10 @@ from typing import NamedTuple
 from darts_tf.cli import commands, messages
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
+from darts_tf.data.names import column_name
 from darts_tf.devices import runtime
 
-SIGNATURE, TEXT_SIGNATURE = "serving_bytes", "serving_text"
+SIGNATURE, TEXT_SIGNATURE, ROW_SIGNATURE = "serving_bytes", "serving_text", "serving_examples"
 LARGEST_FILE = 1 << 28  # bytes; as BMP, the largest image that an exported model decodes has about as many
 LARGEST_ANSWER = 1 << 24  # bytes
 LONGEST = 86400.0  # seconds
@@ -56,7 +60,8 @@ class ClientConfig(Configuration):
     grpc: bool = option(False, "Use the gRPC API, as without a flag.", topic="Request")
     signature: str | None = option(
         None,
-        f"A signature that takes encoded images, or texts. Default: {SIGNATURE}, or {TEXT_SIGNATURE}.",
+        f"A signature that takes encoded images, texts, or tf.Examples. Default: {SIGNATURE}, {TEXT_SIGNATURE}, or "
+        f"{ROW_SIGNATURE}.",
         topic="Request",
     )
     timeout: float = option(10.0, "Seconds that an answer may take.", topic="Request", least=0.001, most=LONGEST)
@@ -66,10 +71,17 @@ class ClientConfig(Configuration):
         topic="Request",
         repeated=True,
     )
+    row: list | None = option(
+        None,
+        "A row to ask a model of a table about, a JSON object of columns; may be given several times. Columns that it "
+        "lacks, or that are null, are missing values. Default: images.",
+        topic="Request",
+        repeated=True,
+    )
     top_k: int | None = option(
         None,
-        "Classes to print per image, or next tokens per text, as far as the model returns them. Default: 1 class, all "
-        "tokens.",
+        "Classes to print per image or row, or next tokens per text, as far as the model returns them. Default: 1 "
+        "class, all tokens.",
         topic="Request",
         least=1,
     )
@@ -85,6 +97,12 @@ class ClientConfig(Configuration):
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[^\s\ud800-\udfff]+", value):
                 raise UsageError(f"--{name}={value}: expected a name.")
+        for row in self.row or []:
+            try:
+                if not isinstance(json.loads(row), dict):
+                    raise ValueError("no object")
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"--row={row}: {error}; expected a JSON object of columns.") from None
         for text in self.text or []:
             if re.search(r"[\ud800-\udfff]", text):
                 raise UsageError(f"--text={text}: expected a text in UTF-8.")
@@ -100,6 +118,10 @@ class ServerError(Exception):
     def __init__(self, message, image=False):
         super().__init__(message)
         self.image = image
+
+
+class ColumnError(ValueError):
+    """A row is not one of the model's table; the message says why."""
 
 
 class Scored(NamedTuple):
@@ -167,6 +189,65 @@ class Api:
             raise _strange(self.server)
         return Scored(float(likelihood), tokens, _pairs(self.server, *following))
 
+    def predict_row(self, row):
+        """What a row of a table is.
+
+        Args:
+            row: {column: number, text, bool or None}; columns that lack, or are None, are missing values.
+
+        Returns:
+            [(class, probability), ...], the likeliest first; or a number, float.
+
+        Raises:
+            ServerError: says why not. May be called from several threads.
+            ColumnError: the table has no such column, or it is of another type.
+        """
+        types, method = self._table()
+        values = {}
+        for place, (name, value) in enumerate(row.items()):
+            column = column_name(name, place)
+            if column not in types:
+                nearest = difflib.get_close_matches(column, types, 1)
+                expected = f"did you mean {nearest[0]}?" if nearest else f"expected some of {', '.join(types)}."
+                raise ColumnError(f"no column {name}: {expected}")
+            if value is not None:
+                values[column] = _cell(name, value, types[column])
+        found = self._of_row(method, values)
+        if method == "classify":
+            return _pairs(self.server, *(list(part) for part in zip(*found, strict=True)))
+        if type(found) not in (int, float):
+            raise _strange(self.server)
+        return float(found)
+
+    def _table(self):
+        """{column: "DT_FLOAT", "DT_INT64" or "DT_STRING"} of the model, and "classify" or "regress".
+
+        Raises:
+            ServerError: the model is of no table.
+        """
+        signatures = self._signatures()
+        try:
+            inputs, outputs = signatures["serving_default"][0], signatures[self.signature or ROW_SIGNATURE][1]
+        except KeyError as error:
+            raise ServerError(f"{self.server} has no signature {error.args[0]} of the model {self.model}") from None
+        return inputs, "classify" if "classes" in outputs else "regress"
+
+    def _signatures(self):
+        """{signature: ({input: its type}, {output: its type})} of the model."""
+        raise NotImplementedError
+
+    def _of_row(self, method, values):
+        """What a call of TF Serving says of one row.
+
+        Args:
+            method: "classify" or "regress".
+            values: {column: float, int or text}.
+
+        Returns:
+            [(class, score), ...], or a number, as the server says it.
+        """
+        raise NotImplementedError
+
     def _ask(self, signature, name, content, wanted):
         """Outputs of a signature of one string.
 
@@ -194,23 +275,69 @@ class Grpc(Api):
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def _ask(self, signature, name, content, wanted):
-        import grpc
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = self.model
-        request.model_spec.signature_name = self.signature or signature
-        if self.version is not None:
-            request.model_spec.version.value = self.version
+        request = self._request(predict_pb2.PredictRequest(), signature)
         request.inputs[name].CopyFrom(tf.make_tensor_proto([content]))
-        try:
-            answer = self._stub.Predict(request, timeout=self.timeout)
-        except grpc.RpcError as error:
-            raise self._explained(error.code(), error.details(), grpc.StatusCode) from None
+        answer = self._call(self._stub.Predict, request)
         try:
             return [self._row(answer.outputs[output]) for output in wanted]
         except (IndexError, TypeError, ValueError, AttributeError):  # of other tensors
+            raise _strange(self.server) from None
+
+    def _request(self, request, signature=None):
+        """A request that says which model is meant."""
+        request.model_spec.name = self.model
+        if signature:
+            request.model_spec.signature_name = self.signature or signature
+        if self.version is not None:
+            request.model_spec.version.value = self.version
+        return request
+
+    def _call(self, method, request):
+        import grpc
+
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._explained(error.code(), error.details(), grpc.StatusCode) from None
+
+    def _signatures(self):
+        from tensorflow.core.framework import types_pb2
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
+        request = self._request(get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"]))
+        answer, found = self._call(self._stub.GetModelMetadata, request), get_model_metadata_pb2.SignatureDefMap()
+        if not answer.metadata["signature_def"].Unpack(found):
+            raise _strange(self.server)
+        return {
+            name: tuple(
+                {key: types_pb2.DataType.Name(info.dtype) for key, info in tensors.items()}
+                for tensors in (signature.inputs, signature.outputs)
+            )
+            for name, signature in found.signature_def.items()
+        }
+
+    def _of_row(self, method, values):
+        from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+        kinds = {"classify": classification_pb2.ClassificationRequest, "regress": regression_pb2.RegressionRequest}
+        request = self._request(kinds[method](), ROW_SIGNATURE)
+        features = request.input.example_list.examples.add().features.feature
+        for name, value in values.items():
+            feature = features[name]
+            if isinstance(value, str):
+                feature.bytes_list.value.append(value.encode())
+            else:
+                (feature.float_list if isinstance(value, float) else feature.int64_list).value.append(value)
+        call = {"classify": self._stub.Classify, "regress": self._stub.Regress}[method]
+        result = self._call(call, request).result
+        try:
+            if method == "regress":
+                return result.regressions[0].value
+            return [(one.label, one.score) for one in result.classifications[0].classes]
+        except IndexError:
             raise _strange(self.server) from None
 
     @staticmethod
@@ -238,11 +365,38 @@ class Rest(Api):
     """TF Serving's REST API; arguments and methods are those of `Api`."""
 
     def _ask(self, signature, name, content, wanted):
-        version = "" if self.version is None else f"/versions/{self.version}"
-        url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model, safe='')}{version}:predict"
         instance = {name: {"b64": base64.b64encode(content).decode()}}
-        body = json.dumps({"signature_name": self.signature or signature, "instances": [instance]}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        body = {"signature_name": self.signature or signature, "instances": [instance]}
+        return self._call(":predict", body, lambda answer: [answer["predictions"][0][output] for output in wanted])
+
+    def _signatures(self):
+        def parse(answer):
+            return {
+                name: tuple(
+                    {key: info.get("dtype") for key, info in signature.get(part, {}).items()}
+                    for part in ("inputs", "outputs")
+                )
+                for name, signature in answer["metadata"]["signature_def"]["signature_def"].items()
+            }
+
+        return self._call("/metadata", None, parse)
+
+    def _of_row(self, method, values):
+        body = {"signature_name": self.signature or ROW_SIGNATURE, "examples": [values]}
+        return self._call(f":{method}", body, lambda answer: answer["results"][0])
+
+    def _call(self, what, body, parse):
+        """What `parse` makes of an answer.
+
+        Args:
+            what: the end of the address, such as ":predict".
+            body: what JSON can hold, to post; None to get.
+            parse: function of the answer, as JSON holds it.
+        """
+        version = "" if self.version is None else f"/versions/{self.version}"
+        url = f"http://{self.server}/v1/models/{urllib.parse.quote(self.model, safe='')}{version}{what}"
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
         try:
             status, content = _within(self.timeout, lambda: _fetch(request, self.timeout))
         except (OSError, UnicodeError) as error:  # the latter of a host name
@@ -255,10 +409,10 @@ class Rest(Api):
         try:
             answer = json.loads(content)
             if status == 200:
-                found = [answer["predictions"][0][output] for output in wanted]
+                found = parse(answer)
             else:
                 details = _line(answer["error"])
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _strange(self.server, "" if status == 200 else f" (HTTP {status})") from None
         if status == 404:
             raise ServerError(f"{self.server} has no such model: {details}")
@@ -320,6 +474,23 @@ def _pairs(server, names, probabilities):
     return list(zip(names, map(float, probabilities), strict=True))
 
 
+def _cell(name, value, kind):
+    """A value of a row in a type of TensorFlow: float, int or text."""
+    if kind == "DT_STRING":
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ColumnError(f"column {name}: {json.dumps(value)}; expected a text.")
+        return str(value).strip()
+    try:
+        number = float(value)
+        if isinstance(value, list | dict) or not math.isfinite(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ColumnError(f"column {name}: {json.dumps(value)}; expected a number.") from None
+    return number if kind == "DT_FLOAT" else int(number)
+
+
 def _undecoded():
     expected = "expected a PNG, JPEG, GIF or BMP file of a usual size"
     return ServerError(f"the server cannot decode it: {expected}", image=True)
@@ -372,15 +543,17 @@ def read(name):
 def main(config, names):
     """The command."""
     config.check()
-    if config.text and names:
-        raise UsageError(f"--text and {names[0]} given: expected texts or images.")
-    if not config.text and not names:
-        raise UsageError("expected IMAGE ... or --text, see --help.")
+    given = [f"--{name}" for name in ("text", "row") if getattr(config, name)] + names[:1]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} given: expected texts, rows or images.")
+    if not given:
+        raise UsageError("expected IMAGE ..., --text or --row, see --help.")
     if not config.rest:
         import_grpc()
     api = Rest if config.rest else Grpc
     client = api(config.server, config.model, config.version, config.signature, config.timeout)
     ask, asked = (_ask_of_text, config.text) if config.text else (_ask_of_image, names)
+    ask, asked = (_ask_of_row, config.row) if config.row else (ask, asked)
     failed = False
     for one in asked:
         try:
@@ -390,6 +563,8 @@ def main(config, names):
                 raise UsageError(f"{error}; --server={config.server} --model={config.model}") from None
             print(f"error: {one}: {error}", file=sys.stderr)
             failed = True
+        except ColumnError as error:
+            raise UsageError(f"--row={one}: {error}") from None
         except OSError as error:
             print(f"error: {one}: {error.strerror}", file=sys.stderr)
             failed = True
@@ -402,6 +577,15 @@ def _ask_of_image(client, name, top_k):
     for label, value in answer:
         classes.setdefault(label, value)
     messages.result(f"{name}  {_listed(answer)}", image=name, classes=classes, predictions=answer)
+
+
+def _ask_of_row(client, row, top_k):
+    found = client.predict_row(json.loads(row))
+    if isinstance(found, float):
+        messages.result(f"{row}  {found:.6g}", row=json.loads(row), prediction=found)
+        return
+    found = found[: top_k or 1]
+    messages.result(f"{row}  {_listed(found)}", row=json.loads(row), classes=dict(found), predictions=found)
 
 
 def _ask_of_text(client, text, top_k):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.data.text import END
-from export import classifier, language
+from export import classifier, language, tabular
 
 BATCHES = (1, 32)
 
@@ -52,6 +52,68 @@ class Images:
         if self.labels is None:
             return None
         return self.model.labels[self.labels[0]], *classifier.ask(version, self.images[0])
+
+
+class Rows:
+    """Rows of a table on which forms of a model are compared.
+
+    Args:
+        model: `tabular.TableModel`.
+        columns: {name: array (n,)}, as the model takes them.
+        labels: (n,) integers, or numbers, what is right; None if that is not known.
+    """
+
+    def __init__(self, model, columns, labels=None):
+        self.model, self.labels = model, labels
+        self._names = list(columns)
+        encoded = model.encode(columns) if model.width else np.zeros((len(next(iter(columns.values()))), 0), np.float32)
+        self._inputs = [encoded, *columns.values()]
+        self._expected = model.scores(columns)
+
+    def _columns(self, arrays):
+        return dict(zip(self._names, arrays, strict=True))
+
+    @property
+    def keras(self):
+        """The Keras model as a function, as `saved_model` and `tflite` are."""
+        return lambda encoded, *columns: self.model.scores(self._columns(columns))
+
+    def saved_model(self, path):
+        """A SavedModel as a function from vectors and columns, the latter of which it takes, to what it says."""
+        signature = _signature(path)
+        called = self.model.arguments
+
+        def run(encoded, *columns):
+            given = {called[n]: tf.constant(column) for n, column in self._columns(columns).items()}
+            answer = signature(**given)
+            return answer["prediction"].numpy()[:, None] if self.model.is_number else answer["probabilities"].numpy()
+
+        return run
+
+    def tflite(self, content):
+        """A TFLite model, as bytes, as such a function, which takes vectors."""
+        run = tflite(content)
+        return lambda encoded, *columns: run(encoded)
+
+    def measure(self, run):
+        """How far a form, such a function, agrees with Keras, a dict."""
+        found = run(*self._inputs)
+        measured = {"max_difference": float(np.abs(found - self._expected).max())}
+        if not self.model.is_number:
+            measured["agreement"] = float((found.argmax(1) == self._expected.argmax(1)).mean())
+        return measured
+
+    def inputs(self):
+        """What such a function takes, a list of arrays."""
+        return self._inputs
+
+    def example(self, version):
+        """What a SavedModel makes of a row: what is right, what it says, and the probability of a class, or None."""
+        if self.labels is None:
+            return None
+        row = {name: column[:1] for name, column in self._columns(self._inputs[1:]).items()}
+        right = float(self.labels[0]) if self.model.is_number else self.model.labels[self.labels[0]]
+        return right, *tabular.ask(version, row)
 
 
 class Text:
@@ -206,7 +268,7 @@ def latency(run, inputs, batch, seconds=1.0):
 
 
 def row(name, size, run, sample):
-    """One line of the table, as a dict; `sample` is `Images` or `Text`."""
+    """One line of the table, as a dict; `sample` is `Images`, `Rows` or `Text`."""
     seconds = {f"latency_{batch}": latency(run, sample.inputs(), batch) for batch in BATCHES}
     return {"format": name, "bytes": size, **sample.measure(run), **seconds}
 

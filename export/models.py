@@ -27,11 +27,17 @@ class Served:
         module: `tf.Module`, which holds what the signatures need.
         signatures: {name: `tf.function` with an input signature}.
         requests: {name: {input: array}}, a small request for each signature.
+        methods: {name: "classify" or "regress"}, of those that answer these calls of TF Serving, too.
+        defaults: {name: {input: array (1,)}}, what the server takes for inputs that a request lacks.
+        inputs: {name: {argument of the function: input}}, of those that are called otherwise.
     """
 
     module: tf.Module
     signatures: dict
     requests: dict
+    methods: dict = dataclasses.field(default_factory=dict)
+    defaults: dict = dataclasses.field(default_factory=dict)
+    inputs: dict = dataclasses.field(default_factory=dict)
 
 
 class Exported:
@@ -49,6 +55,11 @@ class Exported:
         """What the model's outputs are called, a list of texts."""
         raise NotImplementedError
 
+    @property
+    def on_device(self):
+        """The part of the model that a device computes."""
+        return self.model
+
     def served(self, **options):
         """`Served`.
 
@@ -63,7 +74,7 @@ class Exported:
         If it returns a dict, the names of its inputs and outputs are a signature of the TFLite file.
 
         Args:
-            model: compute this one, of the same inputs and outputs as `self.model`.
+            model: compute this one, of the same inputs and outputs as `on_device`.
         """
         raise NotImplementedError
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from darts_tf.cli import messages
 from darts_tf.cli.messages import UsageError
-from darts_tf.data import datasets, streams, text
+from darts_tf.data import datasets, streams, tables, text
 from darts_tf.data import images as sources
 from darts_tf.data.augmentation import Augmentation
 from darts_tf.data.names import is_folder, is_imagenet
+from export import tabular
 from export.labels import beside
 
 COMPARED = 1000  # images, at most
@@ -85,6 +86,41 @@ def training_images(data, count):
     batches, *_ = data.batches(min(count, len(data.y_train)), Augmentation())
     images, _ = next(iter(batches()))
     return images.numpy()
+
+
+def test_rows(config, model):
+    """Test rows of the table that a configuration names, or else of the run that made a model; `COMPARED` at most.
+
+    Args:
+        config: `run.ExportConfig`.
+        model: `tabular.TableModel`.
+
+    Returns:
+        {name: array (n,)}, the columns as the model takes them, and (n,) integers or numbers, the labels; random
+        numbers and None, since no table was named or that of the run is gone.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    run = tabular.beside(config.model)
+    saved = run.get("config", {})
+    name = config.dataset or saved.get("dataset")
+    if not name or not model.columns:
+        messages.say("No --dataset with the config.json of the model's run beside it: comparing on random rows.")
+        return tabular.random_rows(model), None
+    where = config.data_dir or saved.get("data_dir")
+    test = None if config.dataset else saved.get("test_table")
+    try:
+        known = {"test": test, "seed": saved.get("test_seed", 0), "data_dir": where, "known": run["description"]}
+        with contextlib.redirect_stdout(sys.stderr):
+            data = tables.load(name, run["label"], **known)
+        chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
+        return {column: values[chosen] for column, values in data.test.items()}, data.y_test[chosen]
+    except (datasets.DataError, OSError) as error:
+        if config.dataset:
+            raise UsageError(f"--dataset={name}: {error}") from None
+        messages.say(f"Without --dataset={name}, of the run that made the model: {error}")
+        return tabular.random_rows(model), None
 
 
 def test_tokens(config, model):

@@ -13,7 +13,9 @@ from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-OF_CLASSIFIERS = ("labels", "image_size", "max_pixels")  # flags
+# Flags that mean something to some models only.
+OF_IMAGES = ("image_size", "max_pixels")
+OF_TEXT = ("vocabulary",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,10 @@ class ExportConfig(Configuration):
     name: str | None = option(None, "What the model is called. Default: the file's name without .keras.", topic="Model")
     saved_model: bool = option(True, "Write a SavedModel.", topic="What to write")
     top_k: int = option(
-        5, "Classes in its answer to encoded images, or next tokens in that to texts.", topic="What to write", least=1
+        5,
+        "Classes in its answer to encoded images or tf.Examples, or next tokens in that to texts.",
+        topic="What to write",
+        least=1,
     )
     max_pixels: int | None = option(
         None,
@@ -45,7 +50,8 @@ class ExportConfig(Configuration):
     quantize: list | None = option(
         None,
         "TFLite files to write: some of none (float32), float16, dynamic and int8, or '' for no file. Default: all "
-        "that is possible; int8 takes images, so that language models do not have it.",
+        "that is possible; int8 takes images, so that language models and those of tables do not have it. Of a table "
+        "they take the vector that NAME-columns.json beside them describes.",
         topic="What to write",
     )
     labels: str | None = option(
@@ -60,8 +66,8 @@ class ExportConfig(Configuration):
     )
     dataset: str | None = option(
         None,
-        "Typical images, for int8 and the table, or text: a name, a folder or a file as in darts_tf.train. Default: "
-        "the data of the run that made the model.",
+        "Typical images, for int8 and the table, text, or rows: a name, a folder or a file as in darts_tf.train. "
+        "Default: the data of the run that made the model.",
         topic="Data",
     )
     data_dir: str | None = option(None, "Where tensorflow-datasets keeps its data. Default: its own.", topic="Data")
@@ -111,12 +117,15 @@ class Export:
             "max_difference" of a probability from Keras's, "agreement", the part of the images with the same first
             class, "latency_1" and "latency_32", seconds for batches of so many images. Of a language model the
             agreement is that of the likeliest next token, the seconds are those of one step, and there is "perplexity".
+            Of a number there is no agreement, and the difference is that of the number.
         example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
             probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
-            probability. None without a SavedModel or without test data.
+            probability; or of a table what is right of a row, what it says, and the probability of a class, None of a
+            number. None without a SavedModel or without test data.
         failed: a line for each thing that could not be written, and why.
         budget: what the search of the model was bounded by: a list of dicts of "cost", "most", "expected" and
             "exported", which is measured here; None if it was not.
+        item: what the model is of: "image", "text" or "row".
     """
 
     saved_model: pathlib.Path | None
@@ -125,10 +134,11 @@ class Export:
     example: tuple | None
     failed: list
     budget: list = dataclasses.field(default_factory=list)
+    item: str = "image"
 
 
 def run_export(config, verbose=1):
-    """Exports a trained Keras image classifier, or language model, as `python -m export` does.
+    """Exports a trained Keras image classifier, language model, or model of a table, as `python -m export` does.
 
         done = export.run_export(export.ExportConfig(model="runs/a/model.keras", output="serving"))
         done.saved_model, done.tflite["int8"]  # serving/model/1, serving/tflite/model-int8.tflite
@@ -159,11 +169,16 @@ def run_export(config, verbose=1):
 
 def _export(config):
     from darts_tf.devices.tflite import ConversionError
-    from export import comparison, language, representative, tflite
+    from export import comparison, language, representative, tabular, tflite
 
     model = load(config)
     kinds, samples = config.quantize, lambda: None
-    if isinstance(model, language.LanguageModel):
+    item = "image"
+    if isinstance(model, tabular.TableModel):
+        item, sample = "row", comparison.Rows(model, *representative.test_rows(config, model))
+        kinds = (QUANTIZATIONS[:-1] if model.width else ()) if kinds is None else kinds
+    elif isinstance(model, language.LanguageModel):
+        item = "text"
         sample = comparison.Text(model, *representative.test_tokens(config, model))
         kinds = QUANTIZATIONS[:-1] if kinds is None else kinds
     else:
@@ -193,8 +208,11 @@ def _export(config):
             written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"
             files.write(written[kind], content)
             compare(f"TFLite {shown}", len(content), sample.tflite(content))
+        if written and item == "row" and model.columns:
+            path = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-columns.json"
+            files.write(path, json.dumps([place for one in model.columns for place in one.places()], indent=1) + "\n")
     bounded = promised(config, rows)
-    return Export(version, written, rows, sample.example(version) if version else None, failed, bounded)
+    return Export(version, written, rows, sample.example(version) if version else None, failed, bounded, item)
 
 
 def promised(config, rows):
@@ -252,18 +270,34 @@ def write_saved_model(model, config, failed):
 
 
 def load(config):
-    """The `classifier.Classifier` or `language.LanguageModel` of --model."""
-    from export import classifier, language, models
+    """The `classifier.Classifier`, `language.LanguageModel` or `tabular.TableModel` of --model."""
+    from export import classifier, language, models, tabular
+
+    def refuse(names, whose, what):
+        for name in names:
+            if getattr(config, name) is not None:
+                raise UsageError(f"--{name}: it is for {whose}; --model={config.model} is {what}.")
 
     try:
         model = models.read(config.model)
         if not language.is_one(model):
-            if config.vocabulary is not None:
-                raise UsageError(f"--vocabulary: it is for language models; --model={config.model} is none.")
-            return classifier.load(config.model, texts(config, "labels"), config.image_size, model)
-        for name in OF_CLASSIFIERS:
-            if getattr(config, name) is not None:
-                raise UsageError(f"--{name}: it is for image classifiers; --model={config.model} is a language model.")
+            refuse(OF_TEXT, "language models", "none")
+            if not tabular.is_one(model):
+                return classifier.load(config.model, texts(config, "labels"), config.image_size, model)
+            refuse(OF_IMAGES, "image classifiers", "of a table")
+            made = tabular.load(config.model, texts(config, "labels"), model)
+            if "int8" in (config.quantize or []):
+                raise UsageError(
+                    "--quantize=int8: columns of a table, whose values lie far from each other, would be rounded to "
+                    "256 steps; expected none, float16 and dynamic, which has 8-bit weights."
+                )
+            if config.quantize and not made.width:
+                raise UsageError(
+                    f"--quantize={config.quantize[0]}: --model={config.model} has no layer called encoded, whose "
+                    "output a device could give it; expected --quantize=''."
+                )
+            return made
+        refuse(("labels", *OF_IMAGES), "image classifiers", "a language model")
         if "int8" in (config.quantize or []):
             raise UsageError(
                 "--quantize=int8: the log-probabilities of a language model would have steps of 1/16, and its state "

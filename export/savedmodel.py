@@ -22,7 +22,7 @@ def export(model, base, **options):
     Its signatures are those of `model.served`, and its names a file among the assets.
 
     Args:
-        model: `classifier.Classifier` or `language.LanguageModel`.
+        model: `classifier.Classifier`, `language.LanguageModel` or `tabular.TableModel`.
         base: folder of the versions, made if it is not there; its name is the model's.
         options: of `model.served`.
 
@@ -64,9 +64,30 @@ def _write(model, name, options, folder):
     asset = folder / model.asset  # which TensorFlow copies
     asset.write_bytes(labels.to_bytes(model.names))
     served.module.names = tf.saved_model.Asset(str(asset))
-    tf.saved_model.save(served.module, str(folder), served.signatures)
+    # TensorFlow cannot save the gradients of some activations (swish), and nobody asks a server for gradients.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(served.module, str(folder), served.signatures, options)
+    if served.methods or served.defaults:
+        _describe(folder / "saved_model.pb", served)
     _write_warmup(served.requests, name, folder / "assets.extra" / "tf_serving_warmup_requests")
     asset.unlink()
+
+
+def _describe(path, served):
+    """Says in a SavedModel which calls its signatures answer, what their inputs are called, and what is not given."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    signatures = saved.meta_graphs[0].signature_def
+    for name, called in served.inputs.items():
+        for argument, key in called.items():
+            signatures[name].inputs[key].CopyFrom(signatures[name].inputs.pop(argument))
+    for name, method in served.methods.items():
+        signatures[name].method_name = f"tensorflow/serving/{method}"
+    for name, values in served.defaults.items():
+        for key, value in values.items():
+            signatures[name].defaults[key].CopyFrom(tf.make_tensor_proto(value))
+    path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _remove_left_behind(base):

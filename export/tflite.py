@@ -42,7 +42,7 @@ def convert(model, quantize="none", samples=None):
             converter.representative_dataset = lambda: ([np.asarray(image[None], np.float32)] for image in samples)
             converter.inference_input_type = converter.inference_output_type = tf.uint8
 
-    computed = tflite.suited(model.model, quantized=quantize == "int8")
+    computed = tflite.suited(model.on_device, quantized=quantize == "int8")
     content = io.BytesIO(tflite.converted(model.converted(computed), more))
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr(model.asset, labels.to_bytes(model.names))

@@ -64,6 +64,7 @@ SHORT = {
     "darts_tf.latency": {"init_channels": 4, "rounds": 1, "networks": 1},
     "export": {"quantize": ["none"]},
 }
+PERCEPTRON = {"layers": 1, "units": 4}
 CHAIN = {"generations": 1, "population": 2, "recalibration_images": 32}
 MODELS = (
     "arch",
@@ -212,7 +213,7 @@ def test_commands_have_flags_that_there_are(source, monkeypatch):
             assert module in COMMANDS
             continue
         config, rest = parsed(module, arguments)
-        images = 0 if "text" in config.given else max(len(rest), 1)
+        images = 0 if config.given & {"text", "row"} else max(len(rest), 1)
         expected = {"darts_tf.plot": 1, "darts_tf.convert": 1, "export.client": images}
         assert len(rest) == expected.get(module, 0), arguments
         if hasattr(config, "check"):
@@ -253,8 +254,11 @@ class Short:
         values = {name: getattr(config, name) for name in config.given}
         for path in (values[name] for name in MODELS if name in values):
             self._bring(pathlib.Path(path))
-        if module in SHORT and (values.get("space") == "recurrent" or getattr(config, "is_text", False)):
+        if module in SHORT and (values.get("space") == "recurrent" or getattr(config, "kind", None) == "text"):
             return self._text_shortened(type(config), values), rest
+        if getattr(config, "kind", None) == "table":
+            more = {"darts_tf.search": PERCEPTRON, "darts_tf.tune": PERCEPTRON | {"max_trials": 2}}.get(module, {})
+            return type(config)(**(values | {"epochs": 1} | more)), rest
         short = dict(SHORT.get(module, {}))
         if "primitives" in values or "space" in values:
             short.pop("primitives", None)
@@ -264,6 +268,8 @@ class Short:
             short |= {"init_channels": 12, "epochs": 2}  # for its parts and its stages
         if "chain" in values.get("space", "") or "chain" in values.get("arch", ""):
             short = {name: value for name, value in short.items() if name not in ("nodes", "primitives", "layers")}
+        if "mlp" in values.get("space", "") or "mlp" in values.get("arch", ""):
+            short = {"epochs": 1, "batch_size": 64}
         if values.get("method") == "spos":
             short |= CHAIN | {"batch_size": 32}
         if "from_supernet" in values:
@@ -391,6 +397,7 @@ def made(tmp_path_factory, request):
             "darts_tf.train", ["--arch=runs/cifar10/genotype.json", "--dataset=photos", "--output=runs/cifar10-trained"]
         )
         short.run("darts_tf.train", [f"--arch={CELL}", "--output=runs/book"])
+        short.run("darts_tf.search", ["--space=mlp", "--output=runs/mlp"])
     shutil.copy(folder / "runs" / "cifar10-trained" / "model.keras", folder / "flowers.keras")
     return short
 
@@ -398,6 +405,7 @@ def made(tmp_path_factory, request):
 @pytest.fixture
 def short(made, tmp_path, monkeypatch):
     """`Short` in a folder of the page's own, which has the images."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     for name in ("photos", "flowers", "imagenet", "flowers.txt", "cells.json", "book.txt"):
         (tmp_path / name).symlink_to(made.folder / name)
     monkeypatch.chdir(tmp_path)
@@ -417,7 +425,7 @@ def replaced(function, usual=(), **short):
     return lambda *args, **kwargs: function(*args, **(dict(usual) | kwargs | short))
 
 
-WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md", "budget.md")]
+WITH_PYTHON = [ROOT / "docs" / name for name in ("python.md", "train.md", "recurrent.md", "budget.md", "tutorial.md")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)

@@ -12,6 +12,7 @@ from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_trainin
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency as tables
 from darts_tf.costs import runner
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.reports import report
 from darts_tf.runs import budget, front, rundirectory
 from darts_tf.spaces.chain.description import Description, Stage
@@ -160,7 +161,7 @@ def test_networks_from_the_cheapest_to_the_strongest(bounded):
     content = report.contents(search.directory)
     assert content["evolution"]["front"] == list(range(len(parameters))) and content["evolution"]["best"] is None
     assert [one["cost"] for one in content["evolution"]["networks"]] == parameters
-    lines = front.in_words(search.front, "parameters", "validation")
+    lines = front.in_words(search.front, "parameters", ImageClassification.headline)
     assert len(lines) == 1 + len(parameters) and "front/1.json" in lines[1]
 
 
@@ -198,7 +199,7 @@ def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
         ({"max_parameters": 10.0}, "--max_parameters=10: expected at least [0-9]+, which the smallest network has"),
         ({"max_latency_ms": 1.0}, "--max_latency_ms=1 without --latency_table: expected a file of"),
         ({"cost_form": "fbnet", "cost": "latency_ms"}, "--cost=latency_ms without --latency_table"),
-        ({"front": 3, "selection": "perturbation"}, "--front=3: expected a space of images, and another selection"),
+        ({"front": 3, "selection": "perturbation"}, "--front=3: expected a space of images or tables, and another"),
         ({"cost": "parameters"}, "--cost=parameters: --cost_form=None has no such number"),
         ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: No such file"),
     ],

@@ -52,7 +52,7 @@ def gone_on(whole, parts, **values):
 @pytest.mark.parametrize("method", presets.METHODS)
 def test_the_flags_of_every_method_go_together(method):
     for dataset in ("digits", "cifar10"):
-        for space in ("chain", "fbnet") if method in OF_CHAINS else ("darts", "s1", "s4", "nas-bench-201"):
+        for space in ("chain", "fbnet", "mlp") if method in OF_CHAINS else ("darts", "s1", "s4", "nas-bench-201"):
             config = SearchConfig(method=method, dataset=dataset, space=space).begun()
             phases.check(config.replace(init_channels=config.init_channels or 16), spaces.of({"space": space}))
     chosen = SearchConfig(method=method, penalty="anchor", warmup_epochs=1).begun()

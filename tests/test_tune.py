@@ -112,15 +112,22 @@ def test_what_is_tried_decides_the_data(tmp_path):
     assert TuneConfig(space="recurrent").begun().dataset == "topics" and TuneConfig().begun().dataset == "digits"
     repeated = TuneConfig(repeat_search=2, search_flags="--space=recurrent --units=4", tokens="characters").begun()
     repeated.check()
-    assert repeated.is_text and tune.shared_flags(repeated) == {"dataset": "topics", "tokens": "characters", "bptt": 35}
+    assert repeated.kind == "text"
+    assert tune.shared_flags(repeated) == {"dataset": "topics", "tokens": "characters", "bptt": 35}
     assert tune.shared_flags(TuneConfig(repeat_search=2)) == {"dataset": "digits", "stream": False}
+    table = TuneConfig(repeat_search=2, dataset="t.csv", label="price")
+    assert table.kind == "table" and tune.shared_flags(table) == {
+        "dataset": "t.csv",
+        "label": "price",
+        "test_seed": 0,
+    }
     search_run(tmp_path)
-    assert not TuneConfig(oracle="darts", search_run=str(tmp_path)).is_text
+    assert TuneConfig(oracle="darts", search_run=str(tmp_path)).kind == "images"
     config = json.loads((tmp_path / "config.json").read_text())
     data = {"tokens": "words", "vocabulary": ["<unk>", "<eos>", "a"]}
     config |= {"space": "recurrent", "task": "language_model", "data": data}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert TuneConfig(oracle="darts", search_run=str(tmp_path)).is_text
+    assert TuneConfig(oracle="darts", search_run=str(tmp_path)).kind == "text"
     oracle = GridOracle(keras_tuner.Objective("val_perplexity", "min"), 2, seed=1)
     flags = {"space": "recurrent", "tokens": "characters"}
     assert DARTSTuner(oracle, flags, directory=tmp_path).train_flags == {"tokens": "characters"}

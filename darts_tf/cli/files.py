@@ -69,17 +69,21 @@ def write(path, content):
         beside.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
-def holds_language_model(path):
-    """Whether a file is a `.keras` file of one step of a language model: its outputs are "logits" and "state".
+def kind_of_model(path):
+    """What the model in a `.keras` file is of: "text", one step of a language model, "table" or "images".
 
-    This takes no TensorFlow. What cannot be read is none; `read_model` says what is wrong with it.
+    The first has the outputs "logits" and "state", the second a layer "encoded". This takes no TensorFlow. What cannot
+    be read counts as the last; `read_model` says what is wrong with it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            outputs = json.loads(archive.read("config.json"))["config"]["output_layers"]
-        return isinstance(outputs, dict) and set(outputs) == {"logits", "state"}
+            config = json.loads(archive.read("config.json"))["config"]
+        outputs = config["output_layers"]
+        if isinstance(outputs, dict) and set(outputs) == {"logits", "state"}:
+            return "text"
+        return "table" if any(layer["name"] == "encoded" for layer in config["layers"]) else "images"
     except Exception:  # of every kind: the file may be anything
-        return False
+        return "images"
 
 
 def read_model(path):
@@ -155,12 +159,16 @@ def check_unpacked(path):
     return True
 
 
-def save_model(model, path):
-    """Saves a classifier that ends in logits as a `.keras` file, ready for `evaluate` when it is loaded."""
+def save_model(model, path, loss=None, metrics=("accuracy",)):
+    """Saves a model as a `.keras` file, ready for `evaluate` when it is loaded.
+
+    Args:
+        loss, metrics: as of `compile`; by default those of a classifier that ends in logits.
+    """
     import keras
 
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss=loss, metrics=["accuracy"], jit_compile=False)
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss=loss, metrics=list(metrics), jit_compile=False)
     with replacing(path) as beside:
         model.save(beside)
 

@@ -1,6 +1,7 @@
 """The strongest choice within bounds on its costs: dynamic programming over what rows may choose."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -28,12 +29,14 @@ class Front:
     def of(cls, options, count):
         """Of a list of (costs, value, pick), of `count` costs each; a pick is (table, row, candidate), or None."""
         costs, values, picks = zip(*options, strict=True) if options else ((), (), ())
-        return cls(np.array(costs, np.float64).reshape(-1, count), np.array(values, np.float64), list(picks))
+        return cls(np.array(costs, np.float64).reshape(len(options), count), np.array(values, np.float64), list(picks))
 
     def within(self, bounds):
         """Without what is beyond bounds, an array (costs,), or no better than another."""
         fits = np.flatnonzero((self.costs <= bounds).all(1))
         order = fits[np.lexsort((*self.costs[fits].T, -self.values[fits]))]  # the strongest first
+        if not bounds.size:
+            order = order[:1]
         if bounds.size == 1:
             best = np.minimum.accumulate(self.costs[order, 0])
             order = order[np.concatenate([[True], self.costs[order[1:], 0] < best[:-1]])] if order.size else order
@@ -46,8 +49,8 @@ class Front:
 
     def __add__(self, other):
         """Both choices."""
-        costs = (self.costs[:, None] + other.costs[None]).reshape(-1, self.costs.shape[1])
         values = (self.values[:, None] + other.values[None]).reshape(-1)
+        costs = (self.costs[:, None] + other.costs[None]).reshape(values.size, self.costs.shape[1])
         return Front(costs, values, _Pairs(self.chosen, other.chosen))
 
     def __or__(self, other):
@@ -137,19 +140,31 @@ class Options:
         """
         names, found = self._joint.get(name, (name,)), []
         masks = [self.choices[other].can_win[row] for other in names]
-        values = [self._values[other][row] - (self._values[other][row].max() if relative else 0) for other in names]
         for place in np.ndindex(*(mask.size for mask in masks)):
-            at = (row, *place)
             if only not in (None, place[0]) or not all(mask[one] for mask, one in zip(masks, place, strict=True)):
                 continue
-            if any(names in table.rows and table.rows[names][at] > bound for table, bound in self._peaks):
+            picks = [(other, row, one) for other, one in zip(names, place, strict=True)]
+            found.append((sum(self.value(*pick, relative) for pick in picks), picks, names, (row, *place)))
+        return self.front(found)
+
+    def value(self, name, row, candidate, relative=False):
+        """The logarithm of the strength of a candidate; `relative` to that of the strongest of its row."""
+        values = self._values[name][row]
+        return values[candidate] - (values.max() if relative else 0)
+
+    def front(self, some):
+        """The `Front` of some choices.
+
+        Args:
+            some: list of (value, list of (table, row, candidate), names, place): what each costs is at the place in the
+                arrays of these names, see `darts_tf.costs.tables.Table`.
+        """
+        found = []
+        for value, picks, names, place in some:
+            if any(names in table.rows and table.rows[names][place] > bound for table, bound in self._peaks):
                 continue
-            costs = [table.rows[names][at] if names in table.rows else 0.0 for table in self._sums]
-            value = sum(own[one] for own, one in zip(values, place, strict=True))
-            picks = None
-            for other, one in zip(names, place, strict=True):
-                picks = (picks, (other, row, one))
-            found.append((costs, value, picks))
+            costs = [table.rows[names][place] if names in table.rows else 0.0 for table in self._sums]
+            found.append((costs, value, functools.reduce(lambda nested, pick: (nested, pick), picks, None)))
         return Front.of(found, len(self._sums)).within(self.bounds)
 
     def of_group(self, name, rows, keep):

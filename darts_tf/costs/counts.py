@@ -63,7 +63,8 @@ def activations(model):
     """
     in_place = (
         *(keras.layers.Activation, keras.layers.ReLU, keras.layers.BatchNormalization, keras.layers.Dropout),
-        *(keras.layers.GaussianNoise, keras.layers.Normalization, keras.layers.Rescaling, keras.layers.Reshape),
+        *(keras.layers.GaussianNoise, keras.layers.Normalization, keras.layers.Rescaling),
+        *(keras.layers.Reshape, keras.layers.Flatten),
     )
     computed = [(op, keras.tree.flatten(op.input), keras.tree.flatten(op.output)) for op in model.operations]
     if any(None in x.shape[1:] for _, _, results in computed for x in results):

@@ -13,6 +13,13 @@ FILE = {"model_bytes": 7600, "int8_model_bytes": 8500}  # bytes of a TFLite file
 COSTS = (*ADDED, PEAK, LATENCY)
 
 
+def in_words(number, item=None):
+    """A number of multiply-adds, "4,416" or "1.8 million per image"; "unknown" of None."""
+    if number is None:
+        return "unknown"
+    return (f"{number:,.0f}" if number < 1e5 else f"{number / 1e6:,.1f} million") + (f" per {item}" if item else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """One cost of all networks of a space.
@@ -22,6 +29,7 @@ class Table:
         fixed: number, what all networks have in common.
         rows: {names of tables of choices: float64 array}: what each choice adds. Of ("layers",) the array is (rows,
             candidates); of ("layers", "widths") it is (rows, candidates, widths), for choices of the same row in both.
+            A space whose costs depend on more than that has more axes behind, and computes them itself.
     """
 
     cost: str
@@ -58,7 +66,8 @@ class Table:
                 np.expand_dims(left_out[name], [1 + other for other in range(len(names)) if other != axis])
                 for axis, name in enumerate(names)
             ]
-            rows[names] = np.where(functools.reduce(np.logical_or, masks), cost, array)
+            mask = functools.reduce(np.logical_or, masks, np.bool_(False))
+            rows[names] = np.where(mask.reshape(*mask.shape, *[1] * (array.ndim - mask.ndim)), cost, array)
         return dataclasses.replace(self, rows=rows)
 
     def to_config(self):

@@ -25,7 +25,7 @@ class Augmentation:
         """Augments a batch.
 
         Args:
-            x: images (batch, height, width, depth) of any type, not normalised.
+            x: images (batch, height, width, depth) of any type, not normalised; of anything else if nothing happens.
             seed: (2,) integers; the same seed does the same.
             mean: (depth,), what fills a hole.
             worker: `Worker` that has x, its share of a batch. An image is augmented the same whichever worker has it.
@@ -33,6 +33,8 @@ class Augmentation:
         Returns:
             float32 images like x.
         """
+        if self == Augmentation():
+            return tf.cast(x, tf.float32)
         batch, height, width = tf.unstack(tf.shape(x)[:3])
 
         def draw(shape, key, **options):  # for the whole batch

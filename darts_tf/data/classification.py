@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.costs.counts import multiply_adds, parameters
+from darts_tf.costs.tables import in_words
 
 
 class Predictions(NamedTuple):
@@ -94,8 +95,6 @@ def table(metrics):
         "test accuracy": f"{metrics['top1']:.2%} of {metrics['test_images']:,} images (top 5: {metrics['top5']:.2%})",
         "weakest classes": ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in weakest),
         "parameters": f"{metrics['parameters']:,}",
-        "multiply-adds": "unknown",
+        "multiply-adds": in_words(metrics["multiply_adds"], "image"),
     }
-    if metrics["multiply_adds"] is not None:
-        rows["multiply-adds"] = f"{metrics['multiply_adds'] / 1e6:,.1f} million per image"
     return "\n".join(f"{name:<17}{value}" for name, value in rows.items())

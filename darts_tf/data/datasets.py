@@ -33,6 +33,10 @@ class Labelled:
         """What is asked of these images, `darts_tf.data.tasks.ImageClassification`."""
         return ImageClassification(self.image_shape, len(self.class_names), self.statistics())
 
+    def complete(self, model):
+        """The model that takes images as they are in files, of one that takes those of `batches`: the same."""
+        return model
+
     def description(self):
         """What config.json keeps of the data, a dict."""
         mean, std = self.statistics()
@@ -50,8 +54,95 @@ class Labelled:
         return f"{len(self.y_train):,} {colour} {height}x{width} images of {len(self.class_names)} classes"
 
 
+class Samples:
+    """What is said of samples with labels, all of them in memory or on disk: parts and batches of them.
+
+    A subclass has y_train, (n,), and
+
+    train_samples: (n, ...), an array, or `images.Images`.
+    items: what samples are called, "images".
+    """
+
+    items = None
+
+    def statistics(self):
+        """Mean and standard deviation to normalise by, of the last axis."""
+        return 0.0, 1.0
+
+    def batches(self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1):
+        """Batches to train on, not normalised.
+
+        Args:
+            batch_size, augmentation, seed, worker: as in `training_batches`.
+            train_portion: part of the samples to train on, up to 1; the rest is for validation.
+            devices: as in `evaluation_batches`.
+
+        Returns:
+            The batches as a function, see `training_batches`, the number of steps in an epoch, and a `tf.data.Dataset`
+            of the samples for validation, None if there are none.
+
+        Raises:
+            DataError: there are too few samples for a batch.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y_train))
+        chosen, rest = np.split(order, [round(train_portion * len(order))])
+        if batch_size > len(chosen):
+            raise DataError(f"there are {len(chosen)} {self.items} to train on: expected at most that.")
+        x, y = self.train_samples, self.y_train
+        # Without a hole there is no need to know the mean.
+        statistics = self.statistics() if augmentation.cutout else (0.0, 1.0)
+        train = training_batches(
+            x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False
+        )
+        valid = None
+        if len(rest):
+            valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker, devices=devices)
+        return train, len(chosen) // batch_size, valid
+
+    def search_batches(
+        self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=0.5, worker=ALONE, devices=1
+    ):
+        """Splits the training samples between weights and alphas (section 3.1 of the paper).
+
+        Args:
+            batch_size: samples in each of the two batches of a step.
+            train_portion: the part of the samples for the weights, between 0 and 1.
+            augmentation: `Augmentation` of images, for both.
+            seed: int.
+            worker: as in `training_batches`.
+            devices: as in `evaluation_batches`.
+
+        Returns:
+            The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of
+            steps in an epoch, and a `tf.data.Dataset` of the samples for alpha, for evaluation.
+
+        Raises:
+            DataError: a part is smaller than a batch.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y_train))
+        parts = np.split(order, [int(train_portion * len(order))])
+        smallest = min(len(part) for part in parts)
+        if batch_size > smallest:
+            raise DataError(
+                f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} {self.items} for the "
+                f"weights, {len(parts[1])} for alpha): expected at most {smallest}."
+            )
+        statistics = self.statistics()
+        splits = [(self.train_samples[part], self.y_train[part]) for part in parts]
+        weights, alphas = (
+            training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
+            for i, split in enumerate(splits)
+        )
+        valid = evaluation_batches(*splits[1], batch_size, statistics, worker, devices)
+
+        def batches(start=0):
+            return tf.data.Dataset.zip(weights(start), alphas(start))
+
+        return batches, len(parts[0]) // batch_size, valid
+
+
 @dataclasses.dataclass
-class Dataset(Labelled):
+class Dataset(Labelled, Samples):
     """Images of one size.
 
     x_train, x_test: (n, height, width, depth), integers or floats: arrays, which must not change any more, or
@@ -67,6 +158,8 @@ class Dataset(Labelled):
     x_test: np.ndarray
     y_test: np.ndarray
     class_names: list
+
+    items = "images"
 
     def __post_init__(self):
         folders.check_class_names(self.class_names)
@@ -94,13 +187,13 @@ class Dataset(Labelled):
             )
 
     @functools.cached_property
-    def train_images(self):
+    def train_samples(self):
         """x_train as `images.Images`."""
         return sources.of(self.x_train)
 
     @functools.cached_property
     def _statistics(self):
-        return sources.moments(self.train_images.chunks())
+        return sources.moments(self.train_samples.chunks())
 
     def read(self, progress):
         """Reads all images once, so that a file on disk that is damaged is known, and keeps the statistics.
@@ -112,7 +205,7 @@ class Dataset(Labelled):
             DataError: a file cannot be read, and which.
         """
         self._statistics = sources.moments(
-            progress(self.train_images.chunks(), len(self.train_images), "Reading images")
+            progress(self.train_samples.chunks(), len(self.train_samples), "Reading images")
         )
         for _ in progress(sources.of(self.x_test).chunks(), len(self.x_test), "Reading test images"):
             pass
@@ -126,77 +219,6 @@ class Dataset(Labelled):
         """Mean and standard deviation of the training images, per channel of depth: two float32 arrays."""
         mean, std = self._statistics
         return mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32)
-
-    def batches(self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=1.0, worker=ALONE, devices=1):
-        """Batches to train on, not normalised.
-
-        Args:
-            batch_size, augmentation, seed, worker: as in `training_batches`.
-            train_portion: part of the images to train on, up to 1; the rest is for validation.
-            devices: as in `evaluation_batches`.
-
-        Returns:
-            The batches as a function, see `training_batches`, the number of steps in an epoch, and a `tf.data.Dataset`
-            of the images for validation, None if there are none.
-
-        Raises:
-            DataError: there are too few images for a batch.
-        """
-        order = np.random.default_rng(seed).permutation(len(self.y_train))
-        chosen, rest = np.split(order, [round(train_portion * len(order))])
-        if batch_size > len(chosen):
-            raise DataError(f"there are {len(chosen)} images to train on: expected at most that.")
-        x, y = self.train_images, self.y_train
-        # Without a hole there is no need to know the mean.
-        statistics = self.statistics() if augmentation.cutout else (0.0, 1.0)
-        train = training_batches(
-            x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False
-        )
-        valid = None
-        if len(rest):
-            valid = evaluation_batches(x[rest], y[rest], batch_size, worker=worker, devices=devices)
-        return train, len(chosen) // batch_size, valid
-
-    def search_batches(
-        self, batch_size, augmentation=NO_AUGMENTATION, seed=0, train_portion=0.5, worker=ALONE, devices=1
-    ):
-        """Splits the training images between weights and alphas (section 3.1 of the paper).
-
-        Args:
-            batch_size: images in each of the two batches of a step.
-            train_portion: the part of the images for the weights, between 0 and 1.
-            augmentation: `Augmentation`, for both.
-            seed: int.
-            worker: as in `training_batches`.
-            devices: as in `evaluation_batches`.
-
-        Returns:
-            The batches as a function, see `training_batches`, of pairs ((x, y), (x_valid, y_valid)), the number of
-            steps in an epoch, and a `tf.data.Dataset` of the images for alpha, for evaluation.
-
-        Raises:
-            DataError: a part is smaller than a batch.
-        """
-        order = np.random.default_rng(seed).permutation(len(self.y_train))
-        parts = np.split(order, [int(train_portion * len(order))])
-        smallest = min(len(part) for part in parts)
-        if batch_size > smallest:
-            raise DataError(
-                f"a batch of {batch_size} is larger than a split of the data ({len(parts[0])} images for the weights, "
-                f"{len(parts[1])} for alpha): expected at most {smallest}."
-            )
-        statistics = self.statistics()
-        splits = [(self.train_images[part], self.y_train[part]) for part in parts]
-        weights, alphas = (
-            training_batches(*split, batch_size, statistics, augmentation, 2 * seed + i, worker)
-            for i, split in enumerate(splits)
-        )
-        valid = evaluation_batches(*splits[1], batch_size, statistics, worker, devices)
-
-        def batches(start=0):
-            return tf.data.Dataset.zip(weights(start), alphas(start))
-
-        return batches, len(parts[0]) // batch_size, valid
 
     def test_batches(self, batch_size=128):
         """The test images once, in order, not normalised, as a `tf.data.Dataset` of (x, y)."""
@@ -460,7 +482,8 @@ def training_batches(
     All that is random is drawn from (seed, epoch, place in the epoch).
 
     Args:
-        images, labels: array (n, height, width, depth), or `images.Images`, and array (n,).
+        images, labels: array (n, height, width, depth), or `images.Images`, or (n, ...) that is not augmented, and
+            array (n,).
         batch_size: images in a batch, at most n; a multiple of the number of workers.
         statistics: mean and standard deviation per channel, see `Dataset.statistics`.
         augmentation: `Augmentation`.

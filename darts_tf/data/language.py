@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from darts_tf.costs.counts import multiply_adds, parameters
+from darts_tf.costs.tables import in_words
 from darts_tf.data.text import ROWS, UNKNOWN, laid
 
 
@@ -137,8 +138,6 @@ def table(results):
         "by frequency": "; ".join(by_rank),
         "validation": f"{results['validation_perplexity']:,.2f}",
         "parameters": f"{results['parameters']:,}",
-        "multiply-adds": "unknown",
+        "multiply-adds": in_words(results["multiply_adds"], token),
     }
-    if results["multiply_adds"] is not None:
-        rows["multiply-adds"] = f"{results['multiply_adds'] / 1e6:,.1f} million per {token}"
     return "\n".join(f"{name:<17}{value}" for name, value in rows.items())

@@ -31,6 +31,10 @@ class Headline:
         """A value in words."""
         return f"{value:.2%}" if self.form == "percent" else f"{value:.4g}"
 
+    def error(self, value):
+        """How far a value is from the best one, of a part of 1; else itself: the smaller the better."""
+        return 1 - value if self.direction == "max" else value
+
     def best_first(self, value):
         """A key to sort values by, the best first; what is no number comes last."""
         number = math.nan if value is None else value
@@ -70,6 +74,16 @@ class Task:
     def metrics(self):
         """New Keras metrics, for `compile`; the headline's is one of them."""
         raise NotImplementedError
+
+    def score(self, labels, outputs):
+        """The headline metric of each of a batch, a tensor (batch,), whose mean it is."""
+        raise NotImplementedError
+
+    def plain(self):
+        """The loss and metrics with which a trained model is saved, as of `compile`: those that Keras knows."""
+        import keras
+
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
 
     def example(self, size=2):
         """A batch of so many inputs and their labels, (x, y), as a training's are, to try a model with."""
@@ -125,12 +139,17 @@ _tasks = Registry("task", Task)
 register_task, get = _tasks.register, _tasks.kind
 
 
-@register_task("image_classification")
-class ImageClassification(Task):
-    """Which of the classes an image is of; labels are integers."""
+def right(labels, logits):
+    """1 for each of a batch that is right, else 0, int32 (batch,)."""
+    import tensorflow as tf
+
+    return tf.cast(tf.equal(tf.argmax(logits, -1), tf.cast(tf.reshape(labels, [-1]), tf.int64)), tf.int32)
+
+
+class Classification(Task):
+    """Which of the classes something is of; labels are integers (batch,)."""
 
     headline = Headline("accuracy", "max", "percent")
-    item = "image"
 
     def loss(self, label_smoothing=0.0):
         import keras
@@ -149,10 +168,20 @@ class ImageClassification(Task):
 
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
+    def score(self, labels, outputs):
+        return right(labels, outputs)
+
     def example(self, size=2):
         import tensorflow as tf
 
         return tf.random.stateless_uniform([size, *self.input_shape], [0, 0]), tf.zeros([size], tf.int32)
+
+
+@register_task("image_classification")
+class ImageClassification(Classification):
+    """Which of the classes an image is of."""
+
+    item = "image"
 
     def measure(self, model, data):
         from darts_tf.data import classification
@@ -258,3 +287,119 @@ class LanguageModel(Task):
         if arrays is not None:
             shapes = {arrays[name].shape for name in ("rank", "tokens", "cross_entropy")}
             _expect(len(shapes) == 1 and len(shapes.pop()) == 1, "arrays of one length")
+
+
+class _OfTable(Task):
+    """What is asked of the rows of a table, vectors."""
+
+    item = "row"
+
+    def measure(self, model, data):
+        from darts_tf.data import tabular
+
+        return tabular.measure(self, model, data)
+
+    @classmethod
+    def table(cls, results):
+        from darts_tf.data import tabular
+
+        return tabular.table(results)
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        columns = description.get("columns")
+        _expect(isinstance(columns, dict) and columns and isinstance(description.get("label"), str), "columns, a label")
+        if results is not None:
+            _expect_numbers(results, "test_rows")
+        if arrays is not None:
+            labels, predicted = arrays["labels"], arrays["predicted"]
+            _expect(labels.shape == predicted.shape and labels.ndim == 1, "arrays of one length")
+
+
+@register_task("table_classification")
+class TableClassification(_OfTable, Classification):
+    """Which of the classes a row is of."""
+
+    @classmethod
+    def figures(cls, results):
+        figures = [(f"of {results['test_rows']:,} test rows", f"{results['accuracy']:.2%}")]
+        return figures + ([("area under the ROC curve", f"{results['auc']:.3f}")] if results["auc"] is not None else [])
+
+    @classmethod
+    def facts(cls, description):
+        return {"columns": f"{len(description['columns']):,}", "classes": str(len(description["class_names"]))}
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        super().check(description, results, arrays)
+        names = description.get("class_names")
+        _expect(_is_list(names, str), "class_names")
+        if results is not None:
+            _expect(
+                isinstance(results["per_class"], dict) and isinstance(results["confusion"], list), "results by class"
+            )
+            _expect_numbers(results, "accuracy", *(["auc"] if results["auc"] is not None else []))
+        if arrays is not None:
+            for places in (arrays["labels"], arrays["predicted"]):
+                _expect(places.dtype.kind in "iu", "whole numbers")
+                _expect(((places >= 0) & (places < len(names))).all(), f"numbers below {len(names)}")
+
+
+@register_task("table_regression")
+@dataclasses.dataclass(frozen=True)
+class TableRegression(_OfTable):
+    """A number for a row; labels are float32 (batch,), standardised.
+
+    Attributes:
+        label_scale: mean and deviation of the labels of the training rows, as they are in the table.
+    """
+
+    label_scale: tuple = (0.0, 1.0)
+
+    headline = Headline("mean_absolute_error", "min")
+
+    def loss(self, label_smoothing=0.0):
+        import keras
+
+        if label_smoothing:
+            raise ValueError(f"label_smooth={label_smoothing}: expected none with a label that is a number.")
+        return keras.losses.MeanSquaredError()
+
+    def metrics(self):
+        from darts_tf.data import tabular
+
+        return [tabular.MeanAbsoluteError(self.label_scale[1])]
+
+    def score(self, labels, outputs):
+        import tensorflow as tf
+
+        return self.label_scale[1] * tf.abs(tf.reshape(labels, [-1]) - tf.reshape(outputs, [-1]))
+
+    def plain(self):
+        import keras
+
+        return keras.losses.MeanSquaredError(), ["mean_absolute_error"]
+
+    def example(self, size=2):
+        import tensorflow as tf
+
+        return tf.random.stateless_uniform([size, *self.input_shape], [0, 0]), tf.zeros([size])
+
+    @classmethod
+    def figures(cls, results):
+        error = f"mean absolute error of {results['test_rows']:,} test rows"
+        return [(error, f"{results['mean_absolute_error']:,.4g}"), ("R² of the test rows", f"{results['r2']:.3f}")]
+
+    @classmethod
+    def facts(cls, description):
+        return {"columns": f"{len(description['columns']):,}", "label": description["label"]}
+
+    @classmethod
+    def check(cls, description, results=None, arrays=None):
+        super().check(description, results, arrays)
+        _expect(_is_list(description.get("label_scale"), float), "label_scale")
+        if results is not None:
+            _expect_numbers(results, "mean_absolute_error", "r2")
+        if arrays is not None:
+            numbers = arrays["labels"], arrays["predicted"]
+            _expect(all(n.dtype.kind == "f" and np.isfinite(n).all() for n in numbers), "finite numbers")

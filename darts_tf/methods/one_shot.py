@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.data.tasks import right
 from darts_tf.devices import replicas
 from darts_tf.ops import kernels
 
@@ -25,13 +26,16 @@ class Inherited:
     Args:
         search: a compiled `DARTS`, whose variables exist, of a network whose call takes `mixture`; if it takes `paths`
             as well no other candidates are computed.
+        score: function of labels and logits -> what each of a batch counts, a tensor (batch,): by default 1 if it is
+            right, else 0; see `darts_tf.data.tasks.Task.score`.
         corrected: whether that is done; False is as the authors' code.
         recalibration, validation: iterables of batches (x, y), such as `tf.data.Dataset`s, each gone through every
             time; batches of one size are traced once.
     """
 
-    def __init__(self, search, recalibration, validation, corrected=True):
+    def __init__(self, search, recalibration, validation, corrected=True, score=right):
         self._search, self._batches, self._corrected = search, (recalibration, validation), corrected
+        self._score = score
         takes = inspect.signature(search.network.call).parameters
         self._options = {"paths": 1} if "paths" in takes else {}
         trained = {id(variable) for variable in search.network.trainable_variables}
@@ -52,11 +56,10 @@ class Inherited:
         x, y = batch[:2]
         logits = self._search.network(x, training=False, mixture=mixture, **self._options)
         loss = self._search.compute_loss(x, y, logits, None, training=False) * replicas.count()
-        right = tf.equal(tf.argmax(logits, -1), tf.cast(tf.reshape(y, [-1]), tf.int64))
-        return tf.reduce_sum(tf.cast(right, tf.int32)), loss, tf.shape(logits)[0]
+        return tf.reduce_sum(self._score(y, logits)), loss, tf.shape(logits)[0]
 
     def __call__(self, mixture):
-        """The part of the validation data that is right, and the mean loss.
+        """The mean score of the validation data, by default the part that is right, and the mean loss.
 
         Args:
             mixture: {table: array (rows, candidates)}, one for what each row chooses, else zero.
@@ -73,11 +76,11 @@ class Inherited:
         if self._corrected and left < 1:
             for variable in self._moving:
                 variable.assign((tf.convert_to_tensor(variable) - left * _start(variable)) / (1 - left))
-        right, total, samples = 0, 0.0, 0
+        score, total, samples = 0, 0.0, 0
         for batch in self._batches[1]:
-            correct, loss, size = (part.numpy() for part in measure(batch, mixture))
-            right, total, samples = right + int(correct), total + float(loss) * int(size), samples + int(size)
-        return right / samples, total / samples
+            own, loss, size = (part.numpy().item() for part in measure(batch, mixture))
+            score, total, samples = score + own, total + loss * size, samples + size
+        return score / samples, total / samples
 
     def restore(self):
         """Gives the batch norms their statistics back."""

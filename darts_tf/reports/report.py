@@ -25,13 +25,18 @@ from darts_tf.spaces.base import edge_shares, strengths_of
 TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 TITLES = {"search": "Search", "train": "Training", "tune": "Trials"}
 FULL_MATRIX = 30  # classes, at most
+POINTS = 1000  # in a plot, at most
 PAIRS = 20  # of classes that are taken for each other, listed where there are more
 HIDDEN = ("command", "task", "data", "versions", "genotype", "output", "overwrite", "resume", "tensorboard")
 # Flags that mean nothing to data of a kind.
+OF_IMAGES = (*sizes.IMAGES, "auxiliary_weight", "partial_channels")
 WITHOUT = {
-    "image_classification": (*starting.TEXT_FLAGS, *sizes.TEXT, "nonmono"),
-    "language_model": (*starting.IMAGE_FLAGS, *sizes.IMAGES, "auxiliary_weight", "partial_channels"),
+    "image_classification": (*starting.flags_without("images"), *sizes.TEXT),
+    "language_model": (*starting.flags_without("text"), *OF_IMAGES),
 }
+WITHOUT |= dict.fromkeys(
+    ("table_classification", "table_regression"), (*starting.flags_without("table"), *sizes.TEXT, *OF_IMAGES)
+)
 
 
 def write_report(directory):
@@ -90,8 +95,10 @@ def contents(directory):
     if test:
         content["test"] = {name: _number(test[name]) for name in ("parameters", "multiply_adds")}
         content["figures"] = task.figures(test)
-    if predictions and "labels" in predictions:
+    if predictions and "class_names" in config["data"]:
         content |= _predictions(predictions, config["data"]["class_names"])
+    elif predictions and "labels" in predictions:
+        content["residuals"] = _residuals(predictions, config["data"]["label"])
     elif predictions and test:
         counts = zip(test["by_rank"].items(), predictions["tokens"], strict=True)
         content["ranks"] = [[name, int(count), _number(value)] for (name, value), count in counts]
@@ -116,7 +123,7 @@ def _number(value):
 def _configuration(config):
     """[name, value] pairs, as texts."""
     task = rundirectory.task(config)
-    left_out = HIDDEN + WITHOUT.get(task.name, ())
+    left_out = {*HIDDEN, *(set(WITHOUT.get(task.name, ())) - _own(config))}
     flags = {f"--{name}": value for name, value in config.items() if name not in left_out and value is not None}
     more = task.facts(config["data"])
     texts = {True: "yes", False: "no"}
@@ -124,6 +131,14 @@ def _configuration(config):
         [name, texts[value] if isinstance(value, bool) else ", ".join(value) if isinstance(value, list) else str(value)]
         for name, value in (flags | more | config.get("versions", {})).items()
     ]
+
+
+def _own(config):
+    """The names of the sizes that the space of a run has, a set."""
+    if config["command"] == "train":
+        return sizes.names_of(spaces.from_text(config["genotype"]).space.network) if config.get("genotype") else set()
+    space = rundirectory.space(config)
+    return sizes.names_of(space, space.supernet if config["command"] == "search" else space.network)
 
 
 def _trials(rows, headline):
@@ -218,8 +233,10 @@ def _by_epoch(config, space, relaxation, history, left, epochs, found):
     thickest = max(values.max() for values in allowed.values())
     names = [name for table in choices.values() for name in table.candidates]
     pictures = _pictures(space, found[0], config, names)
+    layers = [space.left(candidates) for candidates in left]
     return {
         "choices": tables,
+        "layers": {name: [sizes[name] for sizes in layers] for name in layers[0]},
         "pictures": [_picture(picture, found, strengths[picture.name], thickest) for picture in pictures],
     }
 
@@ -387,6 +404,8 @@ def _predictions(predictions, class_names):
         most = np.argsort(-times, kind="stable")[:PAIRS]
         content = {"confused": [[*map(int, pairs[:, place]), int(times[place])] for place in most]}
     content["classes"] = class_names
+    if "worst" not in predictions:  # rows of a table have no images
+        return content
     content["worst"] = [
         {
             "image": _image(image),
@@ -397,6 +416,18 @@ def _predictions(predictions, class_names):
         for index, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
     ]
     return content
+
+
+def _residuals(predictions, label):
+    """The labels of test rows and what is predicted for them, `POINTS` of them at most, and what the label is."""
+    labels, predicted = predictions["labels"], predictions["predicted"]
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:POINTS])
+    points = [[_rounded(a), _rounded(b)] for a, b in zip(labels[chosen], predicted[chosen], strict=True)]
+    return {"label": label, "points": points, "of": len(labels)}
+
+
+def _rounded(value):
+    return float(f"{value:.6g}")
 
 
 def _image(pixels):

@@ -52,7 +52,7 @@ def derived_costs(space, task, config, samples):
 
 def derived_sizes(space, config, samples, method):
     """The sizes of the networks that darts_tf.train would make, which a method of the space takes, a dict."""
-    recipe = recipes.SMALL_TEXT if space.is_text else recipes.TRAINING[recipes.training(samples)]
+    recipe = recipes.SMALL_TEXT if "text" in space.kinds else recipes.TRAINING[recipes.training(samples)]
     own = {name: getattr(config, name) for name, size in space.sizes.items() if size is None}
     values = {name: value for name, value in (recipe | own).items() if name in DERIVED}
     return sizes.of(method, values)

@@ -3,6 +3,7 @@
 Where a default is None, it is the one of `recipes`, or follows from the data.
 """
 
+import contextlib
 import dataclasses
 
 from darts_tf import spaces
@@ -10,12 +11,13 @@ from darts_tf.cli import files
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import tables
-from darts_tf.data.names import is_imagenet
+from darts_tf.data.names import is_imagenet, is_table
 from darts_tf.methods import presets, schedules
 from darts_tf.runs import budget, recipes, rundirectory
 
 # What a search and the training of what it found have in common.
-SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "operations")
+SHARED = ("dataset", "data_dir", "stream", "image_size", "tokens", "vocabulary", "bptt", "label", "columns")
+SHARED += ("test_table", "test_seed", "operations")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class DataConfig(Configuration):
         "digits, a folder with one folder of images per class (or folders train and test of them), a .npz file with "
         "x_train, y_train, x_test and y_test, or a tensorflow-datasets name such as cifar10. For language models: "
         "topics (their default, of Python's help), a text file, a folder with train.txt, valid.txt and test.txt, or a "
-        "name such as tiny_shakespeare.",
+        "name such as tiny_shakespeare. Tables: a .csv, .tsv, .parquet or .npz file, or with --label a name such as "
+        "wine_quality.",
         topic="Data",
     )
     stream: bool = option(
@@ -48,6 +51,26 @@ class DataConfig(Configuration):
         most=8192,
     )
     flip: bool | None = option(None, "Mirror half of the images. Default: yes in colour, no in grey.", topic="Data")
+    label: str | None = option(
+        None, "Of a table: the column to predict. Default: y, of a .npz file with a matrix x.", topic="Table"
+    )
+    columns: list | None = option(
+        None,
+        "Types of columns, age:number,city:category: number, boolean, date, category, or none to leave one out. That "
+        "of the label says whether it is a number to predict or one of classes. Default: they are inferred.",
+        topic="Table",
+    )
+    test_table: str | None = option(
+        None, "A second file, of the rows to test on. Default: every fifth row, of classes of each.", topic="Table"
+    )
+    test_seed: int = option(
+        0,
+        "Seed of the rows to test on. They are the same whatever --seed is, so that no search has seen those of a "
+        "training.",
+        topic="Table",
+        least=0,
+        most=2**32 - 1,
+    )
     tokens: str = option("words", "What a language model predicts.", topic="Text", values=("words", "characters"))
     vocabulary: int | None = option(
         None,
@@ -111,9 +134,21 @@ class RunConfig(DataConfig):
         return self
 
     @property
-    def is_text(self):
-        """Whether models are of text, as far as that can be told without the file of --operations."""
+    def kind(self):
+        """What models are of, "images", "text" or "table", as far as the file of --operations need not tell it."""
+        kinds = self._kinds
+        if kinds in (("text",), ("table",)):
+            return kinds[0]
+        return "table" if is_table(self.dataset, self.label) else "images"
+
+    @property
+    def _kinds(self):
+        """What models of the space may be of, see `darts_tf.spaces.base.SearchSpace.kinds`."""
         raise NotImplementedError
+
+    def of_table(self):
+        """The same configuration; of a table, the space is one of tables, unless that was given."""
+        return self.taken_over({"space": spaces.TABLE}) if self.kind == "table" else self
 
     def check_text(self):
         """Raises UsageError for what language models cannot be trained with; `self` is complete."""
@@ -135,14 +170,16 @@ class WeightsConfig(RunConfig):
     )
     units: int | None = option(
         None,
-        "Of the hidden state, and of embeddings. Default: 300 to search, of topics 64; to train the recipe's.",
+        "Of the hidden state, and of embeddings; of mlp of its widest layer. Default: 300 to search, of topics 64, mlp "
+        "128; to train the recipe's, of mlp as it was searched.",
         topic="Recurrent network",
         least=1,
         most=100_000,
     )
     dropout: float = option(
         0.75,
-        "Rate of dropout of the states that are decoded; by default 0.2 to search topics, 0.4 with the recipe small.",
+        "Rate of dropout of the states that are decoded; by default 0.2 to search topics, 0.4 with the recipe small. "
+        "Of mlp after each hidden layer, by default 0.",
         topic="Recurrent network",
         least=0,
         most=0.99,
@@ -290,6 +327,9 @@ class SearchConfig(FitConfig):
         least=0,
         most=1,
     )
+    prune_patience: int = option(
+        1, "Epochs in a row in which the share of a candidate has to be below --prune_below.", topic="Method", least=1
+    )
     penalty: str | None = option(
         None,
         "What is added to alpha's loss: beta_decay, zero_one, zero_one_l1, anchor, or one of your own. Default: "
@@ -408,7 +448,7 @@ class SearchConfig(FitConfig):
     epochs: int = option(50, "Epochs; of topics by default 10.", topic="Search", least=1, most=1_000_000)
     batch_size: int | None = option(
         None,
-        "Images, or rows of text, per batch. Default: 64; digits 32; text 256, topics 32.",
+        "Images, or rows of text or of a table, per batch. Default: 64; digits and tables 32; text 256, topics 32.",
         topic="Search",
         least=1,
     )
@@ -419,8 +459,8 @@ class SearchConfig(FitConfig):
         "darts",
         "What is searched: darts, the cells of the paper; s1 to s4, in which DARTS fails; nas-bench-201; chain, mobile "
         "blocks that suit the images; fbnet, proxyless, spos and nas-bench-macro, the chains of papers; densenas, "
-        "densely connected blocks; recurrent, cells of language models; one of your own; or a .json or .py file that "
-        "describes cells, a chain or blocks, see docs/spaces.md and docs/chain.md.",
+        "densely connected blocks; mlp, multilayer perceptrons; recurrent, cells of language models; one of your own; "
+        "or a .json or .py file that describes cells, a chain or blocks, see docs/spaces.md and docs/chain.md.",
         topic="Supernet",
     )
     init_channels: int | None = option(
@@ -432,7 +472,11 @@ class SearchConfig(FitConfig):
         most=8192,
     )
     layers: int | None = option(
-        None, "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5.", topic="Supernet", least=1, most=1000
+        None,
+        "Cells. Default: 8; digits 5. Of nas-bench-201 in each stage: 5. Of mlp hidden layers at the most: 4.",
+        topic="Supernet",
+        least=1,
+        most=1000,
     )
     nodes: int | None = option(
         None,
@@ -446,8 +490,12 @@ class SearchConfig(FitConfig):
     )
     widths: list | None = option(
         None,
-        "Of chains: search the width of each layer, too, of these parts of it: 0.5,0.75,1. Default: not.",
+        "Of chains: search the width of each layer, too, of these parts of it: 0.5,0.75,1. Default: not; mlp "
+        "0.25,0.5,0.75,1.",
         topic="Supernet",
+    )
+    batch_norm: bool | None = option(
+        None, "Of mlp: a batch norm before the activations of each layer. Default: yes.", topic="Supernet"
     )
     learning_rate: float | None = option(
         None,
@@ -480,17 +528,22 @@ class SearchConfig(FitConfig):
     cutout: bool = option(False, "Cut a square hole into training images.", topic="Data")
 
     @property
-    def is_text(self):
-        return spaces.is_text(self.space)
+    def _kinds(self):
+        return spaces.kind(self.space).kinds
 
     def begun(self):
         if self.from_supernet:
             return self.taken_over(self._of_supernet())
-        method = presets.get(self.method, spaces.has_paths(self.space))
-        epochs = self.epochs if "epochs" in self.given else None
-        if not self.is_text:
+        return self.of_table()._begun()
+
+    def _begun(self):
+        kind = spaces.kind(self.space)
+        method, own = presets.get(self.method, kind.has_paths), kind.searching
+        epochs = self.epochs if "epochs" in self.given else own.get("epochs")
+        if self.kind != "text":
             # Authors' hyperparameters suit CIFAR-10; those of data of one's own are DARTS's.
-            return self.taken_over(method.values(self.space, self.method == "auto" or self.dataset == "digits", epochs))
+            is_small = self.method == "auto" or self.dataset == "digits" or bool(own)
+            return self.taken_over(own | method.values(self.space, is_small, epochs))
         config = self.taken_over({"dataset": spaces.get(self.space).dataset})
         recipe = recipes.SEARCH_TOPICS if config.dataset == "topics" else recipes.SEARCH_TEXT
         own = {} if self.method == "auto" else method.values(self.space, True, epochs)  # whose parts are of images
@@ -564,20 +617,23 @@ class TrainConfig(FitConfig):
     )
     evaluate: str | None = option(
         None,
-        "Train nothing: measure this .keras model on the test images, or the test text, of --dataset.",
+        "Train nothing: measure this .keras model on the test images, text or rows of --dataset.",
         topic="What to train",
     )
     recipe: str | None = option(
         None,
         "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
-        "else small. With imagenet, images stay on disk and random parts of them are resized to 224x224. For text: ptb "
-        "and wikitext2, as the paper has them, or small, the default.",
+        "table for tables, else small. With imagenet, images stay on disk and random parts of them are resized to "
+        "224x224. For text: ptb and wikitext2, as the paper has them, or small, the default.",
         topic="What to train",
         values=tuple(dict.fromkeys((*recipes.TRAINING, *recipes.TRAINING_TEXT))),
     )
     epochs: int | None = option(None, "Epochs. Default: the recipe's.", topic="What to train", least=1, most=1_000_000)
     batch_size: int | None = option(
-        None, "Images, or rows of text, per batch. Default: the recipe's.", topic="What to train", least=1
+        None,
+        "Images, or rows of text or of a table, per batch. Default: the recipe's.",
+        topic="What to train",
+        least=1,
     )
     train_portion: float = option(
         1.0, "Part of the training images to train on; the rest validates each epoch.", topic="What to train"
@@ -631,17 +687,21 @@ class TrainConfig(FitConfig):
     )
 
     @property
-    def is_text(self):
-        if self.arch:
-            try:
-                return spaces.read(self.arch, self.space).space.is_text
-            except (OSError, ValueError):
-                return False
-        return files.holds_language_model(self.init_from or self.evaluate or "")
+    def _space(self):
+        """The space of --arch, `SearchSpace` as long as it is not known."""
+        with contextlib.suppress(OSError, ValueError):
+            return spaces.read(self.arch, self.space).space
+        return spaces.SearchSpace()
+
+    @property
+    def _kinds(self):
+        return self._space.kinds if self.arch else (files.kind_of_model(self.init_from or self.evaluate or ""),)
 
     def begun(self):
-        if not self.is_text:
-            return self
+        if self.kind != "text":
+            space = self._space if self.arch else spaces.SearchSpace()
+            known = {name: value for name, value in space.sizes.items() if value is not None}
+            return self.taken_over(known if self.recipe else known | space.training)
         recipe = self.recipe or "small"
         if recipe not in recipes.TRAINING_TEXT:
             expected = ", ".join(recipes.TRAINING_TEXT)

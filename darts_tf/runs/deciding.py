@@ -8,6 +8,7 @@ import numpy as np
 
 from darts_tf.cli import files, messages
 from darts_tf.cli.messages import UsageError
+from darts_tf.costs.tables import in_words
 from darts_tf.devices.cluster import ALONE
 from darts_tf.methods.evolution import Evolution
 from darts_tf.runs import rundirectory, starting
@@ -99,8 +100,10 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
     def feasible(path):
         return budget.keeps(space.decode(picks_of(path)))
 
-    def score_of(path, accuracy, loss):
-        return 1 - accuracy, space.cost_of(networks.main_table, picks_of(path)) if config.front else loss
+    headline = networks.task.headline
+
+    def score_of(path, result, loss):
+        return headline.error(result), space.cost_of(networks.main_table, picks_of(path)) if config.front else loss
 
     before = rundirectory.evolution(output)
     if before:
@@ -122,7 +125,8 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         files.write(output / "evolution.json", json.dumps(state) + "\n")
         saved()
 
-    worth = Inherited(search, recalibration(data, config, networks.strategy), list(batches.held_out))
+    again = recalibration(data, config, networks.strategy)
+    worth = Inherited(search, again, list(batches.held_out), score=networks.task.score)
     messages.say("Looking for the best network in the supernet ...")
     while True:
         try:
@@ -133,13 +137,13 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
             break
         scores, what = {}, f"Generation {len(evolution.populations)}"
         for (path,) in messages.progress(([path] for path in paths), len(paths), what):
-            accuracy, loss = worth(one_hot(choices, picks_of(path)))
-            scores[path] = score_of(path, accuracy, loss)
+            result, loss = worth(one_hot(choices, picks_of(path)))
+            scores[path] = score_of(path, result, loss)
             found.append(
                 {
                     "generation": len(evolution.populations),
                     "architecture": str(space.decode(picks_of(path))),
-                    "result": accuracy,
+                    "result": result,
                     "loss": loss,
                     **costs_of(path),
                 }
@@ -148,8 +152,8 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         save(ended=False)
         path, (error, _) = evolution.best
         messages.say(
-            f"generation {evolution.generation}/{config.generations}  best {1 - error:.2%}  "
-            f"{costs_of(path)['multiply_adds'] / 1e6:.2f} M multiply-adds  {time.monotonic() - began:.1f} s"
+            f"generation {evolution.generation}/{config.generations}  best {headline.text(headline.error(error))}  "
+            f"{in_words(costs_of(path)['multiply_adds'])} multiply-adds  {time.monotonic() - began:.1f} s"
         )
     save(ended=True)
     worth.restore()

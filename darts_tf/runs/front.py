@@ -30,10 +30,15 @@ def find(search, networks, data, batches, output):
     evolution = rundirectory.evolution(output) if config.selection == "evolution" else None
     if evolution:
         known = {one["architecture"]: one for one in evolution["networks"]}
-        best = max(known.values(), key=lambda one: (one["result"], -one[table.cost]))
+        headline = networks.task.headline
+
+        def key(one):
+            return headline.best_first(one["result"]), one[table.cost]
+
+        best = min(known.values(), key=key)
         bounds = _bounds(min(one[table.cost] for one in known.values()), best[table.cost], config.front)
         within = [[one for one in known.values() if one[table.cost] <= bound] for bound in bounds]
-        found = [max(some, key=lambda one: (one["result"], -one[table.cost])) for some in within]
+        found = [min(some, key=key) for some in within]
         found = list({one["architecture"]: one for one in found}.values())
     else:
         strengths, selection = search.network.strengths(), selections.configured(config.to_dict())
@@ -59,16 +64,17 @@ def _measured(architectures, search, networks, data, batches):
     from darts_tf.runs import deciding
 
     config, space, found = networks.config, networks.space, []
-    worth = Inherited(search, deciding.recalibration(data, config, networks.strategy), list(batches.held_out))
+    again = deciding.recalibration(data, config, networks.strategy)
+    worth = Inherited(search, again, list(batches.held_out), score=networks.task.score)
     for (architecture,) in messages.progress(
         ([one] for one in architectures), len(architectures), "Measuring the front"
     ):
         picks = space.picks(architecture)
-        accuracy, loss = worth(one_hot(space.choices, picks))
+        result, loss = worth(one_hot(space.choices, picks))
         costs = {cost: networks.budget.of_picks(cost, picks) for cost in networks.budget.bounds}
         costs |= {networks.main_table.cost: space.cost_of(networks.main_table, picks)}
         found.append(
-            {"architecture": str(architecture), "result": accuracy, "loss": loss}
+            {"architecture": str(architecture), "result": result, "loss": loss}
             | {**networks.costs(architecture), **costs}
         )
     worth.restore()
@@ -76,10 +82,10 @@ def _measured(architectures, search, networks, data, batches):
 
 
 def in_words(found, cost, headline):
-    """The networks as a table, lines of text."""
-    rows = [["front", cost.replace("_", " "), headline, "genotype"]]
+    """The networks as a table, lines of text; `headline` is `darts_tf.data.tasks.Headline`."""
+    rows = [["front", cost.replace("_", " "), "validation", "genotype"]]
     for number, one in enumerate(found, 1):
         value = f"{one[cost]:,.0f}" if one[cost] >= 1000 else f"{one[cost]:.4g}"
-        rows.append([f"{number}", value, f"{one['result']:.2%}", f"front/{number}.json"])
+        rows.append([f"{number}", value, headline.text(one["result"]), f"front/{number}.json"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]

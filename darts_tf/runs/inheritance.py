@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from darts_tf.private.keras import moments_of, place_of
+from darts_tf.spaces.models import ORDERED
 
 
 def inherit(search, before):
@@ -43,6 +44,8 @@ def _slot(variable, optimizer):
 def _pairs(part, other):
     """(variable, the other's variable, how) of two parts of supernets, see `Supernet.parts` and `_take`."""
     (layer, edges), (old, old_edges) = part, other
+    if edges == ORDERED:
+        return [(*pair, ORDERED) for pair in zip(layer.variables, old.variables, strict=True)]
     if edges is None:
         pairs = list(zip(layer.variables, old.variables, strict=True))
         return [(*pair, None) for pair in pairs] if all(one.shape == two.shape for one, two in pairs) else []
@@ -52,9 +55,15 @@ def _pairs(part, other):
 
 
 def _take(variable, other, how=None):
-    """Assigns another variable's value, or the part of it that `how` says: (spec, groups there, the groups wanted)."""
+    """Assigns another variable's value, or the part of it that `how` says.
+
+    Args:
+        how: None, `ORDERED`, or (spec, groups there, the groups wanted).
+    """
     value = keras.ops.convert_to_numpy(other)
-    if how is not None:
+    if how == ORDERED:
+        value = value[tuple(slice(size) for size in variable.shape)]
+    elif how is not None:
         spec, groups, places = how
         *inputs, grouped = spec.free
         for axis in inputs:  # the channels that a kernel reads

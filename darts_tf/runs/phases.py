@@ -133,10 +133,10 @@ def check(config, space):
         raise UsageError(
             f"{_who(config, 'cost_form')}--cost_form={config.cost_form}: expected a relaxation that trains alpha."
         )
-    if config.front and (space.is_text or config.selection == "perturbation"):
+    if config.front and (config.kind == "text" or config.selection == "perturbation"):
         raise UsageError(
-            f"--front={config.front}: expected a space of images, and another selection than perturbation; the space "
-            f"is {space.name}, the selection {config.selection}."
+            f"--front={config.front}: expected a space of images or tables, and another selection than perturbation; "
+            f"the space is {space.name}, the selection {config.selection}."
         )
     if not relaxation.learns and config.selection != "evolution":
         raise UsageError(
@@ -149,10 +149,10 @@ def check(config, space):
             "all; expected another."
         )
     compete = any(keep < len(rows) for table in space.choices.values() for rows, keep in table.groups)
-    if config.selection == "evolution" and (space.is_text or compete):
+    if config.selection == "evolution" and (config.kind == "text" or compete):
         raise UsageError(
-            f"{_who(config, 'selection')}--selection=evolution: expected a space of images whose rows do not compete, "
-            f"such as chain; {space.name} is none."
+            f"{_who(config, 'selection')}--selection=evolution: expected a space of images or tables whose rows do not "
+            f"compete, such as chain; {space.name} is none."
         )
     takes = inspect.signature(space.supernet).parameters
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -227,8 +227,12 @@ def candidates_of(config, space, history):
             strengths = strengths_of(space, relaxation, *history[done], now)
         if done in keep:
             now = pruning.narrowed(strengths, now, choices, keep[done])
-        elif config.prune_below:
-            now = pruning.pruned(strengths, now, choices, config.prune_below)
+        elif config.prune_below and done >= config.prune_patience:
+            some = [
+                strengths_of(space, relaxation, *one, now) for one in history[done + 1 - config.prune_patience : done]
+            ]
+            kept = [pruning.pruned(one, now, choices, config.prune_below) for one in (*some, strengths)]
+            now = {name: np.any([one[name] for one in kept], 0) for name in now}
         left.append(now)
     return left
 

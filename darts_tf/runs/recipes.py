@@ -81,6 +81,11 @@ SMALL = {
     "drop_path_prob": 0.1,
     "cutout": False,
 }
+TABLE = {
+    **SMALL,
+    "drop_path_prob": 0.0,
+    "flip": False,
+}
 # Section 3.2.2 of the paper: the training of recurrent cells.
 PTB = {
     "epochs": 8000,
@@ -108,7 +113,7 @@ SMALL_TEXT = {
     "dropoute": 0.0,
 }
 TRAINING_TEXT = {"ptb": PTB, "wikitext2": WIKITEXT2, "small": SMALL_TEXT}
-TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL}
+TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL, "table": TABLE}
 FEW_IMAGES = 10_000
 
 

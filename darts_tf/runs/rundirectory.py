@@ -259,7 +259,7 @@ def metrics(folder, config=None):
         if config:
             task(config).check(config["data"], found)
         else:
-            _expect({"per_class", "by_rank"} & set(found), "results by class or by rank")
+            _expect({"per_class", "by_rank", "r2"} & set(found), "results by class or by rank, or of numbers")
         return found
 
     return _read(folder, "metrics.json", parse)

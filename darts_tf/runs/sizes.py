@@ -8,7 +8,7 @@ from darts_tf.cli.messages import UsageError
 # Flags that only mean something to spaces that name them: of images, of text, of both.
 IMAGES = ("init_channels", "layers", "network", "auxiliary", "drop_path_prob")
 TEXT = ("units", "dropout", "dropouth", "dropoutx", "dropouti", "dropoute", "activation_penalty", "temporal_penalty")
-SIZES = ("nodes", "primitives", "widths", *IMAGES, *TEXT)
+SIZES = ("nodes", "primitives", "widths", "batch_norm", *IMAGES, *TEXT)
 
 
 def of(method, values):
@@ -17,15 +17,28 @@ def of(method, values):
     return {name: values[name] for name in taken if values.get(name) is not None and name != "relaxation"}
 
 
+def names_of(*takers):
+    """The names of the parameters of methods and the fields of spaces, a set."""
+    found = set()
+    for taker in takers:
+        fields = dataclasses.is_dataclass(taker)
+        found |= {f.name for f in dataclasses.fields(taker)} if fields else set(inspect.signature(taker).parameters)
+    return found
+
+
 def _has_default(parameter):
     return parameter.default is not inspect.Parameter.empty
 
 
-def check_given(config, space, *methods):
-    """Raises UsageError for a size that was given and that neither the space nor its methods take."""
-    taken = {field.name for field in dataclasses.fields(space)}
-    taken |= {name for method in methods for name in inspect.signature(method).parameters}
+def check_given(config, space, *methods, searched=True):
+    """Raises UsageError for a size that was given and that neither the space nor its methods take.
+
+    Args:
+        searched: whether the fields of the space are taken, too.
+    """
+    taken = names_of(*methods, *([space] if searched else []))
     for name in SIZES:
-        if name in config.given and name not in taken and getattr(config, name) not in (None, False):
-            value = getattr(config, name)
+        value = getattr(config, name, None)
+        without = name == "batch_norm"  # the value of a flag that changes nothing where there is none
+        if name in config.given and name not in taken and value not in (None, without):
             raise UsageError(f"--{name}={value}: the space {space.name} has no such size; expected none.")

@@ -19,6 +19,7 @@ from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory, sizes
 
 FOLDER = "a folder to write to"  # what is expected of --output
+LEAST_STEPS = 4  # of an epoch of a small table
 
 
 def this_worker(config):
@@ -253,7 +254,7 @@ def started(output, command, config, data, strategy, worker=ALONE, **more):
         lock.release()
 
 
-def load_data(config, image_shape=None, random_parts=False, vocabulary=None):
+def load_data(config, image_shape=None, random_parts=False, vocabulary=None, table=None):
     """The dataset that a configuration names, made to fit a model if that is given.
 
     Args:
@@ -261,17 +262,23 @@ def load_data(config, image_shape=None, random_parts=False, vocabulary=None):
         image_shape: of the model, (height, width, depth).
         random_parts: whether it is one of `darts_tf.data.streams`, for the recipe of ImageNet.
         vocabulary: of the model, a list of texts.
+        table: of the model, what the description of a `darts_tf.data.tables.Table` says.
     """
-    from darts_tf.data import datasets, streams, text
+    from darts_tf.data import datasets, streams, tables, text
 
     if not config.dataset.strip():
         raise UsageError("--dataset=: expected digits, a folder, a .npz file, or a name such as cifar10.")
-    if not config.is_text and text.is_text(config.dataset):
+    if config.kind == "images" and text.is_text(config.dataset):
         raise UsageError(f"--dataset={config.dataset}: it is text, the network is one of images; expected images.")
     size = image_shape[:2] if image_shape else config.image_size
     try:
         with contextlib.redirect_stdout(sys.stderr):  # tensorflow-datasets has much to say
-            if config.is_text:
+            if config.kind == "table":
+                return tables.load(
+                    *(config.dataset, config.label, types_of(config), config.test_table, config.test_seed),
+                    *(config.data_dir, table, messages.say, messages.warn),
+                )
+            if config.kind == "text":
                 return text.load(
                     *(config.dataset, config.tokens, vocabulary or config.vocabulary),
                     *(config.data_dir, messages.say, messages.progress),
@@ -295,27 +302,59 @@ def load_data(config, image_shape=None, random_parts=False, vocabulary=None):
         raise UsageError(f"--dataset={config.dataset}: {reason}; expected data that can be read.") from error
 
 
-# Flags that only mean something to images, and to text.
-IMAGE_FLAGS = ("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "train_portion")
-TEXT_FLAGS = ("tokens", "vocabulary", "bptt", "nonmono")
+# Flags that do not mean something to all kinds of data: those that do to each.
+FLAGS = {
+    "images": ("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "train_portion"),
+    "text": ("tokens", "vocabulary", "bptt", "nonmono"),
+    "table": ("label", "columns", "test_table", "test_seed", "train_portion"),
+}
+
+
+def flags_without(kind):
+    """The flags that mean nothing to a kind of data, a list."""
+    return [name for names in FLAGS.values() for name in names if name not in FLAGS[kind]]
+
+
+def types_of(config):
+    """The types of --columns, {name: type}.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    found = {}
+    for text in config.columns or []:
+        name, colon, kind = text.strip().rpartition(":")
+        if not colon or not name:
+            raise UsageError(f"--columns={text}: expected NAME:TYPE, such as age:number.")
+        found[name] = kind
+    return found
 
 
 def check_data_flags(config):
-    """Raises UsageError for a flag that was given and means nothing to images, or to text."""
-    for name in IMAGE_FLAGS if config.is_text else TEXT_FLAGS:
+    """Raises UsageError for a flag that was given and means nothing to the kind of data."""
+    for name in flags_without(config.kind):
         if name in config.given:
-            other = "text" if config.is_text else "images"
+            other = "a table" if config.kind == "table" else config.kind
             raise UsageError(f"--{name}={getattr(config, name)}: expected none with {other}.")
-    if config.is_text:
+    if config.kind == "text":
         config.check_text()
 
 
 def data_defaults(config, data):
     """Defaults of flags that follow from the data, a dict."""
-    if config.is_text:
+    if config.kind != "images":
         return {}
     height, width, depth = data.image_shape
     return {"flip": depth > 1, "crop_padding": min(height, width) // 8}
+
+
+def fitted_batches(config, data):
+    """The configuration; of a small table its batches are such that an epoch has some, unless a size was given."""
+    if config.kind != "table" or "batch_size" in config.given:
+        return config
+    parts = [part for part in (config.train_portion, 1 - config.train_portion) if part]
+    most = int(min(parts) * len(data.y_train)) // LEAST_STEPS
+    return config.replace(batch_size=max(1, min(config.batch_size, most)))
 
 
 def batches_of(make, config, strategy, worker):
@@ -342,7 +381,7 @@ def batches_of(make, config, strategy, worker):
 
 def rate_by_length(data, config, vary, checkpoints):
     """The callback that follows the length of segments of text, in a list; empty for images."""
-    if not config.is_text:
+    if config.kind != "text":
         return []
     from darts_tf.runs import callbacks
 
@@ -405,6 +444,7 @@ def search_space(config, task=None):
     fields = {field.name for field in dataclasses.fields(kind)}
     if "primitives" in fields:
         check_primitives(config.primitives or (), kind)
+    check_kind(config, f"--space={config.space}", kind)
     try:
         space = spaces.of(values)
         space = space if task is None else space.fitted(task)
@@ -417,6 +457,13 @@ def search_space(config, task=None):
                 raise UsageError(f"--space={config.space}: no operation {name!r}; expected some of {', '.join(known)}.")
     own = {name: getattr(space, name) for name in fields & set(values)}
     return space, config.replace(space=values["space"], **own)
+
+
+def check_kind(config, flag, space):
+    """Raises UsageError if the networks of a space, or of a class of spaces, are not of a configuration's data."""
+    if config.kind not in space.kinds:
+        wrong = f"its networks are of {' or '.join(space.kinds)}, {config.dataset} is a {config.kind}"
+        raise UsageError(f"{flag}: {wrong}; expected one of the space {spaces.TABLE}.")
 
 
 def space_sizes(config):
@@ -450,7 +497,7 @@ def tensorflow(config):
         cpu_devices=config.cpu_devices,
         precision=config.precision,
         start=config.strategy != "multi_worker",
-        within=config.is_text,  # products of matrices want all cores at once
+        within=config.kind == "text",  # products of matrices want all cores at once
     ):
         yield _strategy(config)
 

@@ -1,13 +1,14 @@
 """What may be chosen: the spaces, by name, and their architectures."""
 
 from darts_tf.spaces.base import (
+    TABLE,
+    SearchSpace,
     from_json,
     from_text,
     get,
-    has_paths,
     is_description,
     is_known,
-    is_text,
+    kind,
     names,
     of,
     read,
@@ -24,14 +25,17 @@ from darts_tf.spaces.chain.space import (
     SinglePathSpace,
 )
 from darts_tf.spaces.densenas.space import DenseNAS
+from darts_tf.spaces.mlp.space import MLP
 from darts_tf.spaces.nas_bench_201.space import NasBench201
 from darts_tf.spaces.recurrent.space import RecurrentSpace
 
 __all__ = [
+    "MLP",
     "S1",
     "S2",
     "S3",
     "S4",
+    "TABLE",
     "AdaptiveChain",
     "CellSpace",
     "DenseNAS",
@@ -40,14 +44,14 @@ __all__ = [
     "NasBenchMacro",
     "ProxylessSpace",
     "RecurrentSpace",
+    "SearchSpace",
     "SinglePathSpace",
     "from_json",
     "from_text",
     "get",
-    "has_paths",
     "is_description",
     "is_known",
-    "is_text",
+    "kind",
     "names",
     "of",
     "read",

@@ -23,6 +23,7 @@ from darts_tf.spaces.pictures import Picture
 
 LONGEST = 1_000_000  # letters of a text
 EXPECTED = "expected an object with normal, and perhaps reduce and keep, or with stages."  # that describes a space
+TABLE = "mlp"  # the space that is searched for a table where nothing is said
 MOST = 10_000  # rows in a table of choices of an architecture that is read
 
 
@@ -63,6 +64,24 @@ class Choices(NamedTuple):
             for name, there in zip(self.candidates, self.mask[row], strict=True)
             if there and name not in self.never
         ]
+
+
+def checked_widths(widths):
+    """The parts of its units that a layer may have, as texts, the smallest first.
+
+    Args:
+        widths: texts of numbers, or numbers.
+
+    Raises:
+        ValueError: one is not above 0, or above 1, or 1 is none of them.
+    """
+    try:
+        found = sorted({float(width) for width in widths})
+    except (TypeError, ValueError):
+        found = []
+    if not found or not 0 < found[0] <= found[-1] == 1:
+        raise ValueError(f"widths={','.join(map(str, widths))}: expected numbers above 0, up to 1, and 1.")
+    return tuple(f"{width:g}" for width in found)
 
 
 def every_row(title, rows, candidates):
@@ -120,9 +139,11 @@ class SearchSpace:
 
     Attributes:
         name: what `register_space` calls it.
-        is_text: whether its models are of text, not of images.
+        kinds: what its models are of, some of "images", "text" and "table".
         dataset: what is searched and trained on where nothing is said.
         sizes: {flag: value}, defaults of sizes in place of those of the recipes of searches and trainings.
+        searching, training: {flag: value}, other defaults of a search in this space, and of the training of what it
+            found, in place of those of the recipes.
         least: {flag: value}, the least sizes that `supernet` takes.
         adapts: names of those of its fields that follow from the data, see `fitted`; they are no flags.
         has_paths: whether supernets compute as many candidates of a row as the relaxation says, see
@@ -133,9 +154,11 @@ class SearchSpace:
     """
 
     name: ClassVar[str] = None
-    is_text: ClassVar[bool] = False
+    kinds: ClassVar[tuple] = ("images",)
     dataset: ClassVar[str] = "digits"
     sizes: ClassVar[dict] = {}
+    searching: ClassVar[dict] = {}
+    training: ClassVar[dict] = {}
     least: ClassVar[dict] = {}
     adapts: ClassVar[tuple] = ()
     has_paths: ClassVar[bool] = False
@@ -293,6 +316,16 @@ class SearchSpace:
         A space whose pictures tell sizes takes them as keyword arguments with defaults, as `network` does.
         """
         return [Picture(self, name) for name in self.choices]
+
+    def left(self, candidates):
+        """How large each layer of the supernet is with the candidates that are left, {name: number}.
+
+        By default {}: the layers stay as they are.
+
+        Args:
+            candidates: {table: bool array (rows, candidates)}.
+        """
+        return {}
 
     def costs(self, task, **sizes):
         """Function of an architecture -> {cost: number, None if it is not known}, see `darts_tf.costs`.
@@ -499,18 +532,13 @@ def is_known(spec):
     return is_description(spec) or spec in names()
 
 
-def is_text(spec):
-    """Whether a space is one of language models, as far as it is known."""
-    return is_known(spec) and get(spec).is_text
-
-
-def has_paths(named):
-    """Whether a space has paths, see `SearchSpace`, as far as it is known; a name, or what `spec_of` takes."""
+def kind(named):
+    """The class of a space, `SearchSpace` as long as it is not known; a name, or what `spec_of` takes."""
     try:
         spec = spec_of(named)
     except (OSError, ValueError):  # which is said where the space is made
-        return False
-    return is_known(spec) and get(spec).has_paths
+        return SearchSpace
+    return get(spec) if is_known(spec) else SearchSpace
 
 
 def spec_of(named):

@@ -73,7 +73,7 @@ def check_space(space, task=None, draws=10):
         again = _Values(random)
         again.values = space.values(architecture)
         assert space.declare(again) == architecture, f"{name}: values of an architecture declare another one."
-    _check_models(space, found[0], task or (TEXT if space.is_text else TASK))
+    _check_models(space, found[0], task or (TEXT if "text" in space.kinds else TASK))
 
 
 def _check_choices(name, choices):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.costs.tables import Table
 from darts_tf.methods import relaxations
 from darts_tf.ops import kernels
 from darts_tf.ops.drop_path import DropPath
@@ -33,6 +34,10 @@ def normalizing(mean, std):
     return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
 
 
+PROPOSALS = 20  # draws under limits
+ORDERED = "ordered"  # see `Supernet.parts`
+
+
 class Supernet(keras.Model):
     """A model that holds all candidates, and the alphas that choose among them.
 
@@ -46,6 +51,8 @@ class Supernet(keras.Model):
         candidates: {table: bool array (rows, candidates)}, which rows have which; by default what the space says.
         edge_normalization: whether each row has a beta, too: the softmax of those that compete multiplies the weights
             of their candidates (equation 3 of PC-DARTS).
+        limits: ((`darts_tf.costs.tables.Table`, number), ...), the most that paths cost which are drawn where alpha is
+            not trained; if none of `PROPOSALS` draws is within them, the one that is nearest is taken.
         **kwargs: of `keras.Model`.
 
     Attributes:
@@ -57,12 +64,17 @@ class Supernet(keras.Model):
 
     from_logits = True
 
-    def __init__(self, space, outputs, relaxation="softmax", candidates=None, edge_normalization=False, **kwargs):
+    def __init__(
+        self, space, outputs, relaxation="softmax", candidates=None, edge_normalization=False, limits=(), **kwargs
+    ):
         super().__init__(**kwargs)
         self.space, self.outputs_per_input = space, outputs
         self.relaxation = relaxations.get(relaxation)
         self.candidates = checked_candidates(space, candidates)
         self.edge_normalization = edge_normalization
+        self.limits = [
+            (Table.from_config(table) if isinstance(table, dict) else table, float(most)) for table, most in limits
+        ]
         self.betas, self.temperature = {}, None
 
     @property
@@ -95,6 +107,21 @@ class Supernet(keras.Model):
             draw: int32 tensor (2,), a seed for relaxations that draw; without it they give what decides.
             purpose: of the pass, see `darts_tf.DARTS`.
         """
+        if draw is None or not self.limits or self.relaxation.learns:
+            return self._mixture(draw, purpose)
+        proposals = [
+            self._mixture(tf.random.experimental.stateless_fold_in(draw, 1000 + number), purpose)
+            for number in range(PROPOSALS)
+        ]
+        parts = [
+            tf.stack([self.cost(table, proposal) * (table.unit / most) for proposal in proposals])
+            for table, most in self.limits
+        ]
+        beyond = tf.maximum(tf.reduce_max(tf.stack(parts), 0), 1)
+        place = tf.argmin(beyond)  # the first that is within the limits, if there is one
+        return {name: tf.stack([proposal[name] for proposal in proposals])[place] for name in self.alphas}
+
+    def _mixture(self, draw, purpose):
         weights = {}
         for place, (name, alpha) in enumerate(self.alphas.items()):
             alpha = tf.convert_to_tensor(alpha)
@@ -151,8 +178,9 @@ class Supernet(keras.Model):
         """What the supernet of a search's next stage takes over from this one, as (key, (layer, edges)).
 
         A key is the same in supernets of one space, whatever candidates and channels these have. `edges` is a list of
-        those that an `Operation` computes side by side; None for a layer that is taken over as it is. By default the
-        only things that are taken over are alphas.
+        those that an `Operation` computes side by side; None for a layer that is taken over as it is; `ORDERED` for
+        one that has the first rows and columns of a larger one before it. By default the only things that are taken
+        over are alphas.
         """
         return ()
 
@@ -195,7 +223,7 @@ def inference_model(network):
         network: of `SearchSpace.network`; the result has copies of its weights.
 
     Returns:
-        A functional `keras.Model` of standard layers, from images to logits.
+        A functional `keras.Model` of standard layers, from its inputs to logits.
     """
 
     def call(layer, *args, **kwargs):
@@ -232,27 +260,27 @@ def _copy(model, policy, exchange=lambda layer: None, call_function=None):
     return result
 
 
-def with_new_classes(model, num_classes, normalization):
-    """A trained classifier with a new last layer, for other images of the same shape.
+def with_new_classes(model, num_classes, normalization=None):
+    """A trained classifier with a new last layer, for other inputs of the same shape.
 
     Args:
         model: a functional Keras model that ends in a Dense layer, on which an activation may follow; the result has
             copies of its other weights.
-        num_classes: number of classes.
+        num_classes: number of classes, or 1 for a number.
         normalization: mean and standard deviation of the new pixels per channel; they replace those of a
-            Normalization layer if the model starts with one.
+            Normalization layer if the model starts with one. None leaves that as it is.
 
     Returns:
-        A functional `keras.Model` from images to logits (batch, num_classes), of the current dtype policy.
+        A functional `keras.Model` from its inputs to logits (batch, num_classes), of the current dtype policy.
 
     Raises:
         ValueError: the model does not end in a Dense layer.
     """
-    mean, std = normalization
 
     def exchange(layer):
-        if isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]:
-            return normalizing(mean, std)
+        begins = isinstance(layer, keras.layers.Normalization) and layer.input is model.inputs[0]
+        if begins and normalization is not None:
+            return normalizing(*normalization)
         return None
 
     activations = keras.layers.Softmax, keras.layers.Activation

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from darts_tf import spaces
 from darts_tf.cli import messages
 from darts_tf.cli.files import write
+from darts_tf.costs.tables import in_words
 from darts_tf.reports import report
 from darts_tf.runs import rundirectory, sizes
 from darts_tf.tuner.space import genotype_of, hyperparameters_of
@@ -168,8 +169,7 @@ class Record:
         for rank, row in enumerate(self._ranked()[:SHOWN], 1):
             result = self.headline.text(row[self.metric])
             parameters = "unknown" if row["parameters"] is None else f"{row['parameters']:,.0f}"
-            multiply_adds = "unknown" if row["multiply_adds"] is None else f"{row['multiply_adds'] / 1e6:,.1f} million"
-            lines.append((str(rank), row["trial"], result, parameters, multiply_adds))
+            lines.append((str(rank), row["trial"], result, parameters, in_words(row["multiply_adds"])))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.rjust, line, widths)) for line in lines]
         failed = sum(row[self.metric] is None for row in self.rows)

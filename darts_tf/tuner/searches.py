@@ -63,7 +63,7 @@ class DARTSTuner(Reporting, keras_tuner.Tuner):
         )
         self.search_flags = dict(search or {})
         shared = {name: self.search_flags[name] for name in SHARED if name in self.search_flags}
-        is_text = spaces.is_text(str(self.search_flags.get("space", "")))
+        is_text = "text" in spaces.kind(str(self.search_flags.get("space", ""))).kinds
         portion = {} if is_text else {"train_portion": 0.8}  # text has a part of its own to validate on
         self.train_flags = {**portion, **shared, **(train or {})}
         self.tell = tell

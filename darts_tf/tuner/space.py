@@ -145,7 +145,7 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
         """
         planned = planned_epochs or epochs
         ours = []
-        if not self.space.is_text:
+        if "text" not in self.space.kinds:
             ours.append(callbacks.cosine_schedule(self._rate(hp), 0.0, planned))
             ours.append(callbacks.DropPathSchedule(self.drop_path_prob, planned))
         nan = callbacks.StopOnNaN()

@@ -109,7 +109,7 @@ def test_results_in_words(model):
     results |= {"perplexity": 1234.567, "bits_per_token": 10.27, "unknown": 0.125}
     lines = tasks.LanguageModel.table(results).splitlines()
     assert lines[0] == "test perplexity  1,234.57 of 50 words (10.270 bits per word, 12.5% are <unk>)"
-    assert lines[-1] == "multiply-adds    0.0 million per word"
+    assert lines[-1] == "multiply-adds    108 per word"
     assert tasks.LanguageModel.figures(results)[0] == ("perplexity of 50 test words", "1,234.57")
     assert "unknown" in tasks.LanguageModel.table(results | {"multiply_adds": None})
     overflow = results | {"perplexity": float("inf"), "by_rank": {"1 to 10": float("nan")}}

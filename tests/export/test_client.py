@@ -393,7 +393,7 @@ def test_files_that_are_no_images(tmp_path, capsys):
         (["--model=a b"], "--model=a b: expected a name"),
         (["--signature=\udcff"], "--signature=.*: expected a name"),
         (["--version=99999999999999999999", "--rest"], "--version"),
-        (["--text=a, b", "--text=c"], r"--text and .*README.md given: expected texts or images"),
+        (["--text=a, b", "--text=c"], r"--text and .*README.md given: expected texts, rows or images"),
         (["--text=\udcff"], "--text=.*: expected a text in UTF-8"),
     ],
 )
@@ -411,4 +411,8 @@ def test_each_text_has_a_flag():
 def test_no_image():
     command = [sys.executable, "-m", "export.client"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: expected IMAGE ... or --text, see --help.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "error: expected IMAGE ..., --text or --row, see --help.\n",
+    )

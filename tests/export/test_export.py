@@ -617,3 +617,11 @@ def test_one_input_and_one_output_in_a_list_or_a_dict(wrap, tmp_path):
     x = np.ones((2, 8, 8, 1), np.float32)
     expected = tf.nn.softmax(keras.Model(images, scores).predict(x, verbose=0))
     np.testing.assert_allclose(made.probabilities(x), expected, atol=1e-6)
+
+
+def test_activations_whose_gradients_tensorflow_cannot_save(tmp_path):
+    images = keras.Input((4, 4, 1))
+    x = keras.layers.Dense(3, "swish")(keras.layers.Flatten()(images))
+    keras.Model(images, keras.layers.Dense(2)(keras.layers.Activation("swish")(x))).save(tmp_path / "model.keras")
+    version = savedmodel.export(classifier.load(tmp_path / "model.keras"), tmp_path / "swish")
+    assert "serving_default" in tf.saved_model.load(str(version)).signatures

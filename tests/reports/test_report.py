@@ -135,6 +135,20 @@ def language_training(folder):
     report.write_report(folder)
 
 
+def table_training(folder):
+    """Of a label that is a number, with three test rows."""
+    folder.mkdir()
+    data = {"columns": {"a <b>": {"type": "number"}}, "label": "rent <b>", "label_scale": [900.0, 200.0]}
+    config = {"command": "train", "task": "table_regression", "data": data, "genotype": "mlp:8:relu"}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
+    write_history(folder, [{"epoch": 1, "loss": 2.0, "mean_absolute_error": 150.0, "seconds": 1}])
+    test = {"mean_absolute_error": 40.0, "root_mean_squared_error": 50.0, "r2": 0.5, "test_rows": 3}
+    (folder / "metrics.json").write_text(json.dumps({**test, "parameters": 10, "multiply_adds": 9}))
+    labels, predicted = np.array([500.0, 900.0, -100.0]), np.array([600.0, 880.0, 0.0])
+    np.savez(folder / "predictions.npz", labels=labels, predicted=predicted)
+    report.write_report(folder)
+
+
 CHAIN = AdaptiveChain(8)
 EVOLVED = [  # generation, layers, accuracy, loss, multiply-adds
     (1, "mb3_k3,identity|mb3_k3,mb6_k5|mb3_k3,identity", 0.5, 1.0, 240_000),
@@ -535,6 +549,22 @@ def test_language_models(browser, width, theme, tmp_path):
     assert "averaged, best" in texts(browser, ".chart[aria-label=Loss] text")
     assert "All 4 epochs are done; the model is that of epoch 3." in texts(browser, "p")[0]
     assert "validation 120" in texts(browser, ".legend span")
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_residuals(browser, width, tmp_path):
+    table_training(tmp_path / "run")
+    open_page(browser, tmp_path / "run", width)
+    assert texts(browser, "#residuals title") == [
+        "right 500, predicted 600",
+        "right 900, predicted 880",
+        "right -100, predicted 0",
+    ]
+    assert "rent <b> of test rows: right less predicted, by what is predicted" in texts(browser, "h2")
+    assert "Mean absolute error" in texts(browser, "h2") and "training mean absolute error" in texts(
+        browser, ".numbers span"
+    )
+    assert {"40", "0.500"} <= set(texts(browser, ".numbers b"))
 
 
 @pytest.mark.parametrize("classes", [3, 40])

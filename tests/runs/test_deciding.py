@@ -19,7 +19,7 @@ TASK = ImageClassification((8, 8, 1), 3, None)
 class Worth:
     """In place of `one_shot.Inherited`; the more identities, the better."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **options):
         pass
 
     def __call__(self, mixture):

@@ -102,7 +102,7 @@ def test_a_file_describes_blocks(tmp_path):
     (tmp_path / "blocks.json").write_text(json.dumps(TINY, indent=2))
     space = spaces.of({"space": str(tmp_path / "blocks.json"), "init_channels": 8})
     assert space == SPACE and spaces.of({"space": space.spec}) == SPACE and DenseNAS().spec == "densenas"
-    assert spaces.has_paths(space.spec) and spaces.get(space.spec) is DenseNAS
+    assert spaces.kind(space.spec).has_paths and spaces.get(space.spec) is DenseNAS
 
 
 def test_text_and_json():

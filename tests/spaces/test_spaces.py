@@ -13,7 +13,7 @@ from darts_tf.data.tasks import ImageClassification
 from darts_tf.reports import drawing
 from darts_tf.runs import starting
 from darts_tf.runs.configurations import SearchConfig
-from darts_tf.spaces import S1, S2, S4, NasBench201, RecurrentSpace
+from darts_tf.spaces import MLP, S1, S2, S4, NasBench201, RecurrentSpace
 from darts_tf.spaces.cells.described import DescribedCells
 from darts_tf.spaces.contracts import TASK, check_space
 from darts_tf.tuner.space import genotype_of, hyperparameters_of
@@ -43,6 +43,8 @@ def described(**changes):
         described(keep=3),
         NasBench201(),
         NasBench201(2, ("skip_connect", "sep_conv_3x3")),
+        MLP(3, 12),
+        MLP(2, 5, ("identity", "selu"), (1,), batch_norm=False),
         RecurrentSpace(3),
         RecurrentSpace(2, ("gelu", "none", "tanh")),
     ],
@@ -53,7 +55,7 @@ def test_the_contract(space):
 
 
 @pytest.mark.parametrize(
-    "space", [S1(), S2(2), described(), described(keep=2), NasBench201(), RecurrentSpace()], ids=str
+    "space", [S1(), S2(2), described(), described(keep=2), NasBench201(), RecurrentSpace(), MLP()], ids=str
 )
 def test_genotypes_and_hyperparameters_are_inverse(space):
     random = np.random.default_rng(0)

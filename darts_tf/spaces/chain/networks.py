@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from darts_tf import spaces
-from darts_tf.costs.tables import Table
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.ops.stages import Conv
@@ -15,7 +14,6 @@ from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import Width, block, ends, hidden_channels
 from darts_tf.spaces.models import Supernet, inputs
 
-PROPOSALS = 20  # draws of paths under a bound
 FEW = 40  # candidates of all layers: to write out so many is quick, and their steps are faster
 ANY = 2520  # channels, where their number does not matter; every number of parts divides it
 
@@ -231,8 +229,7 @@ class ChainSupernet(PathSupernet):
     Args:
         space: `Chains`, or its configuration, {"space": its spec, field: value}.
         init_channels: of the stem; all other channels grow with it. By default the description's.
-        limits: ((`darts_tf.costs.tables.Table`, number), ...), the most that paths cost which are drawn where alpha is
-            not trained; if none of `PROPOSALS` draws is within them, the one that is nearest is taken.
+        limits: as of `Supernet`.
         **kwargs: of `PathSupernet`.
 
     Call arguments:
@@ -251,10 +248,7 @@ class ChainSupernet(PathSupernet):
     def __init__(self, space="chain", num_classes=10, init_channels=None, limits=(), **kwargs):
         space = {"space": space} if isinstance(space, str) else space
         space = spaces.of(space) if isinstance(space, dict) else space
-        super().__init__(space, num_classes, init_channels, **kwargs)
-        self.limits = [
-            (Table.from_config(table) if isinstance(table, dict) else table, float(most)) for table, most in limits
-        ]
+        super().__init__(space, num_classes, init_channels, limits=limits, **kwargs)
         self.description = space.described(init_channels)
         made = ends(self.description, self.description.affine)
         self.stem, self.head = (Operation(*made[name], name=name) for name in ("stem", "head"))
@@ -278,21 +272,6 @@ class ChainSupernet(PathSupernet):
         self.head.build((None, None, None, self.description.layers()[-1].outputs))
         self.classifier.build((None, self.description.head))
         self.built = True
-
-    def mixture(self, draw=None, purpose=None):
-        if draw is None or not self.limits or self.relaxation.learns:
-            return super().mixture(draw, purpose)
-        proposals = [
-            super(ChainSupernet, self).mixture(tf.random.experimental.stateless_fold_in(draw, 1000 + number), purpose)
-            for number in range(PROPOSALS)
-        ]
-        parts = [
-            tf.stack([self.cost(table, proposal) * (table.unit / most) for proposal in proposals])
-            for table, most in self.limits
-        ]
-        beyond = tf.maximum(tf.reduce_max(tf.stack(parts), 0), 1)
-        place = tf.argmin(beyond)  # the first that is within the limits, if there is one
-        return {name: tf.stack([proposal[name] for proposal in proposals])[place] for name in self.alphas}
 
     def call(self, x, training=False, exact=False, mixture=None, purpose=None, paths=None):
         x = tf.cast(x, self.variable_dtype if exact else self.compute_dtype)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from darts_tf.spaces.base import Architecture, SearchSpace, every_row, register_space
+from darts_tf.spaces.base import Architecture, SearchSpace, checked_widths, every_row, register_space
 from darts_tf.spaces.chain import description as descriptions
 from darts_tf.spaces.chain.description import Description, Stage
 
@@ -54,13 +54,7 @@ class Chains(SearchSpace):
     sizes: ClassVar = {"init_channels": None, "layers": None}  # as described
 
     def __post_init__(self):
-        try:
-            widths = sorted({float(width) for width in self.widths})
-        except (TypeError, ValueError):
-            widths = []
-        if not widths or not 0 < widths[0] <= widths[-1] == 1:
-            raise ValueError(f"widths={','.join(map(str, self.widths))}: expected numbers above 0, up to 1, and 1.")
-        object.__setattr__(self, "widths", tuple(f"{width:g}" for width in widths))
+        object.__setattr__(self, "widths", checked_widths(self.widths))
 
     @property
     def choices(self):

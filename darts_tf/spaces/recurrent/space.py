@@ -30,7 +30,7 @@ class RecurrentSpace(SearchSpace):
     primitives: tuple = PRIMITIVES
 
     PUBLISHED = genotypes.PUBLISHED
-    is_text: ClassVar = True
+    kinds: ClassVar = ("text",)
     dataset: ClassVar = "topics"
 
     def __post_init__(self):
