@@ -12,7 +12,7 @@ digits: .venv/ready  ## search a cell on the digits that come with the package, 
 	.venv/bin/python -m export --model=$(RUN)/train/model.keras --name=digits --output=$(RUN)/serving
 
 test: .venv/ready  ## the fast tests
-	.venv/bin/python -m pytest -q -n auto --dist loadfile
+	.venv/bin/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 test-slow: .venv/ready  ## the rest of the tests
 	.venv/bin/python -m pytest -q -m slow -n $$(($$(nproc) + 1)) --dist worksteal  # some of them wait for others

@@ -111,7 +111,12 @@ def main(config):
     from darts_tf.devices import runtime
 
     messages.say("Starting TensorFlow ...")
-    runtime.configure(training=False)
+    with runtime.configured(training=False):
+        _make(config, before)
+
+
+def _make(config, before):
+    """Writes the table, or the archive; `before` is the table that is there, None if there is none."""
     costs, made = _networks(config)
     asked = [part for part in costs.all_parts() if before is None or str(part) not in before.milliseconds]
     models = {NOTHING: _nothing, **{str(part): part.model for part in asked}}

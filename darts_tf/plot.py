@@ -43,8 +43,8 @@ def main(config, genotype):
         from darts_tf.devices import runtime
         from darts_tf.runs import starting
 
-        runtime.configure(training=False)  # which imports TensorFlow quietly; the file may need it
-        starting.import_operations(config)
+        with runtime.configured(training=False):  # which imports TensorFlow quietly; the file may need it
+            starting.import_operations(config)
     if config.space and not spaces.is_known(config.space):
         raise UsageError(f"--space={config.space}: expected one of {', '.join(spaces.names())}.")
     try:

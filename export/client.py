@@ -304,16 +304,19 @@ class Grpc(Api):
             raise self._explained(error.code(), error.details(), grpc.StatusCode) from None
 
     def _signatures(self):
-        from tensorflow.core.framework import types_pb2
         from tensorflow_serving.apis import get_model_metadata_pb2
 
         request = self._request(get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"]))
         answer, found = self._call(self._stub.GetModelMetadata, request), get_model_metadata_pb2.SignatureDefMap()
         if not answer.metadata["signature_def"].Unpack(found):
             raise _strange(self.server)
+
+        def called(info):
+            return info.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_number[info.dtype].name
+
         return {
             name: tuple(
-                {key: types_pb2.DataType.Name(info.dtype) for key, info in tensors.items()}
+                {key: called(info) for key, info in tensors.items()}
                 for tensors in (signature.inputs, signature.outputs)
             )
             for name, signature in found.signature_def.items()

@@ -39,9 +39,11 @@ class Images:
         return tflite(content)
 
     def measure(self, run):
-        """How far a form, such a function, agrees with Keras, a dict."""
-        difference, same = agreement(run, self.images, self._expected)
-        return {"max_difference": difference, "agreement": same}
+        """How far a form, such a function, agrees with Keras, and how often it is right if that is known, a dict."""
+        found = probabilities(run, self.images)
+        right = {} if self.labels is None else {"accuracy": float((found.argmax(1) == self.labels).mean())}
+        difference, same = agreement(found, self._expected)
+        return {**right, "max_difference": difference, "agreement": same}
 
     def inputs(self):
         """What such a function takes, a list of arrays."""
@@ -248,9 +250,13 @@ def quantized(images, details):
     return np.clip(np.rint(images / scale + zero), limits.min, limits.max).astype(details["dtype"])
 
 
-def agreement(run, images, expected):
+def probabilities(run, images):
+    """What a function from images to probabilities makes of any number of images."""
+    return np.concatenate([run(images[i : i + BATCHES[-1]]) for i in range(0, len(images), BATCHES[-1])])
+
+
+def agreement(found, expected):
     """The largest difference from expected probabilities, and the part of the images with the same first class."""
-    found = np.concatenate([run(images[i : i + BATCHES[-1]]) for i in range(0, len(images), BATCHES[-1])])
     return float(np.abs(found - expected).max()), float((found.argmax(1) == expected.argmax(1)).mean())
 
 
@@ -279,6 +285,7 @@ def table(rows):
         "format": ("format", str),
         "bytes": ("size", lambda value: f"{value / 1e6:.2f} MB"),
         "perplexity": ("perplexity", lambda value: f"{value:.4g}"),
+        "accuracy": ("accuracy", lambda value: f"{value:.1%}"),
         "max_difference": ("max. difference", lambda value: f"{value:.1e}"),
         "agreement": ("same token" if "perplexity" in rows[0] else "same class", lambda value: f"{value:.1%}"),
         **{f"latency_{batch}": (f"ms, batch {batch}", lambda value: f"{1e3 * value:.2f}") for batch in BATCHES},

@@ -10,6 +10,7 @@ import time
 
 import tensorflow as tf
 
+from darts_tf.private.tensorflow import saved_model_of
 from export import labels
 from export.locks import locked
 
@@ -75,9 +76,7 @@ def _write(model, name, options, folder):
 
 def _describe(path, served):
     """Says in a SavedModel which calls its signatures answer, what their inputs are called, and what is not given."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    saved = saved_model_of(path.read_bytes())
     signatures = saved.meta_graphs[0].signature_def
     for name, called in served.inputs.items():
         for argument, key in called.items():

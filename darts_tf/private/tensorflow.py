@@ -33,6 +33,19 @@ def without_variables(function):
     return convert_variables_to_constants_v2(function)
 
 
+def saved_model_of(content):
+    """The message that a saved_model.pb holds, which can be changed and serialized again.
+
+    Private: `tensorflow.core.protobuf.saved_model_pb2`, of TensorFlow 2.21.0.
+
+    Args:
+        content: of the file, bytes.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    return saved_model_pb2.SavedModel.FromString(content)
+
+
 def never_inlined(function, input_signature):
     """A `tf.function` with one graph, which all graphs that call it share: TensorFlow does not copy it into them.
 

@@ -93,6 +93,8 @@ def test_what_an_export_returns(exported, base, digits, expected):
     for row, size in zip(exported.rows[2:], (path.stat().st_size for path in made.values()), strict=True):
         assert row["bytes"] == size and row["agreement"] > 0.98 and 0 < row["latency_1"] < row["latency_32"]
     assert exported.rows[1]["agreement"] == 1 and exported.rows[1]["max_difference"] < 1e-5
+    right = float((expected.argmax(1) == datasets.load("digits").y_test).mean())
+    assert exported.rows[0]["accuracy"] == exported.rows[2]["accuracy"] == pytest.approx(right, abs=1e-6)
     actual, found, probability = exported.example
     chosen = np.random.default_rng(0).permutation(len(expected))[0]
     assert actual == digits.labels[datasets.load("digits").y_test[chosen]]
@@ -420,7 +422,7 @@ def test_versions_are_whole_and_never_reused(small, tmp_path):
 )
 def test_tflite(quantize, difference, agreement, exported, digits, images, expected):
     content = exported.tflite[quantize].read_bytes()
-    found = comparison.agreement(comparison.tflite(content), images, expected)
+    found = comparison.agreement(comparison.probabilities(comparison.tflite(content), images), expected)
     assert found[0] <= difference and found[1] >= agreement, found
     assert tflite.labels_of(content) == digits.labels
 

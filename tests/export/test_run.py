@@ -169,7 +169,7 @@ def test_the_result_as_text_and_as_json(folder, tmp_path, capsys):
     assert found.keys() == {"tflite", "formats", "budget"} and found["budget"] == []
     assert found["tflite"] == f"{tmp_path}/out/tflite"
     assert [row.keys() for row in found["formats"]] == 2 * [
-        {"format", "bytes", "max_difference", "agreement", "latency_1", "latency_32"}
+        {"format", "bytes", "accuracy", "max_difference", "agreement", "latency_1", "latency_32"}
     ]
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.tflite")}
     assert made == {"tflite/dilated-float32.tflite", "tflite/mine-float32.tflite"}

@@ -230,6 +230,20 @@ def test_without_variables():
     np.testing.assert_array_equal(constant(tf.constant([[3.0]]))[0], [[3.0, 6.0]])
 
 
+@canary(of_tensorflow.saved_model_of)
+def test_saved_model_of(tmp_path):
+    module = tf.Module()
+    module.f = tf.function(lambda x: x + 1, input_signature=[tf.TensorSpec([], name="x")])
+    tf.saved_model.save(module, tmp_path, {"mine": module.f})
+    path = tmp_path / "saved_model.pb"
+    saved = of_tensorflow.saved_model_of(path.read_bytes())
+    saved.meta_graphs[0].signature_def["mine"].method_name = "tensorflow/serving/classify"
+    path.write_bytes(saved.SerializeToString())
+    again = of_tensorflow.saved_model_of(path.read_bytes()).meta_graphs[0].signature_def["mine"]
+    assert again.method_name == "tensorflow/serving/classify" and again.inputs["x"].name
+    assert tf.saved_model.load(tmp_path).signatures["mine"](x=tf.constant(2.0))["output_0"] == 3
+
+
 @canary(of_tensorflow.never_inlined)
 def test_never_inlined():
     from tensorflow.python.eager import context
