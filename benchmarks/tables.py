@@ -125,6 +125,7 @@ def random(folder, source, seed, options, seconds):
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         oracle._set_project_dir(place, "trials")
+        oracle.verbose = 0
         while not tried or (time.monotonic() - began) * (len(tried) + 1) / len(tried) < seconds[0]:
             keras.utils.clear_session()
             trial = oracle.create_trial("tuner0")

@@ -560,7 +560,7 @@ def test_residuals(browser, width, tmp_path):
         "right 900, predicted 880",
         "right -100, predicted 0",
     ]
-    assert "rent <b> of test rows: right less predicted, by what is predicted" in texts(browser, "h2")
+    assert "Residuals of rent <b> on test rows (label - prediction), by prediction" in texts(browser, "h2")
     assert "Mean absolute error" in texts(browser, "h2") and "training mean absolute error" in texts(
         browser, ".numbers span"
     )

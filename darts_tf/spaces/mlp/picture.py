@@ -54,7 +54,8 @@ class PerceptronPicture:
                 continue
             units = self._space.units_of(width, self._units)
             title = f"{activation}, {units} units"
-            shapes += [Line([(x, one), (x, other)], "flow", 2) for one, other in ((start, y), (y, end))]
+            above, below = (start, y - HEIGHT / 2), (y + HEIGHT / 2, end)
+            shapes += [Line([(x, one), (x, other)], "flow", 2) for one, other in (above, below)]
             if connection == RESIDUAL:
                 side = x + LONGEST / 2 + ROUND
                 above, below = start + 4, end - 4
