@@ -9,7 +9,7 @@ ONE_LINE = r"(?m)^error: .+"
 CHAIN = ("darts_tf.search", "--space=chain", "--init_channels=4", "--epochs=1", "--output=run")
 SPOS = ("--method=spos", "--population=4", "--generations=1")
 AGAIN = ("darts_tf.search", "--output=chain", "--resume")
-OTHER = ("darts_tf.search", "--from_supernet=chain", "--output=run")
+OTHER = ("darts_tf.search", "--from_supernet=chain", "--population=4", "--generations=1", "--output=run")
 LATENCY = ("darts_tf.latency", "--space=chain", "--init_channels=4", "--rounds=1", "--networks=0")
 
 
