@@ -31,12 +31,11 @@ import numpy as np
 from benchmarks import searches
 
 TABLES = ["wine", "breast_cancer", "diabetes", "digits"]
-WAYS = ["searched", "random", "fixed", "boosting"]
 FIXED = "mlp:64:relu,relu"
 
 
 def main(arguments=None):
-    parser = searches.options("tables", __doc__, methods=WAYS)
+    parser = searches.options("tables", __doc__, methods=list(HOW))
     parser.add_argument("--tables", type=searches.names, default=TABLES, help=f"default: {','.join(TABLES)}")
     parser.add_argument("--epochs", type=int, default=50, help="of searches and trainings; default: 50")
     parser.add_argument("--trial_epochs", type=int, default=15, help="of a trial of random search; default: 15")
@@ -52,7 +51,7 @@ def main(arguments=None):
 
                 def compute(folder, way=way, seed=seed, source=source, seconds=seconds):
                     began = time.monotonic()
-                    line = globals()[way](folder, source, seed, options, seconds)
+                    line = HOW[way](folder, source, seed, options, seconds)
                     return line | {"seconds": round(time.monotonic() - began, 1)}
 
                 line = results.get(compute, table=table, method=way, seed=seed)
@@ -110,10 +109,10 @@ def random(folder, source, seed, options, seconds):
     import keras
     import keras_tuner
 
-    from darts_tf import tuner
+    from darts_tf import spaces, tuner
 
     data = loaded(source)
-    space, headline = spaces_of("mlp"), data.task.headline
+    space, headline = spaces.of({"space": "mlp"}), data.task.headline
     recipe = space.training
     model = tuner.GenotypeHyperModel(space=space, task=data.task, learning_rate=recipe["learning_rate"], seed=seed)
     size = min(recipe["batch_size"], len(data.y_train) // 2)
@@ -140,12 +139,6 @@ def random(folder, source, seed, options, seconds):
             tried.append((headline.best_first(value), len(tried), str(tuner.genotype_of(hp, space))))
     architecture = min(tried)[-1]
     return trained(folder, architecture, source, seed, options) | {"trials": len(tried), "architecture": architecture}
-
-
-def spaces_of(name):
-    from darts_tf import spaces
-
-    return spaces.of({"space": name})
 
 
 def loaded(source):
@@ -186,6 +179,8 @@ def boosting(folder, source, seed, options, seconds):
     error = float(np.abs(found * deviation + mean - data.y_test).mean())
     return {"error": round(error, 3) if math.isfinite(error) else None, "tried": len(tried)}
 
+
+HOW = {"searched": searched, "random": random, "fixed": fixed, "boosting": boosting}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -242,9 +242,8 @@ def completed(config, data, own=None):
     if recipe not in recipes.TRAINING:
         raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images and tables.")
     defaults = recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe}
-    if config.kind == "table" or config.cutout_length >= min(
-        data.image_shape[:2]
-    ):  # which would leave nothing of many images
+    smallest = min(data.image_shape[:2]) if config.kind == "images" else 0
+    if config.cutout_length >= smallest:  # which would leave nothing of many images
         defaults["cutout"] = False
     if config.init_from:
         defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}

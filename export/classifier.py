@@ -201,22 +201,6 @@ def load(path, labels=None, image_size=None, model=None):
     if image_shape != model.input_shape[1:]:
         images = keras.Input(image_shape)
         model = keras.Model(images, model(images))
-    labels = _labels(path, labels, count)
+    labels = models.class_names(path, labels, count)
     model = models.in_float32(model)
     return Classifier(model, labels, _gives_probabilities(model))
-
-
-def _labels(path, given, count):
-    where = ""
-    if given is None:
-        given, where = labels.beside(path).get("class_names"), " in the config.json beside it"
-    if given is None:
-        given, where = [str(number) for number in range(count)], ""
-    if len(given) != count:
-        raise ModelError(f"it has {count} classes and there are {len(given)} labels{where}: expected as many.")
-    try:
-        for number, label in enumerate(given):
-            labels.check(label, f"the label of class {number}{where}")
-    except labels.LabelError as error:
-        raise ModelError(f"{error}: expected --labels, one per line.") from None
-    return list(given)

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from darts_tf.cli import files
+from export import labels
 
 LOW = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 LARGEST = 2_000_000_000  # bytes of weights, which a SavedModel has among its ops: no message of protobuf is larger
@@ -150,3 +151,30 @@ def _float32(config):
         key: "float32" if key == "dtype" and isinstance(value, str) and value in LOW else _float32(value)
         for key, value in config.items()
     }
+
+
+def class_names(path, given, count):
+    """The names of a model's classes.
+
+    Args:
+        path: of its `.keras` file.
+        given: list of texts; None takes those of the config.json that a training run leaves beside the file, or else
+            the numbers of the classes.
+        count: how many there are.
+
+    Raises:
+        ModelError: there are more or fewer of them, or one cannot be written to a file of labels.
+    """
+    where = ""
+    if given is None:
+        given, where = labels.beside(path).get("class_names"), " in the config.json beside it"
+    if given is None:
+        given, where = [str(number) for number in range(count)], ""
+    if len(given) != count:
+        raise ModelError(f"it has {count} classes and there are {len(given)} labels{where}: expected as many.")
+    try:
+        for number, label in enumerate(given):
+            labels.check(label, f"the label of class {number}{where}")
+    except labels.LabelError as error:
+        raise ModelError(f"{error}: expected --labels, one per line.") from None
+    return list(given)

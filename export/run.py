@@ -117,8 +117,8 @@ class Export:
             "accuracy" on test images if they are known, "max_difference" of a probability from Keras's, "agreement",
             the part of the images with the same first class, "latency_1" and "latency_32", seconds for batches of so
             many images. Of a language model the agreement is that of the likeliest next token, the seconds are those of
-            one step, and there is "perplexity".
-            Of a number there is no agreement, and the difference is that of the number.
+            one step, and there is "perplexity". Of a number there is no agreement, and the difference is that of the
+            number.
         example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
             probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
             probability; or of a table what is right of a row, what it says, and the probability of a class, None of a

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from darts_tf.data.columns import ENCODED, Column
 from darts_tf.private.tensorflow import without_variables
-from export import labels, models
+from export import models
 from export.models import ModelError
 
 SIGNATURE = "serving_examples"
@@ -239,17 +239,7 @@ def load(path, names=None, model=None):
     if not isinstance(model.input, dict):
         model = keras.Model({tensor.name: tensor for tensor in model.inputs}, model.outputs[0])
     count, known = outputs[0][1], beside(path)
-    if count == 1:
-        names = [known.get("label", "number")]
-    elif names is None:
-        names = known.get("class_names") or [str(number) for number in range(count)]
-    if len(names) != count:
-        raise ModelError(f"it has {count} classes and there are {len(names)} labels: expected as many.")
-    try:
-        for number, name in enumerate(names):
-            labels.check(name, f"the label of class {number}")
-    except labels.LabelError as error:
-        raise ModelError(f"{error}: expected --labels, one per line.") from None
+    names = [known.get("label", "number")] if count == 1 else models.class_names(path, names, count)
     columns = known.get("columns")
     if columns and {column.name for column in columns} != set(given):
         columns = None
@@ -277,14 +267,13 @@ def beside(path):
         path: of the `.keras` file.
 
     Returns:
-        A dict with "columns", a list of `Column`, "label", "class_names" if it has those, "description", as of a
-        `darts_tf.data.tables.Table`, and "config", all of it; {} if there is no such file or another tool wrote it.
+        A dict with "columns", a list of `Column`, "label", "description", as of a `darts_tf.data.tables.Table`, and
+        "config", all of it; {} if there is no such file or another tool wrote it.
     """
     try:
         config = json.loads(pathlib.Path(path).with_name("config.json").read_text(encoding="utf-8"))
         data = config["data"]
         columns = [Column.from_config(name, values) for name, values in data["columns"].items()]
-        known = {"columns": columns, "label": str(data["label"]), "description": data, "config": config}
-        return known | ({"class_names": list(map(str, data["class_names"]))} if "class_names" in data else {})
+        return {"columns": columns, "label": str(data["label"]), "description": data, "config": config}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -9,6 +9,7 @@ import zipfile
 from darts_tf.cli.messages import NO_SPACE, UsageError
 
 UNPACKED = 1 << 30  # bytes that an archive may unpack to, however small it is
+ENCODED = "encoded"  # the layer of a model of a table whose output is the vector that its network takes
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def write(path, content):
 def kind_of_model(path):
     """What the model in a `.keras` file is of: "text", one step of a language model, "table" or "images".
 
-    The first has the outputs "logits" and "state", the second a layer "encoded". This takes no TensorFlow. What cannot
+    The first has the outputs "logits" and "state", the second a layer `ENCODED`. This takes no TensorFlow. What cannot
     be read counts as the last; `read_model` says what is wrong with it.
     """
     try:
@@ -81,7 +82,7 @@ def kind_of_model(path):
         outputs = config["output_layers"]
         if isinstance(outputs, dict) and set(outputs) == {"logits", "state"}:
             return "text"
-        return "table" if any(layer["name"] == "encoded" for layer in config["layers"]) else "images"
+        return "table" if any(layer["name"] == ENCODED for layer in config["layers"]) else "images"
     except Exception:  # of every kind: the file may be anything
         return "images"
 

@@ -17,9 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.cli.files import ENCODED
+
 TYPES = ("number", "boolean", "date", "category")
 MOST_CATEGORIES = 256
-ENCODED = "encoded"  # the layer whose output is the vector
 EPOCH = 2000  # the year that dates count from
 # Of YYYY-MM-DD HH:MM:SS: the first place of each part, how many digits it has, and how many make a year.
 PARTS = ((0, 4, 1), (5, 2, 12), (8, 2, 12 * 31), (11, 2, 12 * 31 * 24), (14, 2, 12 * 31 * 1440))

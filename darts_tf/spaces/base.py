@@ -102,7 +102,12 @@ class Architecture:
     chosen: dict
 
     def items(self):
-        """What text and JSON say: (name, value) of the space's fields that are not the defaults, then of the tables."""
+        """What JSON says: (name, value) of the space's fields that are not the defaults, then of the tables.
+
+        In a space that has a notation of its own, it is `architecture`, the text.
+        """
+        if self.space.notation:
+            return [("architecture", str(self))]
         fields = [field for field in dataclasses.fields(self.space) if getattr(self.space, field.name) != field.default]
         return [
             *((field.name, _plain(getattr(self.space, field.name))) for field in fields),
@@ -280,6 +285,11 @@ class SearchSpace:
         Raises:
             ValueError: it holds something else.
         """
+        if cls.notation:
+            text = fields.get("architecture")
+            if set(fields) != {"architecture"} or not isinstance(text, str) or not text.startswith(cls.notation):
+                raise ValueError(f"Not an architecture of {cls.name}: expected architecture, a text.")
+            return cls.from_notation(text)
         own = {field.name for field in dataclasses.fields(cls)}
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items() if name in own}
         tables = {name: row for name, row in fields.items() if name not in own}

@@ -33,6 +33,7 @@ from export import (
     decoding,
     labels,
     locks,
+    models,
     run_export,
     savedmodel,
     serving,
@@ -272,9 +273,9 @@ def test_labels_of_the_run_that_made_the_model(config, found, tmp_path):
     (tmp_path / "config.json").write_text(config, encoding="latin-1")
     if isinstance(found, str):
         with pytest.raises(classifier.ModelError, match=found):
-            classifier._labels(tmp_path / "model.keras", None, 3)
+            models.class_names(tmp_path / "model.keras", None, 3)
     else:
-        assert classifier._labels(tmp_path / "model.keras", None, 3) == found
+        assert models.class_names(tmp_path / "model.keras", None, 3) == found
         assert labels.beside(tmp_path / "model.keras").get("dataset") is None
 
 

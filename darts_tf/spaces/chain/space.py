@@ -27,9 +27,6 @@ class Chain(Architecture):
     def widths(self):
         return [float(width) for width in self.chosen.get("widths", ["1"] * len(self.names))]
 
-    def items(self):
-        return [("architecture", str(self))]
-
     def __str__(self):
         pairs = zip(self.names, self.widths, strict=True)
         texts, stages = iter([name if width == 1 else f"{name}*{width:g}" for name, width in pairs]), []
@@ -175,13 +172,6 @@ class Chains(SearchSpace):
         elif set(architecture.widths) - {1.0}:
             raise ValueError(f"{architecture}: expected layers of the width 1.")
         return Chain(self, chosen)
-
-    @classmethod
-    def from_fields(cls, fields):
-        text = fields.get("architecture")
-        if set(fields) != {"architecture"} or not isinstance(text, str) or not text.startswith(cls.notation):
-            raise ValueError(f"Not an architecture of {cls.name}: expected architecture, a text.")
-        return cls.from_notation(text)
 
     @classmethod
     def from_notation(cls, text):

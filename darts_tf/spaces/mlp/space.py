@@ -31,9 +31,6 @@ class Perceptron(Architecture):
         rows = zip(*(self.chosen[name] for name in ("connections", "activations", "widths")), strict=True)
         return [(connection, name, width and float(width)) for connection, name, width in rows]
 
-    def items(self):
-        return [("architecture", str(self))]
-
     def __str__(self):
         told = str(self.space.units) if self.space.batch_norm else f"{self.space.units},{PLAIN}"
         return f"{self.space.notation}{told}:{','.join(_text(*layer) for layer in self.layers)}"
@@ -192,13 +189,6 @@ class MLP(SearchSpace):
     def _names(self):
         """For each row {table: names of its candidates}."""
         return [{name: table.names(row) for name, table in self.choices.items()} for row in range(self.layers)]
-
-    @classmethod
-    def from_fields(cls, fields):
-        text = fields.get("architecture")
-        if set(fields) != {"architecture"} or not isinstance(text, str) or not text.startswith(cls.notation):
-            raise ValueError(f"Not an architecture of {cls.name}: expected architecture, a text.")
-        return cls.from_notation(text)
 
     @classmethod
     def from_notation(cls, text):

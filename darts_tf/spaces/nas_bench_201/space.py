@@ -27,9 +27,6 @@ class Structure(Architecture):
     def names(self):
         return self.chosen["cell"]
 
-    def items(self):
-        return [("architecture", str(self))]
-
     def __str__(self):
         names, nodes = list(self.names), []
         while names:
@@ -139,13 +136,6 @@ class NasBench201(SearchSpace):
     def decode(self, picks):
         names = {row: self.primitives[candidate] for row, candidate in picks["cell"]}
         return Structure(self, {"cell": tuple(names.get(row, "none") for row in range(len(self.edges())))})
-
-    @classmethod
-    def from_fields(cls, fields):
-        text = fields.get("architecture")
-        if set(fields) != {"architecture"} or not isinstance(text, str):
-            raise ValueError(f"Not an architecture of {cls.name}: expected architecture, a text.")
-        return cls.from_notation(text)
 
     @classmethod
     def from_notation(cls, text):
