@@ -448,7 +448,8 @@ class SearchConfig(FitConfig):
     epochs: int = option(50, "Epochs; of topics by default 10.", topic="Search", least=1, most=1_000_000)
     batch_size: int | None = option(
         None,
-        "Images, or rows of text or of a table, per batch. Default: 64; digits and tables 32; text 256, topics 32.",
+        "Images, or rows of text or of a table, per batch. Default: 64, of small tables less; cells of digits 32; text "
+        "256, topics 32.",
         topic="Search",
         least=1,
     )
