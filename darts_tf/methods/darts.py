@@ -16,6 +16,7 @@ from darts_tf.data import pairs
 from darts_tf.devices import replicas
 from darts_tf.methods import penalties, perturbations
 from darts_tf.methods.optimizers import Adam
+from darts_tf.ops import kernels
 from darts_tf.private.keras import ModelHooks
 
 
@@ -613,6 +614,7 @@ class DARTS(ModelHooks):
             del results["arch_loss"]
         return results
 
+    @kernels.own_kernels()
     def test_step(self, data):
         logs = super().test_step(data)
         logs.pop("arch_loss", None)
@@ -625,6 +627,7 @@ class DARTS(ModelHooks):
         """The genotype of the current alphas."""
         return self.network.genotype()
 
+    @kernels.own_kernels()
     def train_step(self, data):
         train, valid = _pair(data)
         self.create_variables(*train)  # a step that creates some is traced a second time

@@ -14,17 +14,65 @@ import tensorflow as tf
 
 from darts_tf.devices import replicas
 from darts_tf.private.keras import layers_within
+from darts_tf.private.tensorflow import never_inlined, separate_calls
 
 EPSILON = 1e-5  # of batch norm
 MOMENTUM = 0.9  # of batch norm's moving statistics
-SYNCHRONIZED, NARROW = "synchronized", "narrow"  # kinds of training, see `batch_norm`
+SYNCHRONIZED = "synchronized"  # a kind of training, see `batch_norm`
 
+_own = contextvars.ContextVar("own", default=None)
 _twice = contextvars.ContextVar("twice", default=False)
 
 
 @contextlib.contextmanager
+def own_kernels():
+    """In the graph of this scope no kernel computes two things at once, though calls share functions.
+
+    The batch norm of oneDNN is two to four times as fast as TensorFlow's, but a kernel of it keeps what it is computing
+    in members: where it computes two things at once it corrupts the heap (TensorFlow 2.21, x86). Gradients are to be
+    taken within the scope.
+    """
+    graph = tf.compat.v1.get_default_graph() if not tf.executing_eagerly() else None
+    token = _own.set(graph)
+    try:
+        yield
+    finally:
+        _own.reset(token)
+    if graph is not None:
+        separate_calls(graph)
+
+
+def _has_own_kernels():
+    """Whether what is traced here is in `own_kernels`, or in a shared function that was called there."""
+    graph = _own.get()
+    return graph is True or (graph is not None and graph is tf.compat.v1.get_default_graph())
+
+
+def shared(function, signature):
+    """A function with one graph, which all graphs that call it share: TensorFlow does not copy it into them.
+
+    Args:
+        function: of tensors.
+        signature: as `input_signature` of `tf.function`.
+    """
+
+    @functools.cache
+    def variant(own):
+        def traced(*arguments):
+            token = _own.set(own or None)
+            try:
+                return function(*arguments)
+            finally:
+                _own.reset(token)
+
+        return never_inlined(traced, signature)
+
+    return lambda *arguments: variant(_own.get() is not True and _has_own_kernels())(*arguments)
+
+
+@contextlib.contextmanager
 def twice_differentiable():
-    """What is traced in this context has second derivatives, which `NARROW` batch norms do not have."""
+    """What is traced in this context has second derivatives, which backward passes that are written out do not have."""
     token = _twice.set(True)
     try:
         yield
@@ -41,11 +89,6 @@ def is_frozen(variable):
     """Whether no gradient is wanted for a weight: in the current scope it comes out of `tf.stop_gradient`."""
     tensor = tf.convert_to_tensor(variable)
     return tf.is_symbolic_tensor(tensor) and tensor.op.type == "StopGradient"
-
-
-def narrow(training):
-    """`NARROW` for training, in place of True; see `twice_differentiable`."""
-    return NARROW if training is True and not _twice.get() else training
 
 
 def subsample(x, stride):
@@ -81,7 +124,7 @@ def phases(x, block):
     Returns:
         (block**2 * batch, height / block, width / block, channels), and by how much the image had to grow for that.
     """
-    odd = [[0, -tf.shape(x)[1] % block], [0, -tf.shape(x)[2] % block]]
+    odd = tf.stack([[0, -tf.shape(x)[1] % block], [0, -tf.shape(x)[2] % block]])
     return tf.space_to_batch(x, [block, block], odd), odd
 
 
@@ -321,7 +364,7 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training, epsilon=E
 
     Args:
         training: False normalises by the moving statistics, True by those of the batch, `SYNCHRONIZED` by those of the
-            batches of all replicas. `NARROW` is as True, faster for few channels.
+            batches of all replicas.
         epsilon: what is added to the variance.
 
     Returns:
@@ -348,13 +391,8 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training, epsilon=E
         unbiased = variance * count / tf.maximum(count - 1, 1) if training else variance
         pairs = (moving_mean, mean), (moving_variance, unbiased)
         return y, *(old + (1 - MOMENTUM) * (new - old) for old, new in pairs)
-    # Two fused batch norms of oneDNN that run at once corrupt the heap (TensorFlow 2.21, x86). It leaves images with a
-    # depth axis to TensorFlow's own kernel, which is slower and safe; on GPUs there is no oneDNN.
-    volume = not tf.config.list_physical_devices("GPU")
-    if training == NARROW:
-        training = True
-        if volume and x.dtype == tf.float32:
-            return _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance, epsilon)
+    # oneDNN, whose kernels must be `own_kernels`, leaves images with a depth axis to TensorFlow's, which are slower.
+    volume = not (tf.config.list_physical_devices("GPU") or _has_own_kernels())
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=tf.expand_dims(x, 1) if volume else x,
         scale=gamma,
@@ -370,77 +408,6 @@ def batch_norm(x, gamma, beta, moving_mean, moving_variance, training, epsilon=E
         with _gradient("Squeeze", "darts_tf.SqueezeDepth"):
             y = tf.squeeze(y, 1)
     return y, mean, variance
-
-
-# By number of channels into how many times as many pixels are folded where there are few: TensorFlow's kernels take
-# about the same time for up to 64.
-_FOLDS = np.array([16, *(max(1 << int(np.log2(64 / channels)), 1) for channels in range(1, 65))]).clip(max=16)
-
-
-def _narrow_batch_norm(x, gamma, beta, moving_mean, moving_variance, epsilon):
-    """`batch_norm` of the batch's statistics, of pixels side by side as if they were channels."""
-    shape = tf.shape(x)
-    channels, pixels = shape[3], tf.reduce_prod(shape[:3])
-    fold = tf.gather(tf.constant(_FOLDS, tf.int32), tf.minimum(channels, 64))
-    fold = tf.minimum(fold, tf.bitwise.bitwise_and(pixels, -pixels))  # the largest power of two that divides them
-    folded = tf.stack([1, 1, 1, pixels // fold, fold * channels])
-    few = tf.stack([fold, channels])
-
-    def wide(*values):
-        return tf.unstack(tf.tile(tf.stack(values), [1, fold]))
-
-    def norm(x, scale, offset, mean, variance):
-        return tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=scale,
-            offset=offset,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            is_training=False,
-            data_format="NDHWC",
-        ).y
-
-    @tf.custom_gradient
-    def normalized(x, gamma, beta):
-        image = tf.reshape(x, folded)
-
-        def average(image):
-            return tf.reduce_mean(tf.reshape(tf.reduce_mean(image, [0, 1, 2, 3]), few), 0)
-
-        mean = average(image)
-        variance = average(tf.math.squared_difference(image, tf.tile(mean, [fold])))
-        scale, offset, means, variances = wide(gamma, beta, mean, variance)
-        y = tf.reshape(norm(image, scale, offset, means, variances), shape)
-
-        def gradient(dy, *_):
-            image = tf.reshape(x, folded)
-            dx, *parts = tf.raw_ops.FusedBatchNormGradV3(  # as if the statistics were constants
-                y_backprop=tf.reshape(dy, folded),
-                x=image,
-                scale=scale,
-                reserve_space_1=means,
-                reserve_space_2=variances,
-                reserve_space_3=tf.zeros([]),
-                epsilon=epsilon,
-                is_training=False,
-                data_format="NDHWC",
-            )[:3]
-            dgamma, dbeta = (tf.reduce_sum(tf.reshape(part, few), 0) for part in parts)
-            inverse, count = tf.math.rsqrt(variance + epsilon), tf.cast(pixels, x.dtype)
-            slope = -gamma * inverse**2 * dgamma / count
-            slopes, offsets = wide(slope, -gamma * inverse * dbeta / count - slope * mean)
-            zeros = tf.zeros_like(slopes)
-            dx += norm(image, slopes, offsets, zeros, zeros + (1 - epsilon))
-            return tf.reshape(dx, shape), dgamma, dbeta
-
-        return (y, mean, variance), gradient
-
-    y, mean, variance = normalized(x, gamma, beta)
-    count = tf.cast(pixels, x.dtype)
-    unbiased = variance * count / tf.maximum(count - 1, 1)
-    pairs = (moving_mean, mean), (moving_variance, unbiased)
-    return y, *(tf.stop_gradient(old + (1 - MOMENTUM) * (new - old)) for old, new in pairs)
 
 
 @tf.RegisterGradient("darts_tf.SqueezeDepth")

@@ -6,12 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from darts_tf.ops import kernels
+from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation, compute, compute_prepared, make_operation
 from darts_tf.ops.stages import BatchNorm, Noise, Pool, ReLU, Zero
-from darts_tf.private.tensorflow import never_inlined
-
-NARROW = 16  # channels of a node up to which batch norms of few edges are worth another kernel
 
 
 @keras.saving.register_keras_serializable("darts_tf")
@@ -98,8 +95,6 @@ class MixedOp(keras.layers.Layer):
             identities = tuple(index for index, operation in self.shared.items() if not operation.stages)
             dropped = identities if dropout and training else ()
             which, tables = self._tables(drawn)
-            if which is _Some and self.channels <= NARROW:
-                training = kernels.narrow(training)
             modes = {index: op.training(training) for index, op in (self.shared | self.grouped).items()}
             edges_at_once = _edges_at_once(
                 tuple((index, *_split(operation.stages), modes[index]) for index, operation in self.shared.items()),
@@ -463,13 +458,7 @@ def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropp
 
     image = tf.TensorSpec([None] * 4, dtype)
 
-    def any_length(weight):
-        shape = [None if axis in weight.free else n for axis, n in enumerate(weight.shape)]
-        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
-
-    weights = [
-        [[any_length(w) for w in stage.weights(1, 1, 1)] for stage in stages] for *_, stages, _ in (*shared, *grouped)
-    ]
+    weights = [operations.any_length(stages, dtype, exact_dtype) for *_, stages, _ in (*shared, *grouped)]
     signature = [image, [image] * len(shared), tf.TensorSpec([None, num_operations], exact_dtype), weights]
     if masked or dropped:
         members = [tf.TensorSpec([None], tf.int32)] * len(weights)
@@ -477,7 +466,7 @@ def _edges_at_once(shared, grouped, num_operations, which, masked, others, dropp
         tables = {_All: [], _Some: [members, matrix, vector], _Drawn: [matrix] if masked else []}[which]
         noise = [tf.TensorSpec([], exact_dtype), tf.TensorSpec([2], tf.int32)]
         signature += [tables, noise if dropped else []]
-    return never_inlined(edges_at_once, signature)
+    return kernels.shared(edges_at_once, signature)
 
 
 def _spread(images, scales, channels, groups):

@@ -13,12 +13,15 @@ An operation is a function of the stride that returns its stages; `register_oper
 """
 
 import contextlib
+import functools
 import inspect
 import itertools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from darts_tf.ops import kernels
 from darts_tf.ops.stages import BatchNorm, Conv, Depthwise, FactorizedReduce, Noise, Pool, ReLU, Stage, Zero
 
 _REGISTRY = {}
@@ -190,6 +193,19 @@ def stem(affine):
     return [Conv((3, 3)), BatchNorm(affine)]
 
 
+def result_of(stages, size):
+    """(height, width) of what stages make of images of a size, which may be None where it is not known."""
+    for stage in stages:
+        size = after(stage, size)
+    return tuple(size)
+
+
+def after(stage, size):
+    """The same of one stage, a list."""
+    steps = getattr(stage, "strides", None) or (getattr(stage, "stride", 1),) * 2
+    return [length and -(-length // step) for length, step in zip(size, steps, strict=True)]
+
+
 def compute(stages, x, weights, groups, training, scale=None):
     """Runs an operation's stages.
 
@@ -236,6 +252,7 @@ def layers(operation, x, channels, name, start=0):
         `keras.KerasTensor` (batch, height', width', channels).
     """
     if isinstance(operation, keras.layers.Layer):
+        operation.name = name
         return operation(x)
     for place, stage in enumerate(operation, start):
         x = stage.layers(x, channels, f"{name}_{place}")
@@ -305,7 +322,34 @@ class Operation(keras.layers.Layer):
             tf.convert_to_tensor(variable) if spec.exact else tf.cast(variable, dtype)
             for spec, variable in zip(self.specs, self.flat_variables, strict=True)
         ]
+        return self._in_stages(tensors)
+
+    def _in_stages(self, tensors):
+        tensors = list(tensors)
         return [[tensors.pop(0) for _ in stage] for stage in self._by_stage]
+
+    def by_edge(self, tensors):
+        """The weights of each edge alone, a list of what `tensors` gives; or of arrays."""
+        split = tf.split if tf.is_tensor(next(iter(itertools.chain(*tensors)), None)) else np.split
+        parts = [
+            split(tensor, self.groups, spec.free[-1])
+            for spec, tensor in zip(self.specs, itertools.chain(*tensors), strict=True)
+        ]
+        return [self._in_stages(edge) for edge in zip(*parts, strict=True)] if parts else [self._by_stage] * self.groups
+
+    def set_layers(self, model, names, start=0):
+        """Gives the weights to what `layers` has made of the same stages in a model, for each edge under another name.
+
+        Args:
+            model: `keras.Model`.
+            names: one for each edge.
+            start: as of `layers`.
+        """
+        arrays = self._in_stages([keras.ops.convert_to_numpy(variable) for variable in self.flat_variables])
+        for name, weights in zip(names, self.by_edge(arrays), strict=True):
+            for place, (stage, own) in enumerate(zip(self.stages, weights, strict=True), start):
+                for suffix, values in stage.layer_weights(own).items():
+                    model.get_layer(f"{name}_{place}{suffix}").set_weights(values)
 
     @property
     def moving(self):
@@ -319,7 +363,76 @@ class Operation(keras.layers.Layer):
     def call(self, x, training=False):
         training = self.training(training)
         y, updates = compute(self.stages, x, self.tensors(x.dtype), self.groups, training)
+        self.keep(updates, training)
+        return y
+
+    def keep(self, updates, training):
+        """Assigns new values to `moving` if this is for training."""
         if training:
             for variable, value in zip(self.moving, updates, strict=True):
                 variable.assign(value)
-        return y
+
+
+def compute_shared(stages, x, weights, training, channels, started, exact_dtype, inline=False):
+    """As `compute` of one edge, by a graph function that all operations of these stages share.
+
+    Args:
+        channels: of the result.
+        started: dict of what has been begun on x, see `begin`.
+        exact_dtype: of weights that are used in the precision of the variables.
+        inline: whether to write it out all the same.
+    """
+    if not stages:
+        return x, []
+    relu, image, prepared = begin(stages, x, started)
+    rest, weights = stages[relu:], weights[relu:]
+    # oneDNN's max pooling remembers where each maximum was; its gradient cannot see that in a function.
+    if inline or not any(weights) or any(isinstance(stage, Pool) for stage in rest):
+        return compute_prepared(rest, image, prepared, weights, 1, training)
+    function = _shared(tuple(rest), training, prepared is not None, x.dtype, exact_dtype)
+    y, updates = function(image, [] if prepared is None else [prepared], weights)
+    return tf.ensure_shape(y, [x.shape[0], *result_of(stages, x.shape[1:3]), channels]), updates
+
+
+def begin(stages, x, started):
+    """What operations that see the same image begin with, each kind of it once: a ReLU, and what prepares for a stage.
+
+    Args:
+        stages: of the operation.
+        x: the image.
+        started: dict of what has been begun on x, which this adds to.
+
+    Returns:
+        1 if the first stage is a ReLU and done, else 0; then the image and what `Stage.prepare` of the next gives.
+    """
+    relu = isinstance(stages[0], ReLU) and len(stages) > 1
+    if relu:
+        if "relu" not in started:
+            started["relu"] = tf.nn.relu(x)
+        x = started["relu"]
+    key = relu, stages[relu].preparation
+    if key not in started:
+        started[key] = stages[relu].prepare(x)
+    return int(relu), *started[key]
+
+
+@functools.cache
+def _shared(stages, training, prepared, dtype, exact_dtype):
+    """`compute_prepared` as one graph function that all operations of these stages share, whatever their lengths."""
+
+    def computed(x, prepared, weights):
+        return compute_prepared(stages, x, prepared[0] if prepared else None, weights, 1, training)
+
+    image = tf.TensorSpec([None] * 4, dtype)
+    more = [tf.TensorSpec([2, 2], tf.int32)] if prepared else []
+    return kernels.shared(computed, [image, more, any_length(stages, dtype, exact_dtype)])
+
+
+def any_length(stages, dtype, exact_dtype):
+    """The `tf.TensorSpec`s of stages' weights, whatever their channels and edges: a list for each stage."""
+
+    def of(weight):
+        shape = [None if axis in weight.free else n for axis, n in enumerate(weight.shape)]
+        return tf.TensorSpec(shape, exact_dtype if weight.exact else dtype)
+
+    return [[of(weight) for weight in stage.weights(1, 1, 1)] for stage in stages]

@@ -68,23 +68,11 @@ def of_stages(name, stages, channels, shape, beside=0):
     return Part(name, (tuple(shape),), lambda x: operations.layers(stages, x, channels, "part"), ways, beside)
 
 
-def result_of(stages, size):
-    """(height, width) of what stages make of images of a size."""
-    for stage in stages:
-        size = _after(stage, size)
-    return tuple(size)
-
-
-def _after(stage, size):
-    steps = getattr(stage, "strides", None) or (getattr(stage, "stride", 1),) * 2
-    return [-(-length // step) for length, step in zip(size, steps, strict=True)]
-
-
 def _counts(stages, outputs, inputs, size):
     """What stages cost, a dict of `tables.ADDED`."""
     total = dict.fromkeys(tables.ADDED, 0)
     for stage in stages:
-        size = _after(stage, size)
+        size = operations.after(stage, size)
         pixels = 1 if isinstance(stage, SqueezeExcite) else math.prod(size)
         weights = stage.weights(inputs, outputs, 1)
         kernels = [math.prod(weight.shape) for weight in weights if len(weight.shape) == 4]

@@ -105,6 +105,17 @@ class Stage:
         """
         raise NotImplementedError
 
+    def layer_weights(self, weights):
+        """The weights of the stage on one edge, as those layers have them.
+
+        Args:
+            weights: arrays in the order of `weights()`.
+
+        Returns:
+            {what is added to a layer's name: a list, as `set_weights` of the layer takes it}.
+        """
+        return {"": weights} if weights else {}
+
 
 def _padded(x, sizes, name):
     """Pads by half of a kernel's (height, width) on every side."""
@@ -282,6 +293,10 @@ class BatchNorm(Stage):
             momentum=kernels.MOMENTUM, epsilon=self.epsilon, center=self.affine, scale=self.affine, name=name
         )(x)
 
+    def layer_weights(self, weights):
+        *learned, moving = weights
+        return {"": [*learned, *moving]}
+
 
 @dataclasses.dataclass(frozen=True)
 class FactorizedReduce(Stage):
@@ -322,6 +337,9 @@ class FactorizedReduce(Stage):
         ]
         return keras.layers.Concatenate(name=name)(halves) if len(halves) > 1 else halves[0]
 
+    def layer_weights(self, weights):
+        return {f"_conv_{half + 1}": weights[half::2] for half in range(2) if weights[half].size}
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool(Stage):
@@ -335,8 +353,8 @@ class Pool(Stage):
         pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
         if self.stride == 1:
             return pool(x, 3, 1, "SAME"), []
-        if self.kind == "max":  # whose windows always hold the pixels that the border repeats
-            return pool(tf.pad(x, border, "SYMMETRIC"), 3, self.stride, "VALID"), []
+        if self.kind == "max":  # whose windows always hold pixels of the image
+            return pool(tf.pad(x, border, constant_values=x.dtype.min), 3, self.stride, "VALID"), []
         inside = pool(tf.pad(tf.ones_like(x[:1, :, :, :1]), border), 3, self.stride, "VALID")
         return pool(tf.pad(x, border), 3, self.stride, "VALID") / inside, []
 
@@ -425,6 +443,9 @@ class SqueezeExcite(Stage):
                 name=f"{name}_{part}",
             )(means)
         return keras.layers.Multiply(name=name)([x, means])
+
+    def layer_weights(self, weights):
+        return {"_reduce": weights[:2], "_expand": weights[2:]}
 
 
 @dataclasses.dataclass(frozen=True)

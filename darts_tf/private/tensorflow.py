@@ -1,5 +1,7 @@
 """What is used of TensorFlow that is not public."""
 
+import collections
+
 import tensorflow as tf
 
 
@@ -61,6 +63,35 @@ def never_inlined(function, input_signature):
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
+
+
+def separate_calls(graph):
+    """Gives calls of one function that could run at the same time kernels of their own; else all calls share them.
+
+    TensorFlow makes kernels for each function and its attributes. Here these have a number: the lowest whose calls are
+    all done before, since the call depends on them.
+
+    Private: `Operation._set_attr`, of TensorFlow 2.21.0.
+
+    Args:
+        graph: `tf.Graph` that is yet being made, in which no more gradients are taken.
+    """
+    before, bits, last = {}, {}, collections.defaultdict(list)
+    for op in graph.get_operations():
+        # The calls that it depends on, as bits of an integer.
+        found = 0
+        for other in (*(tensor.op for tensor in op.inputs), *op.control_inputs):
+            found |= before.get(other, 0)
+        if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            call = tf.compat.v1.AttrValue(func=op.get_attr("f"))
+            numbers = last[call.func.name]
+            number = next((n for n, bit in enumerate(numbers) if found & bit), len(numbers))
+            bits[op] = bit = 1 << len(bits)
+            numbers[number : number + 1] = [bit]
+            call.func.attr["_call"].i = number
+            op._set_attr("f", call)
+            found |= bit
+        before[op] = found
 
 
 def momentum_step(variable, buffer, gradient, learning_rate, momentum, nesterov):

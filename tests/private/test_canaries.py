@@ -265,6 +265,23 @@ def test_never_inlined():
     assert calls(of_tensorflow.never_inlined(square, spec)) == 2
 
 
+@canary(of_tensorflow.separate_calls)
+def test_separate_calls():
+    double = of_tensorflow.never_inlined(lambda x: x + x, [tf.TensorSpec([None])])
+
+    @tf.function(autograph=False)
+    def outer(x):
+        y, z = double(x), double(x + 1)
+        result = double(y) + z
+        of_tensorflow.separate_calls(tf.compat.v1.get_default_graph())
+        return result
+
+    np.testing.assert_array_equal(outer(tf.constant([2.0])), [14.0])
+    graph = outer.get_concrete_function(tf.TensorSpec([1])).graph
+    calls = [op.get_attr("f") for op in graph.get_operations() if "PartitionedCall" in op.type]
+    assert [call.attr["_call"].i for call in calls] == [0, 1, 0]
+
+
 @canary(of_tensorflow.momentum_step)
 def test_momentum_step():
     for nesterov, ahead in ((False, 4.0), (True, 3.0 + 0.5 * 4.0)):

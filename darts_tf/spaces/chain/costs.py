@@ -1,7 +1,7 @@
 """What chains cost: the parts of their layers."""
 
 from darts_tf.costs import tables
-from darts_tf.ops import parts
+from darts_tf.ops import operations, parts
 from darts_tf.ops.parts import Part
 from darts_tf.spaces.chain.blocks import block, ends
 
@@ -18,7 +18,7 @@ def costs(space, task, init_channels=None):
     made, (*size, depth) = ends(description), task.input_shape
     stages, channels = made["stem"]
     fixed = [parts.of_stages(f"stem to {channels}, {_of_stem(description)}", stages, channels, (*size, depth))]
-    size, sizes = parts.result_of(stages, size), []
+    size, sizes = operations.result_of(stages, size), []
     names, layers = space.choices["layers"].candidates, description.layers()
     for layer in layers:
         sizes.append(size)

@@ -10,7 +10,6 @@ from darts_tf import spaces
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.ops.stages import Conv
-from darts_tf.private.tensorflow import never_inlined
 from darts_tf.spaces.chain.blocks import Width, block, ends, hidden_channels
 from darts_tf.spaces.models import Supernet, inputs
 
@@ -154,7 +153,7 @@ def _layer(blocks, masked, paths, others, training, inline, frozen, dtype, exact
         return [mask if isinstance(s, Width) else [spec(weight) for weight in s.weights(ANY, ANY, 1)] for s in stages]
 
     tensors = [{part: specs(stages) for part, (stages, _) in block.operations().items()} for block in blocks]
-    return never_inlined(layer, [tf.TensorSpec([None] * 4, dtype), tf.TensorSpec([len(blocks)], exact_dtype), tensors])
+    return kernels.shared(layer, [tf.TensorSpec([None] * 4, dtype), tf.TensorSpec([len(blocks)], exact_dtype), tensors])
 
 
 def _mask(channels, widths, dtype):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from darts_tf.costs import tables
 from darts_tf.costs.tables import PEAK
-from darts_tf.ops import parts
+from darts_tf.ops import operations, parts
 from darts_tf.spaces.chain.costs import of_block
 from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
 
@@ -27,7 +27,7 @@ class Costs(tables.Costs):
         made, choices = ends(graph, stem_stride), space.choices
         stages, channels = made["stem"]
         fixed = [parts.of_stages(f"stem to {channels}, stride {stem_stride}, relu6", stages, channels, (*size, depth))]
-        size = parts.result_of(stages, size)
+        size = operations.result_of(stages, size)
         first = parts.of_stages("mb1_k3 without activation", made["first"][0], channels, (*size, channels))
         fixed += [first, parts.joined("Add", 2, (*size, channels))]
         images = [size]
