@@ -12,8 +12,8 @@ _PLACES = {
     "SearchNetwork": "spaces.cells.networks",
     "RecurrentSearchNetwork": "spaces.recurrent.networks",
     "RecurrentNetwork": "spaces.recurrent.networks",
-    "cifar_network": "spaces.cells.networks",
-    "imagenet_network": "spaces.cells.networks",
+    "cifar_network": "spaces.cells.derived",
+    "imagenet_network": "spaces.cells.derived",
     "inference_model": "spaces.models",
     "Genotype": "spaces.cells.genotypes",
     "PRIMITIVES": "spaces.cells.space",
@@ -39,11 +39,11 @@ def __dir__():
 
 # Short names of modules, in programs and in saved models, and where their contents are.
 _MODULES = {
-    "cells": ("spaces.cells.cell", "ops.drop_path"),
+    "cells": ("spaces.cells.cell", "spaces.cells.derived", "ops.drop_path"),
     "darts": ("methods.darts",),
     "genotypes": ("spaces.cells.genotypes", "spaces"),
     "mixed_op": ("ops.mixed_op",),
-    "networks": ("spaces.cells.networks", "spaces.models"),
+    "networks": ("spaces.cells.networks", "spaces.cells.derived", "spaces.models"),
     "operations": ("ops.operations",),
     "optimizers": ("methods.optimizers",),
     "stages": ("ops.stages",),

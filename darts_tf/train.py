@@ -300,7 +300,7 @@ def derived(architecture, task, config):
     space = architecture.space
     sizes.check_given(config, space, space.network, searched=False)
     try:
-        return space.network(architecture, task, **sizes.of(space.network, config.to_dict()))
+        return space.trained_network(architecture, task, **sizes.of(space.network, config.to_dict()))
     except ValueError as error:
         raise UsageError(f"--arch={config.arch}: {error}") from None
 
@@ -342,10 +342,10 @@ def create_variables(network):
 
 def synchronize_batch_norms(network, synchronized):
     """Whether batch norms take the statistics of all replicas while training."""
-    import keras
+    from darts_tf.private.keras import layers_within
 
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+    for layer in layers_within(network):
+        if hasattr(layer, "synchronized"):
             layer.synchronized = synchronized
 
 

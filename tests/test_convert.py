@@ -8,8 +8,8 @@ import pytest
 
 from darts_tf.cli import files
 from darts_tf.spaces.cells import pytorch
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
-from darts_tf.spaces.cells.networks import cifar_network
 
 
 @pytest.fixture

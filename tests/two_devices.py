@@ -22,7 +22,7 @@ from darts_tf.methods.darts import architecture_gradient  # noqa: E402
 from darts_tf.methods.optimizers import SGD, Adam, AveragedSGD  # noqa: E402
 from darts_tf.spaces import RecurrentSpace  # noqa: E402
 from darts_tf.spaces.cells import genotypes  # noqa: E402
-from darts_tf.spaces.cells.networks import cifar_network  # noqa: E402
+from darts_tf.spaces.cells.derived import cifar_network  # noqa: E402
 from darts_tf.spaces.densenas.networks import DenseSupernet  # noqa: E402
 from darts_tf.spaces.densenas.space import DenseNAS  # noqa: E402
 from darts_tf.spaces.recurrent.genotypes import RecurrentGenotype  # noqa: E402

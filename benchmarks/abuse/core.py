@@ -359,7 +359,7 @@ def optimizers():
 
         from darts_tf import spaces
         from darts_tf.methods.optimizers import SGD
-        from darts_tf.spaces.cells.networks import cifar_network
+        from darts_tf.spaces.cells.derived import cifar_network
 
         network = cifar_network(spaces.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True)
         optimizer = SGD(0.05, use_ema=True)
@@ -531,7 +531,7 @@ def networks():
     def auxiliary(keras, **options):
         from darts_tf import spaces
         from darts_tf.methods.optimizers import SGD
-        from darts_tf.spaces.cells.networks import cifar_network
+        from darts_tf.spaces.cells.derived import cifar_network
 
         network = cifar_network(
             spaces.from_text(GENOTYPE), 2, 3, 3, (8, 8, 1), auxiliary=True, drop_path=True, **options
@@ -640,7 +640,7 @@ def devices():
             from darts_tf.data import datasets
             from darts_tf.devices import replicas
             from darts_tf.devices.cluster import ALONE
-            from darts_tf.spaces.cells.networks import cifar_network
+            from darts_tf.spaces.cells.derived import cifar_network
 
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             pairs, size = [], 2 * count

@@ -25,9 +25,11 @@ class DropPath(keras.layers.Layer):
         self.rate = self.add_weight(shape=(), initializer="zeros", trainable=False, autocast=False, name="rate")
         self.built = True
 
-    def call(self, x, training=False):
-        if not training:
-            return x
+    def kept(self, shape):
+        """What is drawn: 0 for what is dropped, 1 / (1 - rate) for what is not, a tensor of a shape."""
         keep = 1 - tf.convert_to_tensor(self.rate)
-        drawn = keras.random.uniform((tf.shape(x)[0], 1, 1, 1), dtype=keep.dtype, seed=self.seed_generator)
-        return x * tf.cast(tf.floor(drawn + keep) / keep, x.dtype)
+        drawn = keras.random.uniform(shape, dtype=keep.dtype, seed=self.seed_generator)
+        return tf.floor(drawn + keep) / keep
+
+    def call(self, x, training=False):
+        return x * tf.cast(self.kept((tf.shape(x)[0], 1, 1, 1)), x.dtype) if training else x

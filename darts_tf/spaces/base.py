@@ -227,6 +227,14 @@ class SearchSpace:
         """
         raise NotImplementedError
 
+    def trained_network(self, architecture, task, **sizes):
+        """The model that is trained in place of `network`, where another one is faster; it computes the same.
+
+        Arguments are those of `network`. If it is another one, it has `inference_model()`, which gives that of
+        `network`, with its weights.
+        """
+        return self.network(architecture, task, **sizes)
+
     def decide(self, strengths, selection="strongest"):
         """The architecture that a selection makes of strengths.
 

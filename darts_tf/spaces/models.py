@@ -220,11 +220,13 @@ def inference_model(network):
     """The part of a trained derived network that is put to use: no auxiliary head, no drop path, no low precision.
 
     Args:
-        network: of `SearchSpace.network`; the result has copies of its weights.
+        network: of `SearchSpace.network` or `trained_network`; the result has copies of its weights.
 
     Returns:
         A functional `keras.Model` of standard layers, from its inputs to logits.
     """
+    if hasattr(network, "inference_model"):
+        return network.inference_model()
 
     def call(layer, *args, **kwargs):
         return args[0] if isinstance(layer, DropPath) else layer(*args, **kwargs)

@@ -3,8 +3,8 @@ import pytest
 
 from darts_tf.costs import counts
 from darts_tf.private.tensorflow import without_variables
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED
-from darts_tf.spaces.cells.networks import cifar_network
 
 
 def test_multiply_adds_are_counted_by_hand():

@@ -15,8 +15,8 @@ from tensorflow.python.framework import op_def_registry
 
 from darts_tf import DARTS, SearchNetwork
 from darts_tf.methods.optimizers import SGD
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED
-from darts_tf.spaces.cells.networks import cifar_network
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 INT32, RESOURCE = tf.int32.as_datatype_enum, tf.resource.as_datatype_enum

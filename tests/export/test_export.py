@@ -25,7 +25,7 @@ from darts_tf.data import datasets
 from darts_tf.data.images import decoded as trained_on
 from darts_tf.private.keras import layers_within
 from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.networks import cifar_network
+from darts_tf.spaces.cells.derived import cifar_network
 from export import (
     ExportConfig,
     classifier,

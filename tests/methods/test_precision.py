@@ -11,7 +11,7 @@ import tensorflow as tf
 from darts_tf import DARTS, SearchNetwork
 from darts_tf.methods.optimizers import SGD, Adam
 from darts_tf.spaces.cells import genotypes
-from darts_tf.spaces.cells.networks import cifar_network
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.models import inference_model
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

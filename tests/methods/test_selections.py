@@ -4,7 +4,7 @@ import pytest
 from darts_tf.costs.tables import Table
 from darts_tf.methods import selections
 from darts_tf.spaces.base import Choices, every_row, read
-from darts_tf.spaces.cells.networks import cifar_network
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.space import CellSpace
 
 SPACE = CellSpace(1, ("none", "skip_connect", "sep_conv_3x3"))

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from darts_tf.spaces.cells.derived import cifar_network, imagenet_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED
-from darts_tf.spaces.cells.networks import SearchNetwork, cifar_network, imagenet_network
+from darts_tf.spaces.cells.networks import SearchNetwork
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from darts_tf.methods import selections
 from darts_tf.methods.one_shot import one_hot
 from darts_tf.runs import callbacks, rundirectory
 from darts_tf.spaces.cells import costs
+from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
-from darts_tf.spaces.cells.networks import cifar_network
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (13, 10, 1)])

@@ -10,8 +10,8 @@ from darts_tf.cli.files import save_model
 from darts_tf.methods.optimizers import SGD
 from darts_tf.ops import operations
 from darts_tf.ops.drop_path import DropPath
+from darts_tf.spaces.cells.derived import cifar_network, imagenet_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED, Genotype
-from darts_tf.spaces.cells.networks import cifar_network, imagenet_network
 from darts_tf.spaces.models import inference_model, with_new_classes
 
 SIZES = [(8, 8), (9, 9), (12, 9), (11, 16)]

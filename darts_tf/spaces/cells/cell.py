@@ -1,14 +1,13 @@
 """Cells: small directed acyclic graphs whose nodes are images (section 2.1 of the paper).
 
-What `SearchCell` and `derived_cell` have in common, the topology, is in the functions before them.
+What `SearchCell` and the cells of genotypes have in common, the topology, is in the functions before it.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from darts_tf.ops import kernels, operations
-from darts_tf.ops.drop_path import DropPath
+from darts_tf.ops import kernels
 from darts_tf.ops.mixed_op import MixedOp
 from darts_tf.ops.operations import Operation, factorized_reduce, relu_conv_bn
 from darts_tf.spaces.cells import genotypes
@@ -164,8 +163,7 @@ class SearchCell(keras.layers.Layer):
             if draw is not None:
                 seed = tf.random.experimental.stateless_fold_in(draw, source)
                 more = {**options, "noise": seed, "dropout": None if dropout is None else (dropout, seed)}
-            mode = kernels.narrow(training) if self.partial_channels > 1 else training
-            return tf.split(self.mixed_ops[source](image, weights[source], training=mode, **more), count, -1)
+            return tf.split(self.mixed_ops[source](image, weights[source], training=training, **more), count, -1)
 
         def edges_from(source, image):
             if source not in self.mixed_ops:
@@ -205,42 +203,3 @@ class SearchCell(keras.layers.Layer):
             "partial_channels": self.partial_channels,
             "affine": self.affine,
         }
-
-
-def derived_cell(inputs, pairs, concat, channels, reduction, reduction_prev, drop_path, name):
-    """A cell of a genotype, of standard Keras layers.
-
-    Args:
-        inputs: the results of the two cells before, `keras.KerasTensor` (batch, height, width, ...) each.
-        pairs: the edges of a genotype's cell, see `genotypes.Genotype`.
-        concat: the nodes that make the result.
-        channels: channels of each node.
-        reduction, reduction_prev: as in `SearchCell`.
-        drop_path: whether edges other than identities can be dropped during training, see `DropPath`.
-        name: its layers are called `{name}_preprocess0_...`, `{name}_edge0_...`, `{name}_node2`, ...
-
-    Returns:
-        `keras.KerasTensor` (batch, height', width', len(concat) * channels).
-    """
-
-    edges = genotypes.edges(pairs)
-
-    def edges_from(source, image):
-        for edge, (node, operation, start) in enumerate(edges):
-            if start == source:
-                made = operations.make_operation(operation, channels, edge_stride(source, reduction), affine=True)
-                result = operations.layers(made, image, channels, f"{name}_edge{edge}")
-                if drop_path and result is not image:
-                    result = DropPath(name=f"{name}_edge{edge}_drop_path")(result)
-                yield node, result
-
-    def total(node, images):
-        return keras.layers.Add(name=f"{name}_node{node}")(images) if len(images) > 1 else images[0]
-
-    inputs = [
-        operations.layers(stages, x, channels, f"{name}_preprocess{place}")
-        for place, (stages, x) in enumerate(zip(preprocessing(reduction_prev, affine=True), inputs, strict=True))
-    ]
-    states = connect(inputs, genotypes.num_nodes(pairs), edges_from, total)
-    states = [states[node] for node in concat]
-    return keras.layers.Concatenate(name=name)(states) if len(states) > 1 else states[0]

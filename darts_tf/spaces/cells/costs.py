@@ -8,15 +8,15 @@ from darts_tf.spaces.cells import cell, genotypes, networks
 
 
 class CellCosts(tables.Costs):
-    """The costs of the networks of genotypes, see `networks.cifar_network`.
+    """The costs of the networks of genotypes, see `derived.cifar_network`.
 
     Of the inputs of a cell only those are prepared that an edge leaves; tables have what all networks of the space do
     that use both.
 
     Args:
         space: `Cells`.
-        channels, layers, num_classes, image_shape: of `networks.cifar_network`.
-        network: "cifar", or "imagenet" for `networks.imagenet_network`.
+        channels, layers, num_classes, image_shape: of `derived.cifar_network`.
+        network: "cifar", or "imagenet" for `derived.imagenet_network`.
 
     Call arguments:
         genotype: `genotypes.Genotype`, every node of which leads to the result of its cell; of any space of cells.
@@ -111,5 +111,5 @@ def _stems(network, channels, image_shape):
     found, shapes = [], [tuple(image_shape)]
     for stages, width in networks.stems(network, channels):
         found.append(parts.of_stages(f"stem of {len(stages)} to {width}", stages, width, shapes[-1]))
-        shapes.append((*parts.result_of(stages, shapes[-1][:2]), width))
+        shapes.append((*operations.result_of(stages, shapes[-1][:2]), width))
     return found, shapes[-2:] if network == "imagenet" else shapes[-1:] * 2

@@ -115,7 +115,7 @@ def network_for(state, genotype):
         CheckpointError: the checkpoint is not of a derived convolutional network.
     """
     from darts_tf.data import streams
-    from darts_tf.spaces.cells import networks
+    from darts_tf.spaces.cells import derived
 
     cells = {int(match[1]) for match in (re.match(r"cells\.([0-9]{1,6})\.", name) for name in state) if match}
     large = "stem0.0.weight" in state
@@ -133,7 +133,7 @@ def network_for(state, genotype):
         raise CheckpointError(f"its tensors {first} and {last} are for {depth} channels and {stem}: expected images.")
     statistics = (streams.MEAN, streams.STD) if large else 255 * np.array(CIFAR)
     size = 224 if large else 32
-    return (networks.imagenet_network if large else networks.cifar_network)(
+    return (derived.imagenet_network if large else derived.cifar_network)(
         genotype,
         channels=stem if large else stem // 3,
         layers=1 + max(cells),

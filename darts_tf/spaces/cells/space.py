@@ -106,7 +106,7 @@ class Cells(SearchSpace):
         auxiliary_weight=0.4,
         drop_path_prob=0.0,
     ):
-        """The stack of a genotype's cells, see `networks.cifar_network` and `networks.imagenet_network`.
+        """The stack of a genotype's cells, see `derived.cifar_network` and `derived.imagenet_network`.
 
         Args:
             architecture: `Genotype`.
@@ -116,21 +116,29 @@ class Cells(SearchSpace):
             auxiliary_weight: what the loss of the auxiliary head counts.
             drop_path_prob: whether there are layers that drop edges, above 0.
         """
-        from darts_tf.spaces.cells import networks
+        from darts_tf.spaces.cells import derived
 
-        build = {"cifar": networks.cifar_network, "imagenet": networks.imagenet_network}[network]
-        made = build(
-            architecture,
-            init_channels,
-            layers,
-            task.outputs,
-            task.input_shape,
-            auxiliary=auxiliary,
-            drop_path=drop_path_prob > 0,
-            normalization=task.normalization,
-        )
+        sizes = _sizes(architecture, task, init_channels, layers, auxiliary, drop_path_prob)
+        made = derived.BUILDERS[network](**sizes)
         made.auxiliary_weight = auxiliary_weight
         return made
+
+    def trained_network(
+        self,
+        architecture,
+        task,
+        network="cifar",
+        init_channels=36,
+        layers=20,
+        auxiliary=False,
+        auxiliary_weight=0.4,
+        drop_path_prob=0.0,
+    ):
+        """The same as it is trained, see `trained.TrainedNetwork`; arguments are those of `network`."""
+        from darts_tf.spaces.cells.trained import TrainedNetwork
+
+        sizes = _sizes(architecture, task, init_channels, layers, auxiliary, drop_path_prob)
+        return TrainedNetwork(**sizes, network=network, auxiliary_weight=auxiliary_weight)
 
     def decode(self, picks):
         """A `Genotype`.
@@ -294,3 +302,17 @@ class CellSpace(Cells):
             raise ValueError(f"primitives={list(self.primitives)}: expected at least one operation other than none.")
         if len(set(self.primitives)) < len(self.primitives):
             raise ValueError(f"primitives={list(self.primitives)}: expected each operation once.")
+
+
+def _sizes(architecture, task, init_channels, layers, auxiliary, drop_path_prob):
+    """Arguments of the networks of a genotype, a dict."""
+    return {
+        "genotype": architecture,
+        "channels": init_channels,
+        "layers": layers,
+        "num_classes": task.outputs,
+        "image_shape": task.input_shape,
+        "auxiliary": auxiliary,
+        "drop_path": drop_path_prob > 0,
+        "normalization": task.normalization,
+    }
