@@ -272,6 +272,7 @@ def prepare(pretrained, architecture, data, config):
     import keras
 
     from darts_tf.methods.optimizers import SGD, AveragedSGD
+    from darts_tf.spaces import models
 
     keras.utils.set_random_seed(config.seed)
     task = data.task
@@ -291,7 +292,7 @@ def prepare(pretrained, architecture, data, config):
         auto_scale_loss=False,  # SGD does it
     )
     synchronize_batch_norms(network, config.sync_batch_norm)
-    create_variables(network)
+    models.create_variables(network)
     return network
 
 
@@ -324,20 +325,6 @@ def adapted(pretrained, task, config):
         return network
     except ValueError as error:
         raise UsageError(f"--init_from={config.init_from}: {error}") from None
-
-
-def create_variables(network):
-    """Creates the variables of the optimizer and the metrics; a step that had to create them would be traced twice."""
-    import tensorflow as tf
-
-    if not network.built:
-        network.build()
-    network.optimizer.build(network.trainable_variables)
-    logits = tf.nest.map_structure(lambda output: tf.zeros([n or 1 for n in output.shape]), network.output)
-    batch = None, tf.zeros(tf.nest.flatten(logits)[0].shape[:-1], tf.int32), logits
-    network.compute_loss(*batch)
-    network.compute_metrics(*batch)
-    network.reset_metrics()
 
 
 def synchronize_batch_norms(network, synchronized):

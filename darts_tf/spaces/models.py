@@ -234,6 +234,21 @@ def inference_model(network):
     return _copy(keras.Model(network.inputs, network.outputs[0]), network.variable_dtype, call_function=call)
 
 
+def create_variables(network):
+    """Creates the variables of the optimizer and the metrics of a compiled model that ends in logits.
+
+    A step that had to create them would be traced twice.
+    """
+    if not network.built:
+        network.build()
+    network.optimizer.build(network.trainable_variables)
+    logits = tf.nest.map_structure(lambda output: tf.zeros([n or 1 for n in output.shape]), network.output)
+    batch = None, tf.zeros(tf.nest.flatten(logits)[0].shape[:-1], tf.int32), logits
+    network.compute_loss(*batch)
+    network.compute_metrics(*batch)
+    network.reset_metrics()
+
+
 def _copy(model, policy, exchange=lambda layer: None, call_function=None):
     """A copy of a functional model that has weights of its own.
 

@@ -10,6 +10,7 @@ from darts_tf.cli import files
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods.optimizers import SGD
 from darts_tf.runs import callbacks, sizes
+from darts_tf.spaces import models
 from darts_tf.spaces.cells.space import PRIMITIVES, CellSpace
 
 OPERATIONS = tuple(name for name in PRIMITIVES if name != "none")
@@ -123,13 +124,14 @@ class GenotypeHyperModel(keras_tuner.HyperModel):
             "drop_path_prob": self.drop_path_prob,
             **{name: _one_of(hp, name, value) for name, value in self.sizes.items()},
         }
-        network = self.space.network(architecture, self.task, **sizes.of(self.space.network, wanted))
+        network = self.space.trained_network(architecture, self.task, **sizes.of(self.space.network, wanted))
         network.compile(
             SGD(self._rate(hp), momentum=self.momentum, l2=self.weight_decay, global_clipnorm=self.grad_clip),
             loss=self.task.loss(),
             metrics=self.task.metrics(),
             jit_compile=False,
         )
+        models.create_variables(network)
         network.save_weights = functools.partial(files.save_weights, network)  # which keras-tuner calls
         return network
 

@@ -34,7 +34,6 @@ def check(file, dtype, kind, x=None):
     network = derived.BUILDERS[kind](PUBLISHED[name], **sizes)
     pytorch.set_weights(network, PUBLISHED[name], state)
     trained = TrainedNetwork(PUBLISHED[name], kind, **sizes)
-    trained.build()
     take_weights(trained, network)
     errors = {"deployed": relative_error(inference_model(network)(x), arrays["eval/logits"])}
     for mode in ("eval", "train"):

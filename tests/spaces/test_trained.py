@@ -5,7 +5,6 @@ import tensorflow as tf
 from weights import take_weights
 
 import darts_tf
-from darts_tf.cli import files
 from darts_tf.methods.optimizers import SGD
 from darts_tf.ops import operations
 from darts_tf.spaces.cells import derived
@@ -49,7 +48,6 @@ def made(network, dtype="float32", **options):
     shape, layers = ROOM[network]
     sizes = {**SIZES, "image_shape": shape, "layers": layers, **options}
     pair = TrainedNetwork(SOME, network, **sizes), derived.BUILDERS[network](SOME, **sizes)
-    pair[0].build()
     take_weights(*pair)
     for one in pair:
         optimizer = SGD(0.1, momentum=0.9, l2=1e-2, global_clipnorm=1.0)
@@ -96,7 +94,6 @@ def test_drop_path_drops_edges_of_some_images():
 def test_noise_is_there_in_training_only():
     network = TrainedNetwork(NOISE, "cifar", 4, 3, 3, (8, 8, 1))
     x, _ = batch((8, 8, 1))
-    network.build()
     logits = [np.array(network(x, training=training)) for training in (True, True, False, False)]
     assert not np.allclose(logits[0], logits[1])
     np.testing.assert_array_equal(logits[2], logits[3])
@@ -104,11 +101,11 @@ def test_noise_is_there_in_training_only():
 
 def test_it_is_saved_and_opened_whole(tmp_path):
     ours, _ = made("imagenet")
-    files.save_model(ours, tmp_path / "model.keras")
+    ours.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     x, _ = batch(ours.image_shape)
     np.testing.assert_array_equal(ours(x), again(x))
-    assert again.get_config() == ours.get_config()
+    assert again.get_config() == ours.get_config() and again.optimizer.momentum == 0.9
     with pytest.raises(ValueError, match="layers=0: expected at least 1 cell"):
         TrainedNetwork(SOME, layers=0)
     with pytest.raises(ValueError, match="sep_conv_9x9"):
@@ -123,3 +120,23 @@ def test_low_precision():
     assert low(x).dtype == tf.float32
     np.testing.assert_allclose(low(x), exact(x), atol=0.1)
     assert {layer.compute_dtype for layer in low.inference_model().layers} == {"float32"}
+
+
+def test_networks_of_other_genotypes_share_functions():
+    ours, _ = made("cifar", auxiliary=False)
+    x, y = batch(ours.image_shape)
+    ours.train_on_batch(x, y)
+    known = operations._shared.cache_info().misses
+    wired = SOME._replace(normal=[(name, 1 - source if source < 2 else source) for name, source in SOME.normal])
+    other = TrainedNetwork(wired, "cifar", 4, 4, 3, (8, 8, 1))
+    other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    other.train_on_batch(x[:, :8, :8], y)
+    assert known and operations._shared.cache_info().misses == known
+
+
+def test_xla_computes_the_same():
+    ours, plain = made("cifar", layers=1)
+    x, y = batch(ours.image_shape)
+    ours.compile("sgd", ours.loss, jit_compile=True)
+    assert ours.jit_compile
+    assert ours.train_on_batch(x, y)[0] == pytest.approx(plain.train_on_batch(x, y)[0], rel=1e-4)

@@ -188,7 +188,9 @@ def test_what_else_can_be_tuned():
     hp.values |= {"channels": 4, "layers": 3, "learning_rate": 0.01}
     network = model.build(hp)
     assert network.output_shape == (None, 10) and float(network.optimizer.learning_rate) == pytest.approx(0.01)
-    kernels = [layer.kernel.shape[-1] for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    kernels = [
+        layer.kernel.shape[-1] for layer in network.inference_model().layers if isinstance(layer, keras.layers.Conv2D)
+    ]
     assert max(kernels) == 16  # two reductions of 4
 
 

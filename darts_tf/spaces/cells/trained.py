@@ -189,7 +189,6 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         self.num_classes, self.image_shape = num_classes, tuple(image_shape)
         self.auxiliary, self.auxiliary_weight, self.normalization = auxiliary, auxiliary_weight, normalization
         self.synchronized = False
-        self.supports_jit = False  # unless it is asked for: on CPUs it is slower
 
         self.normalizing = normalization and normalizing(*normalization)
         self.stems = [
@@ -205,6 +204,7 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         self.classifier = keras.layers.Dense(num_classes, dtype=self.variable_dtype, name="classifier")
         self.auxiliary_head = None
         self.early = reductions(layers)[1]
+        self.build((None, *self.image_shape))
 
     def build(self, input_shape=None):
         shapes, size = [(None, *self.image_shape)], self.image_shape[:2]
@@ -227,6 +227,14 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
             self.drop_path.build(None)
         self.classifier.build((None, last[-1]))
         self.built = True
+
+    def compile(self, *args, jit_compile=False, **kwargs):
+        """As `keras.Model.compile`, without XLA unless it is asked for: on CPUs that is slower."""
+        super().compile(*args, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def call(self, x, training=False):
         images = tf.cast(x, self.compute_dtype)
@@ -263,9 +271,14 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         return super().test_step(data)
 
     @property
+    def output_shape(self):
+        """Of the logits."""
+        return None, self.num_classes
+
+    @property
     def output(self):
         """The logits, without numbers."""
-        return keras.KerasTensor((None, self.num_classes), self.variable_dtype)
+        return keras.KerasTensor(self.output_shape, self.variable_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.num_classes
@@ -275,8 +288,6 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
 
         It has no auxiliary head and computes in the type of the variables.
         """
-        if not self.built:
-            self.build()
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.variable_dtype)
         try:
