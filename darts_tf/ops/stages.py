@@ -353,8 +353,8 @@ class Pool(Stage):
         pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
         if self.stride == 1:
             return pool(x, 3, 1, "SAME"), []
-        if self.kind == "max":  # whose windows always hold pixels of the image
-            return pool(tf.pad(x, border, constant_values=x.dtype.min), 3, self.stride, "VALID"), []
+        if self.kind == "max":  # whose windows always hold the pixels that the border repeats
+            return pool(tf.pad(x, border, "SYMMETRIC"), 3, self.stride, "VALID"), []
         inside = pool(tf.pad(tf.ones_like(x[:1, :, :, :1]), border), 3, self.stride, "VALID")
         return pool(tf.pad(x, border), 3, self.stride, "VALID") / inside, []
 

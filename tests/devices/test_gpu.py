@@ -15,8 +15,8 @@ from tensorflow.python.framework import op_def_registry
 
 from darts_tf import DARTS, SearchNetwork
 from darts_tf.methods.optimizers import SGD
-from darts_tf.spaces.cells.derived import cifar_network
 from darts_tf.spaces.cells.genotypes import PUBLISHED
+from darts_tf.spaces.cells.trained import TrainedNetwork
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 INT32, RESOURCE = tf.int32.as_datatype_enum, tf.resource.as_datatype_enum
@@ -55,7 +55,8 @@ def search_step(policy, metrics=()):
 
 
 def train_step(policy):
-    network = cifar_network(PUBLISHED["DARTS_V2"], 4, 3, 3, (8, 8, 3), auxiliary=True, drop_path=True)
+    sizes = {"channels": 4, "layers": 3, "num_classes": 3, "image_shape": (8, 8, 3)}
+    network = TrainedNetwork(PUBLISHED["DARTS_V2"], **sizes, auxiliary=True, drop_path=True)
     optimizer = SGD(global_clipnorm=5.0, loss_scale=policy == "mixed_float16")
     optimizer.build(network.trainable_variables)
     network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), auto_scale_loss=False)
