@@ -37,6 +37,8 @@ flags.register_validator(
     "method", lambda value: value and set(value) <= set(METHODS), f"Expected some of {', '.join(METHODS)}."
 )
 flags.DEFINE_boolean("unrolled", False, "Second order.")
+flags.DEFINE_enum("difference", "central", ["central", "forward"], "Of the second order, see darts_tf.search.")
+flags.DEFINE_boolean("recompute", False, "Compute cells again in the backward pass.")
 flags.DEFINE_enum("space", "darts", ["darts", "recurrent"], "What is searched.")
 flags.DEFINE_integer("units", 300, "Of the recurrent network.", lower_bound=1)
 flags.DEFINE_integer("vocabulary", 10_000, "Tokens that the recurrent network knows.", lower_bound=3)
@@ -96,7 +98,7 @@ def measure(method, *more):
 
 def settings():
     own = ("units", "vocabulary", "bptt") if FLAGS.space == "recurrent" else ("init_channels", "layers", "image_size")
-    names = ("space", "unrolled", "precision", "jit_compile", *own, "batch_size", "steps")
+    names = ("space", "unrolled", "difference", "recompute", "precision", "jit_compile", *own, "batch_size", "steps")
     return {"method": FLAGS.method[0], **{name: FLAGS[name].value for name in names}}
 
 
@@ -112,7 +114,8 @@ def make():
     options = dict(METHODS[FLAGS.method[0]])
     if "candidates" in options:
         options["candidates"] = some_candidates(options["candidates"])
-    search = DARTS(SearchNetwork(FLAGS.init_channels, FLAGS.layers, **options), unrolled=FLAGS.unrolled)
+    network = SearchNetwork(FLAGS.init_channels, FLAGS.layers, recompute=FLAGS.recompute, **options)
+    search = DARTS(network, unrolled=FLAGS.unrolled, difference=FLAGS.difference)
     search.compile(
         optimizer=SGD(global_clipnorm=5.0, loss_scale=FLAGS.precision == "float16"),
         arch_optimizer=Adam(),

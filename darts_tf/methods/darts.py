@@ -19,6 +19,8 @@ from darts_tf.methods.optimizers import Adam
 from darts_tf.ops import kernels
 from darts_tf.private.keras import ModelHooks
 
+DIFFERENCES = ("central", "forward")  # of equation 8
+
 
 def architecture_gradient(
     loss,
@@ -32,6 +34,7 @@ def architecture_gradient(
     scale=None,
     exact_loss=None,
     clip=None,
+    difference="central",
 ):
     """Gradient of the validation loss with respect to alpha (section 2.3 of the paper).
 
@@ -48,6 +51,9 @@ def architecture_gradient(
             `loss` if it is not given.
         clip: function of gradients of weights -> these clipped, and what they were multiplied by, for the gradient of
             the virtual step and for v of equation 8; by default they stay as they are.
+        difference: "central" as in equation 8, or "forward": between w + eps v and w, where the gradient of the virtual
+            step is taken anyway. That is four passes with the step of the weights in place of five, and exact to
+            the first order in eps only.
 
     Returns:
         One tensor per alpha. Weights and alphas that a loss does not depend on have the gradient zero.
@@ -62,30 +68,41 @@ def architecture_gradient(
         return average(gradient(loss, weights, alphas, valid, of="alphas", scale=scale))
 
     clip = clip or (lambda gradients: (gradients, 1.0))
+    exact, here = exact_loss or loss, None
     # Equation 6: w' = w - xi d_w L_train(w, alpha)
-    descent, factor = clip(average(gradient(loss, weights, alphas, train, of="weights", scale=scale)))
+    if difference == "forward":
+        descent, here = average(gradient(exact, weights, alphas, train, of="both", scale=scale))
+    else:
+        descent = average(gradient(loss, weights, alphas, train, of="weights", scale=scale))
+    descent, factor = clip(descent)
     ahead = virtual_step(descent)
     # The two parts of equation 7: d_alpha L_val(w', alpha) and v = d_w' L_val(w', alpha)
     v, dalpha = average(gradient(loss, ahead, alphas, valid, of="both", scale=scale))
-    hessian_v = average(hessian_vector_product(exact_loss or loss, weights, alphas, train, clip(v)[0]))
+    hessian_v = average(hessian_vector_product(exact, weights, alphas, train, clip(v)[0], here))
     return [d - tf.cast(rate, d.dtype) * tf.cast(factor, d.dtype) * h for d, h in zip(dalpha, hessian_v, strict=True)]
 
 
-def hessian_vector_product(loss, weights, alphas, batch, v):
+def hessian_vector_product(loss, weights, alphas, batch, v, here=None):
     """d2 L(w, alpha) / d_alpha d_w times v, by central differences (equation 8); arguments as above.
+
+    Args:
+        here: the gradient of alpha at the weights; if it is given the difference is to that, in place of w - eps v.
 
     Returns:
         One tensor per alpha, zero if v is zero or not finite.
     """
     epsilon = 0.01 / tf.linalg.global_norm(v)
     step = [epsilon * d for d in v]
-    plus = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
-    # One pass after the other: their activations need not be in memory together.
-    with tf.control_dependencies(plus):
-        batch = tf.nest.map_structure(tf.identity, batch)
-    minus = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    ends = gradient(loss, [w + d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+    starts, length = here, epsilon
+    if here is None:
+        # One pass after the other: their activations need not be in memory together.
+        with tf.control_dependencies(ends):
+            batch = tf.nest.map_structure(tf.identity, batch)
+        starts = gradient(loss, [w - d for w, d in zip(weights, step, strict=True)], alphas, batch, of="alphas")
+        length = 2 * epsilon
     has_direction = tf.math.is_finite(epsilon) & (epsilon > 0)
-    return [tf.where(has_direction, (p - m) / (2 * epsilon), 0) for p, m in zip(plus, minus, strict=True)]
+    return [tf.where(has_direction, (p - m) / length, 0) for p, m in zip(ends, starts, strict=True)]
 
 
 def gradient(loss, weights, alphas, batch, of, scale=None):
@@ -95,10 +112,9 @@ def gradient(loss, weights, alphas, batch, of, scale=None):
     What the loss does not depend on has the gradient zero.
     """
     if of == "alphas":
-        # Says that nobody wants gradients of the weights, which spares half of the backward pass.
-        weights = [tf.stop_gradient(w) for w in weights]
+        weights = kernels.frozen(weights)  # which spares half of the backward pass
     if of == "weights":
-        alphas = [tf.stop_gradient(alpha) for alpha in alphas]
+        alphas = kernels.frozen(alphas)
     wanted = {"weights": weights, "alphas": alphas, "both": [weights, alphas]}[of]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(wanted)
@@ -240,6 +256,7 @@ class DARTS(ModelHooks):
         costs: costs of the network that count in alpha's loss, `darts_tf.costs.forms.Cost`s.
         virtual_clipnorm: the largest norm of the gradient of the virtual step, and of v in equation 8, as the paper has
             it for recurrent cells; by default they are not clipped.
+        difference: of the second order, "central" or "forward", see `architecture_gradient`.
 
     Attributes:
         penalty_weight, perturbation_size: variables, of a penalty and a perturbation; else None.
@@ -258,14 +275,17 @@ class DARTS(ModelHooks):
         seed=0,
         virtual_clipnorm=None,
         costs=(),
+        difference="central",
         **kwargs,
     ):
         super().__init__(**kwargs)
         for name in ("weight_variables", "arch_variables"):
             if inspect.getattr_static(network, name, None) is None:  # a property may not have a value yet
                 raise ValueError(f"network={type(network).__name__} has no {name}: expected a list of its variables.")
+        if difference not in DIFFERENCES:
+            raise ValueError(f"difference={difference!r}: expected one of {', '.join(DIFFERENCES)}.")
         self.network = network
-        self.unrolled = unrolled
+        self.unrolled, self.difference = unrolled, difference
         self.penalty = None if penalty is None else penalties.get(penalty)
         self.perturbation = None if perturbation is None else perturbations.get(perturbation)
         self.costs = tuple(costs)
@@ -733,6 +753,7 @@ class DARTS(ModelHooks):
             "scale": scale,
             "exact_loss": exact,
             "clip": self.virtual_clipnorm and self._clip,
+            "difference": self.difference,
         }
         dalpha = architecture_gradient(loss, weights, alphas, train, valid, *ahead, **options)
         if keeps:
@@ -849,6 +870,7 @@ class DARTS(ModelHooks):
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "unrolled": self.unrolled,
+            "difference": self.difference,
             "penalty": self.penalty and self.penalty.name,
             "perturbation": self.perturbation and self.perturbation.name,
             "seed": self.seed,

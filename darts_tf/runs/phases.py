@@ -102,6 +102,8 @@ def check(config, space):
             f"--unrolled with --relaxation={config.relaxation}: expected --nounrolled; what is drawn does not change "
             "with the weights, so that there is no second order."
         )
+    if config.difference != "central" and not config.unrolled:
+        raise UsageError(f"--difference={config.difference}: expected --unrolled with it.")
     if config.curvature_every and not relaxation.second_order:
         raise UsageError(
             f"--curvature_every={config.curvature_every} with --relaxation={config.relaxation}: expected a relaxation "
@@ -445,7 +447,7 @@ class Networks:
 
         config = self.config
         clipnorm = config.grad_clip if config.clip_virtual_step else None
-        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm, costs)
+        search = DARTS(network, unrolled, penalty, perturbation, config.seed, clipnorm, costs, config.difference)
         search.compile(
             optimizer=SGD(
                 config.learning_rate,

@@ -37,7 +37,12 @@ def test_finite_differences_are_the_mixed_second_derivative(point):
             value = loss(weights, alphas, train)
         product = tf.add_n([tf.reduce_sum(g * d) for g, d in zip(inner.gradient(value, weights), v, strict=True)])
     exact = outer.gradient(product, alphas)
-    np.testing.assert_allclose(hessian_vector_product(loss, weights, alphas, train, v)[0], exact[0], rtol=1e-3)
+    central = hessian_vector_product(loss, weights, alphas, train, v)[0]
+    np.testing.assert_allclose(central, exact[0], rtol=1e-3)
+    here = gradient(loss, weights, alphas, train, of="alphas")
+    forward = hessian_vector_product(loss, weights, alphas, train, v, here)[0]
+    np.testing.assert_allclose(forward, exact[0], rtol=0.05)
+    assert np.abs(forward - exact[0]).max() > 10 * np.abs(central - exact[0]).max()
 
 
 def test_second_order_differentiates_through_the_virtual_step(point):
@@ -58,6 +63,14 @@ def test_second_order_differentiates_through_the_virtual_step(point):
     first = architecture_gradient(loss, weights, alphas, train, valid)[0]
     np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-6)
     assert np.abs(first - exact).max() > 100 * np.abs(ours - exact).max()
+    passes = []
+
+    def counted(*arguments):
+        passes.append(arguments)
+        return loss(*arguments)
+
+    forward = architecture_gradient(counted, weights, alphas, train, valid, ahead, rate, difference="forward")[0]
+    assert len(passes) == 3 and np.abs(first - exact).max() > 10 * np.abs(forward - exact).max()
 
 
 @pytest.mark.parametrize("v", [0.0, np.inf, np.nan, 1e-320])

@@ -157,7 +157,7 @@ class SearchCell(keras.layers.Layer):
             mixed_op.build((*input_shape[0][:-1], mixed_op.channels))
         self.built = True
 
-    def call(self, inputs, weights, training=False, passing=None, draw=None, dropout=None, **options):
+    def call(self, inputs, weights, passing=None, training=False, draw=None, dropout=None, **options):
         def mixed(source, image, count):
             more = options
             if draw is not None:

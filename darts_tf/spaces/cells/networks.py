@@ -7,6 +7,7 @@ import tensorflow as tf
 from darts_tf import spaces
 from darts_tf.ops import kernels
 from darts_tf.ops.operations import Operation, get_operation, stem
+from darts_tf.ops.recompute import recomputed
 from darts_tf.ops.stages import BatchNorm, Conv, ReLU
 from darts_tf.spaces.cells.cell import SearchCell, rows_by_source
 from darts_tf.spaces.cells.space import PRIMITIVES
@@ -67,6 +68,7 @@ class SearchNetwork(Supernet):
             (equation 3 of DARTS-); where it halves the image it has weights of its own.
         skip_dropout: whether skip connections that keep the image's size are followed by dropout in training, at a
             rate of `skip_dropout` (section 3.2 of P-DARTS).
+        recompute: whether what is within a cell is computed again in the backward pass, in place of being kept.
 
     Call arguments:
         x: images (batch, height, width, depth), at least 8x8.
@@ -109,6 +111,7 @@ class SearchNetwork(Supernet):
         partial_channels=1,
         auxiliary_skip=False,
         skip_dropout=False,
+        recompute=False,
         **kwargs,
     ):
         sizes = {"nodes": nodes, "primitives": primitives}
@@ -142,6 +145,7 @@ class SearchNetwork(Supernet):
         self.partial_channels = partial_channels
         self.auxiliary_skip = auxiliary_skip
         self._has_dropout = skip_dropout
+        self.recompute = recompute
         self.auxiliary_rate = self.skip_dropout = None
         self._inline = False
 
@@ -223,8 +227,13 @@ class SearchNetwork(Supernet):
         before = last = x
         for cell, draw in zip(self.cells, draws, strict=True):
             kind = "reduce" if cell.reduction else "normal"
-            before, last = last, cell([before, last], weights[kind], passing=passing[kind], draw=draw, **options)
+            before, last = last, self._cell(cell, [before, last], weights[kind], passing[kind], draw=draw, **options)
         return last
+
+    def _cell(self, cell, inputs, weights, passing, **options):
+        if not (self.recompute and options["training"]):
+            return cell(inputs, weights, passing, **options)
+        return recomputed(cell, inputs, weights, *([] if passing is None else [passing]), **options)
 
     def build(self, input_shape):
         self.add_alphas()
@@ -286,4 +295,5 @@ class SearchNetwork(Supernet):
             "partial_channels": self.partial_channels,
             "auxiliary_skip": self.auxiliary_skip,
             "skip_dropout": self._has_dropout,
+            "recompute": self.recompute,
         }

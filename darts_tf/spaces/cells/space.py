@@ -79,6 +79,7 @@ class Cells(SearchSpace):
         partial_channels=1,
         auxiliary_skip=False,
         skip_dropout=False,
+        recompute=False,
     ):
         """The stack of cells of mixed operations, see `networks.SearchNetwork`."""
         return self.supernet_class()(
@@ -93,6 +94,7 @@ class Cells(SearchSpace):
             partial_channels=partial_channels,
             auxiliary_skip=auxiliary_skip,
             skip_dropout=skip_dropout,
+            recompute=recompute,
         )
 
     def network(

@@ -118,8 +118,7 @@ class SearchNetwork201(SearchNetwork):
     def _through_cells(self, x, weights, passing, draws, training=False, **options):
         for cell, draw in zip(self.cells, draws, strict=True):
             if isinstance(cell, SearchCell):
-                more = {"passing": passing["cell"], "draw": draw, **options}
-                x = cell([x], weights["cell"], training=training, **more)
+                x = self._cell(cell, [x], weights["cell"], passing["cell"], draw=draw, training=training, **options)
             else:
                 x = cell(x, training=training)
         return self.last(x, training=training)
