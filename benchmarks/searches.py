@@ -15,19 +15,20 @@ def options(name, text, **defaults):
     Args:
         name: of its module.
         text: its docstring.
-        defaults: of `methods`, and of the flags of `darts_tf.search` that the searches get.
+        defaults: of `methods`, if there are any, and of the flags of `darts_tf.search` that the searches get.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    listed = ",".join(defaults.pop("methods"))
-    parser.add_argument("--methods", type=names, default=listed, help=f"some of --method; default: {listed}")
-    parser.add_argument("--seeds", type=int, default=3, help="searches of each method, with seeds from 1; default: 3")
+    if "methods" in defaults:
+        listed = ",".join(defaults.pop("methods"))
+        parser.add_argument("--methods", type=names, default=listed, help=f"some of --method; default: {listed}")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each, with seeds from 1; default: 3")
     parser.add_argument(
         "--output", type=pathlib.Path, default=f"runs/{name}", help=f"folder of results and runs; default: runs/{name}"
     )
     for flag, value in defaults.items():
-        parser.add_argument(f"--{flag}", type=type(value), default=value, help=f"of the searches; default: {value}")
+        parser.add_argument(f"--{flag}", type=type(value), default=value, help=f"of the runs; default: {value}")
     return parser
 
 

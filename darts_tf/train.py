@@ -89,25 +89,36 @@ def run_training(config, verbose=1):
 
 def _train(config):
     worker = starting.this_worker(config)
-    output, config = starting.directory(config, "train", ["arch", "init_from", "operations"], worker)
+    output, config = starting.directory(config, "train", ["arch", "init_from", "operations", "teacher"], worker)
     config.check()
     architecture = None
     if config.arch and not config.operations:  # whose file may register the space that it is of
         architecture = read_architecture(config)
+    if config.kind != "images" and not config.operations:  # of images, that the data is text would be the reason
+        starting.check_data_flags(config)
+    if config.teacher:
+        try:
+            files.check_unpacked(config.teacher)
+        except ValueError as error:
+            raise UsageError(f"--teacher={config.teacher}: {error}") from None
     with starting.tensorflow(config) as strategy:
         starting.import_operations(config)
         if config.arch and config.operations:
             architecture = read_architecture(config)
         with strategy.scope():
             pretrained = load_model(config.init_from, "init_from") if config.init_from else None
+            teacher = load_model(config.teacher, "teacher") if config.teacher else None
         if architecture:
             starting.check_kind(config, f"--arch={config.arch}", architecture.space)
         config, data = load_data(config, pretrained, config.init_from)
         config = completed(config, data, architecture.space.sizes if architecture else None)
+        check_teacher(teacher, config, data)
         bounded = architecture and budget.carried(config.arch, architecture)
         batches, steps, valid = make_batches(data, config, strategy, worker)
         with strategy.scope():
             network = prepare(pretrained, architecture, data, config)
+            if teacher:
+                teach(network, teacher, config, data)
         found = {"genotype": str(architecture)} if architecture else {}
         with starting.started(output, "train", config, data, strategy, worker, **found) as present:
             if bounded and worker.is_chief:
@@ -123,15 +134,15 @@ def _train(config):
 
 def _measured(network, config, data, checkpoints, output):
     """Saves what was trained, unless the best of it is there already, and what it is worth."""
-    from darts_tf.spaces.models import inference_model
+    from darts_tf.runs import callbacks
 
     checkpoints.before_save()
-    if data.task.keeps_best:
+    if data.task.keeps_best or config.early_stopping:
         model = load_model(output / "model.keras", "output")
     else:
-        synchronize_batch_norms(network, False)
-        model = data.complete(inference_model(network))
-        files.save_model(model, output / "model.keras", *data.task.plain())
+        if config.ema:
+            callbacks.swapping(network)()
+        model = save_trained(network, output / "model.keras", data, config)
     with fitting.ending_on_lost_files():
         results, arrays = data.task.measure(model, data)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
@@ -139,6 +150,17 @@ def _measured(network, config, data, checkpoints, output):
         np.savez_compressed(file, **arrays)
     report.write_report(output)
     return Training(output, results, rundirectory.history(output), config, model, data.task)
+
+
+def save_trained(network, path, data, config):
+    """Saves what is put to use of a network of images or of a table, as a plain Keras model, which it returns."""
+    from darts_tf.spaces.models import inference_model
+
+    synchronize_batch_norms(network, False)
+    model = data.complete(inference_model(network))
+    synchronize_batch_norms(network, config.sync_batch_norm)
+    files.save_model(model, path, *data.task.plain())
+    return model
 
 
 def _evaluate(config):
@@ -242,12 +264,19 @@ def completed(config, data, own=None):
     if recipe not in recipes.TRAINING:
         raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images and tables.")
     defaults = recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe}
+    if config.optimizer == "adamw":
+        defaults |= recipes.ADAMW
     smallest = min(data.image_shape[:2]) if config.kind == "images" else 0
     if config.cutout_length >= smallest:  # which would leave nothing of many images
         defaults["cutout"] = False
     if config.init_from:
         defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}
     config = starting.fitted_batches(config.completed(defaults), data)
+    config.check()  # of the recipe's values, too
+    if config.randaugment and not data.has_bytes:
+        raise UsageError(f"--randaugment={config.randaugment}: expected images of bytes, from 0 to 255.")
+    if config.class_weight != "none" and data.class_names is None:
+        raise UsageError(f"--class_weight={config.class_weight}: expected none with a label that is a number.")
     try:
         data.task.loss(config.label_smooth)
     except ValueError as error:
@@ -260,40 +289,98 @@ def make_batches(data, config, strategy, worker):
     from darts_tf.devices import replicas
 
     batches, steps, valid = starting.batches_of(data.batches, config, strategy, worker)
+    if config.gradient_accumulation > steps:
+        wrong = f"--gradient_accumulation={config.gradient_accumulation}"
+        raise UsageError(f"{wrong}: expected at most {steps}, as many batches as an epoch has.")
+    weigh = weighing(data) if config.class_weight == "balanced" else lambda batches: batches
 
     def feed(start):
-        return replicas.feed(strategy, batches(start), worker)
+        return replicas.feed(strategy, weigh(batches(start)), worker)
 
     return feed, steps, valid and replicas.feed(strategy, valid, worker)
+
+
+def weighing(data):
+    """Function of batches -> the same with a weight for each sample: classes count as if all had as many samples.
+
+    A class of n of all N samples of C classes counts N / (C n), in the mean 1 (King & Zeng, 2001).
+    """
+    import tensorflow as tf
+
+    counts = np.bincount(data.y_train, minlength=len(data.class_names))
+    weights = (len(data.y_train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+    def weigh(x, y):
+        return x, y, tf.linalg.matvec(y, weights) if y.shape.rank == 2 else tf.gather(weights, y)
+
+    return lambda batches: batches.map(weigh)
 
 
 def prepare(pretrained, architecture, data, config):
     """The network to train, compiled."""
     import keras
 
-    from darts_tf.methods.optimizers import SGD, AveragedSGD
     from darts_tf.spaces import models
 
     keras.utils.set_random_seed(config.seed)
     task = data.task
     network = adapted(pretrained, task, config) if pretrained else derived(architecture, task, config)
-    kind = AveragedSGD if task.keeps_best else SGD
     network.compile(
-        kind(
-            config.learning_rate,
-            momentum=config.momentum,
-            l2=config.weight_decay,
-            global_clipnorm=config.grad_clip,
-            loss_scale=config.precision == "float16",
-        ),
+        optimizer(network, task, config),
         loss=task.loss(config.label_smooth or 0.0),
         metrics=task.metrics(),
         jit_compile=config.jit_compile,
-        auto_scale_loss=False,  # SGD does it
+        auto_scale_loss=False,  # the optimizer does it
     )
     synchronize_batch_norms(network, config.sync_batch_norm)
     models.create_variables(network)
+    if config.ema:
+        from darts_tf.devices import replicas
+
+        network.optimizer.keep_averages(network.trainable_variables, replicas.statistics(network), config.ema)
     return network
+
+
+def optimizer(network, task, config):
+    """The optimizer of --optimizer."""
+    from darts_tf.methods.optimizers import SGD, Adam, AveragedSGD
+
+    same = {
+        "global_clipnorm": config.grad_clip,
+        "loss_scale": config.precision == "float16",
+        "gradient_accumulation_steps": config.gradient_accumulation if config.gradient_accumulation > 1 else None,
+    }
+    if config.optimizer == "adamw":
+        made = Adam(config.learning_rate, 0.9, l2=0.0, weight_decay=config.weight_decay, **same)
+        made.exclude_from_weight_decay([one for one in network.trainable_variables if len(one.shape) < 2])
+        return made
+    kind = AveragedSGD if task.keeps_best else SGD
+    own = {"momentum": config.momentum, "nesterov": config.nesterov, "l2": config.weight_decay}
+    return kind(config.learning_rate, **own, **same)
+
+
+def check_teacher(teacher, config, data):
+    """Raises UsageError for a teacher, or None, that does not know these images and classes."""
+    if teacher is None:
+        return
+    wrong = None
+    if files.kind_of_model(config.teacher) != "images":
+        wrong = "it is no model of images"
+    elif teacher.input_shape[1:] != tuple(data.image_shape):
+        wrong = f"it takes images {teacher.input_shape[1:]}, those of {config.dataset} are {tuple(data.image_shape)}"
+    elif outputs_of(teacher) != data.task.outputs:
+        wrong = f"it knows {outputs_of(teacher)} classes, {config.dataset} has {data.task.outputs}"
+    if wrong:
+        raise UsageError(f"--teacher={config.teacher}: {wrong}; expected a model of the same images and classes.")
+
+
+def teach(network, teacher, config, data):
+    """Lets a network learn from a teacher, see `darts_tf.methods.distillation`."""
+    from darts_tf.methods import distillation
+
+    (x, _), *_ = data.test_batches(32).take(1)
+    probabilities = distillation.gives_probabilities(teacher(x, training=False))
+    distillation.distil(network, teacher, config.teacher_weight, config.teacher_temperature, probabilities)
 
 
 def derived(architecture, task, config):
@@ -341,25 +428,39 @@ def fit(network, batches, steps, valid, config, data, checkpoints, output):
     from darts_tf.reports import callbacks as reporting
     from darts_tf.runs import callbacks
 
-    rate, epochs, task = config.learning_rate, config.epochs, data.task
+    rate, task = config.learning_rate, data.task
+    epochs = config.epochs - config.warmup_epochs
     schedule = (
         callbacks.exponential_schedule(rate, config.gamma)
         if config.gamma
         else callbacks.cosine_schedule(rate, config.learning_rate_min, epochs)
     )
+    schedule = callbacks.warmup_schedule(rate, config.warmup_epochs, schedule)
     nan = callbacks.StopOnNaN()
     record = callbacks.History(output, checkpoints.done // steps)
     used = [schedule, *starting.rate_by_length(data, config, "train", checkpoints), nan]
-    if task.keeps_best:
+    if task.keeps_best or config.early_stopping:
         place = output if checkpoints.worker.is_chief else None
         done = callbacks.BestModel.done(record.rows, task.headline)
         if checkpoints.worker.count > 1:  # of whom only the chief has the files
             from darts_tf.devices import replicas
 
             done = json.loads(replicas.from_chief(network.distribute_strategy, json.dumps(done).encode()))
-        used.append(callbacks.BestModel(place, task.headline, done, config.nonmono, save_step))
-    else:
-        used.append(callbacks.DropPathSchedule(config.drop_path_prob, epochs))
+        best = (
+            callbacks.BestAverage(place, task.headline, done, config.nonmono, save_step)
+            if task.keeps_best
+            else callbacks.BestModel(
+                *(place, task.headline, done),
+                lambda network, path: save_trained(network, path, data, config),
+                config.early_stopping,
+            )
+        )
+        network.stop_training = best.has_ended
+        used.append(best)
+    if config.ema:
+        used.append(callbacks.MovingAverages())
+    if not task.keeps_best:
+        used.append(callbacks.DropPathSchedule(config.drop_path_prob, config.epochs))
     if checkpoints.worker.is_chief:
         used += [record, reporting.Report(output)]
         used += [reporting.tensorboard(output)] if config.tensorboard else []

@@ -475,7 +475,7 @@ def tuner_of_genotypes(output, strategy, config, space, record, data):
 
 def shared_flags(config):
     """{flag: value} that searches and trainings are given."""
-    others = starting.flags_without(config.kind)
+    others = recipes.flags_without(config.kind)
     values = {name: getattr(config, name) for name in SHARED if name not in others}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from benchmarks import nas_bench_201, nas_bench_macro, robustness, searches
+from benchmarks import nas_bench_201, nas_bench_macro, recipes, robustness, searches
 from darts_tf.cli import messages
 from darts_tf.spaces.nas_bench_201.space import OPERATIONS
 
@@ -129,3 +129,16 @@ def test_nas_bench_macro(images, tmp_path, capsys):
     assert one[ranked["within_4_by_accuracy"]["key"]]["flops"] <= 4e6
     assert (summary["method"], summary["seeds"]) == ("spos", 1)
     assert [other["by"] for other in others] == ["blocks", "flops", "params"] and others[0]["tau"] > 0.5
+
+
+@pytest.mark.soak
+def test_recipes(images, tmp_path, capsys):
+    place, network = searches.first_images(images, 40, tmp_path / "40.npz"), "--flags=layers=1+init_channels=2"
+    arguments = [f"--images={place}", f"--output={tmp_path / 'results'}", "--seeds=2", "--epochs=1", network]
+    recipes.main([*arguments, "--recipes=small,modern+ema=0.5+nonesterov"])
+    *trained, first, second = lines(capsys)
+    assert [line["seed"] for line in trained] == [1, 1, 2, 2] and first["gain"] == 0 and second["seeds"] == 2
+    kept = json.loads((tmp_path / "results" / "modern+ema=0.5+nonesterov-2" / "config.json").read_text())
+    assert (kept["recipe"], kept["ema"], kept["nesterov"], kept["layers"]) == ("modern", 0.5, False, 1)
+    recipes.main([*arguments, "--recipes=small"])
+    assert lines(capsys) == [trained[0], trained[2], first]

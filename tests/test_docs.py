@@ -22,6 +22,7 @@ from darts_tf import convert, latency, plot, run_search, run_training, tune
 from darts_tf.cli import configuration, messages
 from darts_tf.methods import penalties, perturbations, presets, relaxations, selections
 from darts_tf.ops import operations
+from darts_tf.runs import recipes
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
 from export import ExportConfig, client, run_export
 
@@ -73,6 +74,7 @@ MODELS = (
     "model",
     "search_run",
     "from_supernet",
+    "teacher",
 )  # flags that name what another command has left
 
 
@@ -185,6 +187,14 @@ def test_flags_of_text_have_the_defaults_that_the_page_says():
     topics = ("Text", "Recurrent network")
     fields = [field.name for field in dataclasses.fields(TrainConfig) if field.metadata["topic"] in topics]
     assert not set(fields) - {row[0].strip(" `-") for row in rows}
+
+
+def test_the_recipe_modern_has_what_the_page_says():
+    page, config = text_of(ROOT / "docs" / "train.md"), TrainConfig(arch="DARTS_V2", recipe="modern").begun()
+    own = {name: value for name, value in recipes.MODERN.items() if getattr(TrainConfig(), name) is not None}
+    bold = re.findall(r"^\| \*\*`(.*?)`\*\* \|", page, re.M)
+    assert sorted(f"`{flag}`" for flag in bold) == sorted(written({name: value}) for name, value in own.items())
+    assert all(getattr(config, name) == value for name, value in own.items())
 
 
 def written(values):

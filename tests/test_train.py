@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from darts_tf import spaces
 from darts_tf.cli.files import save_model
+from darts_tf.cli.messages import UsageError
 from darts_tf.data import datasets
 from darts_tf.spaces.cells import genotypes
 
@@ -78,6 +80,16 @@ def test_a_recipe_does_not_cut_out_whole_images():
         config = train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar"), data)
         assert config.cutout == cutout
         assert train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar", cutout=True), data).cutout
+
+
+def test_teachers_of_other_images_or_classes_are_refused():
+    from darts_tf import TrainConfig, train
+
+    for shape, classes, message in (((8, 8, 3), 10, r"takes images \(8, 8, 3\)"), ((8, 8, 1), 9, "knows 9 classes")):
+        inputs = keras.Input(shape)
+        teacher = keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(inputs)))
+        with pytest.raises(UsageError, match=f"--teacher=t.keras: it {message}.*expected a model of the same images"):
+            train.check_teacher(teacher, TrainConfig(arch=GENOTYPE, teacher="t.keras"), datasets.load("digits"))
 
 
 def test_the_step_is_traced_once():
@@ -157,6 +169,143 @@ def test_a_loss_that_becomes_nan(tmp_path):
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
+NETWORK = {"layers": 1, "init_channels": 2, "auxiliary": True, "drop_path_prob": 0.2, "label_smooth": 0.1}
+STEPS = {"warmup_epochs": 2, "nesterov": True, "gradient_accumulation": 2, "ema": 0.9, "class_weight": "balanced"}
+IMAGES = {"mixup": 0.2, "cutmix": 1.0, "randaugment": 1, "magnitude": 5.0, "cutout": True, "cutout_length": 2}
+EVERYTHING = {"epochs": 6, "batch_size": 8, "train_portion": 0.75, "early_stopping": 2, "checkpoint_every": 3}
+EVERYTHING |= NETWORK | STEPS | IMAGES | {"teacher_weight": 0.3, "teacher_temperature": 2.0}
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """A folder with colours.npz, of three classes of 48, 24 and 12 images, and a teacher of them."""
+    folder, draw = tmp_path_factory.mktemp("unequal"), np.random.default_rng(0)
+    y = np.repeat(np.arange(3), [48, 24, 12])
+    x = (60 * y[:, None, None, None] + draw.integers(0, 120, (84, 8, 8, 3))).astype(np.uint8)
+    np.savez(folder / "colours.npz", x_train=x, y_train=y, x_test=x[::5], y_test=y[::5])
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(inputs))
+    save_model(keras.Model(inputs, outputs), folder / "teacher.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_everything(unequal):
+    """A function of a run directory and more flags -> the training with `EVERYTHING`."""
+    from darts_tf import TrainConfig, run_training
+
+    source = {"arch": GENOTYPE, "dataset": unequal / "colours.npz", "teacher": unequal / "teacher.keras"}
+
+    def train(output, **more):
+        keras.utils.clear_session()
+        return run_training(TrainConfig(output=output, **source, **EVERYTHING | more), verbose=0)
+
+    train(unequal / "whole")
+    return train
+
+
+FEW = {"epochs": 3, "early_stopping": 0, "train_portion": 1.0}
+
+
+def last_of(output):
+    """The arrays of the newest checkpoint."""
+    with np.load(max((output / "checkpoints").glob("step-*.npz"))) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def test_everything_at_once(with_everything, unequal):
+    output = unequal / "whole"
+    rows = list(csv.DictReader((output / "history.csv").open()))
+    rates = [float(row["learning_rate"]) for row in rows[:4]]
+    assert rates == pytest.approx([0.025 / 3, 0.025 * 2 / 3, 0.025, 0.0125 * (1 + np.cos(np.pi / 4))][: len(rates)])
+    values = [float(row["val_accuracy"]) for row in rows]
+    assert len(rows) == min([e + 1 for e in range(6) if e - np.argmax(values[: e + 1]) >= 2], default=6)
+    # What is saved is of the best epoch, and of the averages that were validated.
+    data, model = datasets.load(str(unequal / "colours.npz")), keras.models.load_model(output / "model.keras")
+    _, _, valid = data.batches(8, train_portion=0.75)
+    assert model.evaluate(valid, verbose=0)[1] == pytest.approx(max(values))
+    assert (192, 3) not in {array.shape for array in last_of(output).values()}  # which is the teacher's
+
+
+def test_everything_goes_on_bit_for_bit(with_everything, unequal, tmp_path):
+    """From a checkpoint in the middle of an epoch, and of a step."""
+    whole, output = unequal / "whole", tmp_path / "run"
+    shutil.copytree(whole, output)
+    steps = {int(file.stem[-8:]): file for file in (output / "checkpoints").glob("step-*.npz")}
+    before = max(step for step in steps if step % 2)
+    assert before % 7 and before < max(steps)  # 7 batches in an epoch
+    later = [file for step, file in steps.items() if step > before]
+    for file in (*later, output / "metrics.json", output / "predictions.npz"):
+        file.unlink()
+    again = with_everything(output)
+    np.testing.assert_equal(last_of(output), last_of(whole))
+    assert [row["loss"] for row in again.history] == [
+        float(row["loss"]) for row in csv.DictReader((whole / "history.csv").open())
+    ]
+    assert json.loads((whole / "metrics.json").read_text()) == again.results
+    # A training that has ended early does not go on.
+    assert with_everything(output).results == again.results and len(last_of(output)) == len(last_of(whole))
+
+
+def test_an_epoch_makes_a_step_at_least(with_everything, tmp_path):
+    with pytest.raises(UsageError, match="--gradient_accumulation=8: expected at most 7, as many batches as an epoch"):
+        with_everything(tmp_path / "run", gradient_accumulation=8)
+
+
+def test_the_average_is_saved_without_early_stopping(with_everything, tmp_path):
+    training = with_everything(tmp_path / "run", **FEW, optimizer="adamw", nesterov=False)
+    saved, kept = training.model.trainable_variables, last_of(tmp_path / "run").values()
+    same = [sum(np.array_equal(weight, array) for array in kept) for weight in saved]
+    assert min(same) >= 1 and training.config.learning_rate == 1e-3 and training.config.weight_decay == 0.05
+    raw = training.history[-1]
+    assert np.isfinite(raw["loss"]) and "val_loss" not in raw
+
+
+def test_the_defaults_change_nothing(unequal):
+    """A recipe of the paper has none of what came later; `modern` sets some of it, also where a space has defaults."""
+    from darts_tf import TrainConfig, train
+    from darts_tf.runs import recipes
+
+    data = datasets.load(str(unequal / "colours.npz"))
+    for recipe in ("cifar", "imagenet", "small", "modern"):
+        config = train.completed(TrainConfig(arch=GENOTYPE, recipe=recipe, nesterov=False).begun(), data)
+        for name, value in recipes.MODERN.items():
+            expected = value if recipe == "modern" else recipes.TRAINING[recipe].get(name, getattr(TrainConfig(), name))
+            if name not in ("nesterov", "cutout"):
+                assert getattr(config, name) == expected, name
+        assert not config.nesterov  # which was given
+    table = TrainConfig(arch="mlp:4:relu", dataset="a.csv", label="b", recipe="modern").begun()
+    assert table.mixup == 0 and table.ema == recipes.MODERN["ema"]
+
+
+def test_weights_of_classes(unequal):
+    from darts_tf import train
+
+    data = datasets.load(str(unequal / "colours.npz"))
+    weigh = train.weighing(data)
+    shares = np.array([[0.5, 0.5, 0], [0, 0, 1]], np.float32)
+    for y, expected in ((np.array([0, 1, 2, 2]), [84 / 144, 84 / 72, 84 / 36, 84 / 36]), (shares, [0.875, 84 / 36])):
+        ((_, labels, weights),) = weigh(tf.data.Dataset.from_tensors((np.zeros(len(y)), y)))
+        np.testing.assert_array_equal(labels, y)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
+def test_adamw_does_not_decay_batch_norms_and_biases():
+    from darts_tf import TrainConfig, train
+
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, keras.layers.BatchNormalization()(keras.layers.Dense(3)(inputs)))
+    config = TrainConfig(arch=GENOTYPE, optimizer="adamw", learning_rate=0.1, weight_decay=0.5)
+    optimizer = train.optimizer(network, datasets.load("digits").task, config)
+    optimizer.build(network.trainable_variables)
+    for variable in network.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    optimizer.apply([keras.ops.zeros_like(variable) for variable in network.trainable_variables])
+    kernel, *others = (variable.numpy() for variable in network.trainable_variables)
+    np.testing.assert_allclose(kernel, 0.95)
+    np.testing.assert_equal(np.concatenate(others), 1)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -170,6 +319,20 @@ def test_a_loss_that_becomes_nan(tmp_path):
         (["--arch=FOLDER/run/genotype.json", "--overwrite"], "genotype.json is in it; expected another folder"),
         (["--arch=FOLDER/typo/genotype.json"], "genotype.json: no such file"),
         (["--init_from=a.keras", "--layers=5"], "--layers=5: expected none, --init_from has an architecture already"),
+        (["--arch=DARTS_V2", "--early_stopping=3"], "--early_stopping=3 with --train_portion=1: expected less"),
+        (
+            ["--arch=DARTS_V2", "--optimizer=adamw", "--nesterov"],
+            "--nesterov=True: expected none with --optimizer=adamw",
+        ),
+        (["--arch=DARTS_V2", "--epochs=3", "--warmup_epochs=3"], "--warmup_epochs=3: expected less than --epochs=3"),
+        (["--arch=DARTS_V2", "--teacher=FOLDER/a.keras"], "a.keras: no such file"),
+        (["--arch=DARTS_V2", "--teacher_weight=0.5"], "--teacher_weight=0.5 without --teacher: expected both"),
+        (["--arch=DARTS_V2", "--class_weight=balanced", "--recipe=imagenet"], "--class_weight=balanced: expected none"),
+        (["--arch=DARTS_V2", "--space=recurrent", "--mixup=0.2"], "--mixup=0.2: expected none with text"),
+        (
+            ["--arch=mlp:4:relu", "--label=a", "--dataset=a.csv", "--cutmix=1"],
+            "--cutmix=1.0: expected none with a table",
+        ),
     ],
 )
 def test_wrong_flags(arguments, message, tmp_path):
@@ -185,6 +348,7 @@ def test_wrong_flags(arguments, message, tmp_path):
         (["--evaluate=BROKEN"], "not a .keras file of layers that Keras knows"),
         (["--init_from=missing.keras"], "--init_from=missing.keras: no such file"),
         (["--evaluate=VECTORS"], "it maps (None, 3) to (None, 2): expected images"),
+        (["--arch=DARTS_V2", "--teacher=VECTORS"], "it maps (None, 3) to (None, 2): expected images"),
     ],
 )
 def test_wrong_input(arguments, message, tmp_path):

@@ -16,10 +16,11 @@ from darts_tf.data import datasets, text  # noqa: E402
 from darts_tf.data.tasks import LanguageModel  # noqa: E402
 from darts_tf.devices import replicas  # noqa: E402
 from darts_tf.devices.cluster import ALONE  # noqa: E402
-from darts_tf.methods import perturbations  # noqa: E402
+from darts_tf.methods import distillation, perturbations  # noqa: E402
 from darts_tf.methods.curvature import Curvature  # noqa: E402
 from darts_tf.methods.darts import architecture_gradient  # noqa: E402
 from darts_tf.methods.optimizers import SGD, Adam, AveragedSGD  # noqa: E402
+from darts_tf.runs import callbacks  # noqa: E402
 from darts_tf.spaces import RecurrentSpace  # noqa: E402
 from darts_tf.spaces.cells import genotypes  # noqa: E402
 from darts_tf.spaces.cells.derived import cifar_network  # noqa: E402
@@ -174,22 +175,41 @@ def text_train_case():
 
 
 def train_case():
-    """A derived network with synchronised batch norms, the batch split, against one device."""
+    """A derived network with synchronised batch norms, the batch split, against one device.
+
+    Two batches make a step, a teacher is listened to, and there are moving averages.
+    """
     pairs = [("sep_conv_3x3", 0), ("skip_connect", 1)]
     genotype = genotypes.Genotype(pairs, [2], pairs, [2])
-    trained = []
+    found = []
     for strategy in (single, mirrored):
         with strategy.scope():
             keras.utils.set_random_seed(1)
             network = cifar_network(genotype, 4, 1, 3, (8, 8, 3), auxiliary=True)
+            teacher = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
             for layer in network.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = True
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            network.compile(SGD(0.025, global_clipnorm=0.5), loss, jit_compile=False)
-        network.fit(batches(STEPS, (8, 8, 3), False).map(lambda train, _: train), verbose=0, shuffle=False)
-        trained.append(network.trainable_variables)
-    return {"weights": difference(*trained)}
+            optimizer = SGD(0.025, global_clipnorm=0.5, gradient_accumulation_steps=2)
+            network.compile(optimizer, loss, jit_compile=False)
+            distillation.distil(network, teacher)
+            optimizer.build(network.trainable_variables)
+            optimizer.keep_averages(network.trainable_variables, replicas.statistics(network), 0.5)
+        start = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
+        network.fit(batches(4, (8, 8, 3), False).map(lambda train, _: train), verbose=0, shuffle=False)
+        swap, values = callbacks.swapping(network), []
+        for _ in range(3):
+            values.append([keras.ops.convert_to_numpy(variable) for variable in network.variables])
+            swap()
+        found.append((start, *values))
+    (start, ours, averages, again), (_, theirs, averages_of_two, again_of_two) = found
+    return {
+        "weights": difference(ours, theirs),
+        "averages": difference(averages, averages_of_two),
+        "moved": min(difference(ours, start), difference(averages, start), difference(averages, ours)),
+        "again": max(difference(ours, again), difference(theirs, again_of_two)),
+    }
 
 
 def overflow_case():

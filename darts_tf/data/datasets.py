@@ -91,8 +91,9 @@ class Samples:
         x, y = self.train_samples, self.y_train
         # Without a hole there is no need to know the mean.
         statistics = self.statistics() if augmentation.cutout else (0.0, 1.0)
+        classes = len(self.class_names) if augmentation.mixes else None
         train = training_batches(
-            x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False
+            x[chosen], y[chosen], batch_size, statistics, augmentation, seed, worker, normalized=False, classes=classes
         )
         valid = None
         if len(rest):
@@ -190,6 +191,11 @@ class Dataset(Labelled, Samples):
     def train_samples(self):
         """x_train as `images.Images`."""
         return sources.of(self.x_train)
+
+    @property
+    def has_bytes(self):
+        """Whether pixels are from 0 to 255."""
+        return self.train_samples.dtype == np.uint8
 
     @functools.cached_property
     def _statistics(self):
@@ -476,6 +482,7 @@ def training_batches(
     seed=0,
     worker=ALONE,
     normalized=True,
+    classes=None,
 ):
     """Endless shuffled batches; every epoch drops the images that do not fill a batch.
 
@@ -490,10 +497,11 @@ def training_batches(
         seed: int.
         worker: `Worker`, whose share of each batch this is to be. All together they make the batches of one alone.
         normalized: whether to subtract the mean and divide by the standard deviation.
+        classes: how many there are, of an augmentation that mixes images.
 
     Returns:
         Function of the number of batches that a run has seen already -> endless `tf.data.Dataset` of those that follow,
-        x (batch, height, width, depth) float32 and y (batch,) int32.
+        x (batch, height, width, depth) float32 and y (batch,) int32; of mixed images y (batch, classes) float32.
     """
     images = sources.of(images)
     read = images.reader()
@@ -509,9 +517,10 @@ def training_batches(
     def fetch(number, batch, chosen):
         own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 0]), number), batch)
         chosen = worker.share(chosen)
-        x = augmentation(read(chosen), own, mean, worker)
+        x, y = augmentation(read(chosen), own, mean, worker), tf.gather(labels, chosen)
+        x, y = augmentation.mixed(x, y, classes, own) if augmentation.mixes else (x, y)
         x = (x - mean) / std if normalized else x
-        return tf.ensure_shape(x, [*chosen.shape, *images.shape[1:]]), tf.gather(labels, chosen)
+        return tf.ensure_shape(x, [*chosen.shape, *images.shape[1:]]), y
 
     def batches(start=0):
         places = from_step(epoch, start, len(labels) // batch_size)

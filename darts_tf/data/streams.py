@@ -40,6 +40,8 @@ class Stream(datasets.Labelled):
     class_names: list
     image_shape: tuple = (224, 224, 3)
 
+    has_bytes = True
+
     def __post_init__(self):
         folders.check_class_names(self.class_names)
 
@@ -87,7 +89,8 @@ class Stream(datasets.Labelled):
         def augment(number, batch, examples):
             x, y = cut(number, examples)
             own = tf.random.fold_in(tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), 2]), number), batch)
-            return augmentation(x, own, MEAN, worker), y
+            x = augmentation(x, own, MEAN, worker)
+            return augmentation.mixed(x, y, len(self.class_names), own) if augmentation.mixes else (x, y)
 
         def batches(start=0):
             made = datasets.from_step(epoch, start, steps).map(augment, num_parallel_calls=tf.data.AUTOTUNE)

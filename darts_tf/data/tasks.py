@@ -146,27 +146,43 @@ def right(labels, logits):
     return tf.cast(tf.equal(tf.argmax(logits, -1), tf.cast(tf.reshape(labels, [-1]), tf.int64)), tf.int32)
 
 
+def is_mixture(labels, logits):
+    """Whether labels are how much of each class something is, like logits, and not one class each."""
+    return len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1] > 1
+
+
 class Classification(Task):
-    """Which of the classes something is of; labels are integers (batch,)."""
+    """Which of the classes something is of; labels are integers (batch,).
+
+    Its loss and its metrics also take labels (batch, classes), how much of each class something is, see
+    `darts_tf.data.augmentation.Augmentation.mixed`; right is then the class of which it is most.
+    """
 
     headline = Headline("accuracy", "max", "percent")
 
     def loss(self, label_smoothing=0.0):
         import keras
 
-        if not label_smoothing:
-            return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        class CrossEntropy(keras.losses.SparseCategoricalCrossentropy):
+            def call(self, y_true, y_pred):
+                if not is_mixture(y_true, y_pred):
+                    if not label_smoothing:
+                        return super().call(y_true, y_pred)
+                    y_true = keras.ops.one_hot(keras.ops.reshape(y_true, [-1]), y_pred.shape[-1])
+                smoothed = {"from_logits": True, "label_smoothing": label_smoothing}
+                return keras.losses.categorical_crossentropy(y_true, y_pred, **smoothed)
 
-        def smoothed(y, logits):
-            y = keras.ops.one_hot(keras.ops.reshape(y, [-1]), logits.shape[-1])
-            return keras.losses.categorical_crossentropy(y, logits, from_logits=True, label_smoothing=label_smoothing)
-
-        return smoothed
+        return CrossEntropy(from_logits=True)
 
     def metrics(self):
         import keras
 
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        class Accuracy(keras.metrics.SparseCategoricalAccuracy):
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                y_true = keras.ops.argmax(y_true, -1) if is_mixture(y_true, y_pred) else y_true
+                return super().update_state(y_true, y_pred, sample_weight)
+
+        return [Accuracy(name="accuracy")]
 
     def score(self, labels, outputs):
         return right(labels, outputs)

@@ -107,6 +107,11 @@ def executions(model, count):
     return lambda iterator: several(iterator, tf.constant(count()))
 
 
+def statistics(model):
+    """The variables of a Keras model that training moves, but not by gradients: statistics of batch norms."""
+    return [variable for variable in model.non_trainable_variables if variable.dtype.startswith("float")]
+
+
 def averaging_statistics(model):
     """Function without arguments that gives all replicas the same moving statistics, the mean of theirs.
 
@@ -116,7 +121,7 @@ def averaging_statistics(model):
         model: a Keras model of some strategy.
     """
     strategy = model.distribute_strategy
-    moving = [v for v in model.non_trainable_variables if v.dtype.startswith("float")]
+    moving = statistics(model)
     if strategy.num_replicas_in_sync == 1 or not moving:
         return lambda: None
 

@@ -63,8 +63,25 @@ class GradientHooks:
 
     Keras clips what each replica has and then adds gradients up. Here they are first added up and then clipped.
 
-    Private: `Optimizer._clip_gradients`, `_all_reduce_sum_gradients` and `_backend_update_step`, of Keras 3.15.1.
+    Keras decays all variables before a step, and makes a step of several batches under a condition, where replicas
+    cannot exchange anything. Here `update_step` is called for each batch, has to know whether there is a step, and
+    decays.
+
+    Private: `Optimizer._clip_gradients`, `_all_reduce_sum_gradients`, `_apply_weight_decay`, `_backend_update_step`,
+    `_backend_apply_gradients`, `_update_model_variables_moving_average`,
+    `_overwrite_model_variables_with_average_value`, `_trainable_variables`, `_accumulated_gradients` and `_iterations`,
+    of Keras 3.15.1.
     """
+
+    @property
+    def batches(self):
+        """How many have been applied, a variable."""
+        return self._iterations
+
+    @property
+    def accumulated(self):
+        """Of `gradient_accumulation_steps`: a variable for each that is trained."""
+        return self._accumulated_gradients
 
     def add_up(self, gradients):
         """The sums of gradients, a list of tensors, over the replicas; a subclass has to say how."""
@@ -79,6 +96,23 @@ class GradientHooks:
 
     def _all_reduce_sum_gradients(self, gradients_and_variables):
         return gradients_and_variables
+
+    def _apply_weight_decay(self, variables):
+        pass
+
+    def _backend_apply_gradients(self, gradients, variables):
+        if not self.gradient_accumulation_steps:
+            super()._backend_apply_gradients(gradients, variables)
+            return
+        self._backend_update_step(self._clip_gradients(gradients), variables, self.learning_rate)
+        if self.use_ema:
+            self._update_model_variables_moving_average(self._trainable_variables)
+            if self.ema_overwrite_frequency:
+                keras.ops.cond(
+                    (self.iterations + 1) % self.ema_overwrite_frequency == 0,
+                    lambda: self._overwrite_model_variables_with_average_value(self._trainable_variables),
+                    lambda: None,
+                )
 
     def _backend_update_step(self, gradients, variables, learning_rate):
         # Read once, not for each variable: with hundreds of them that is seconds of start-up.
@@ -120,10 +154,10 @@ def is_decayed(variable, optimizer):
     Private: `Optimizer._use_weight_decay`, of Keras 3.15.1.
 
     Args:
-        variable: `keras.Variable`, one that the optimizer was built with.
+        variable: `keras.Variable` or `tf.Variable`, one that the optimizer was built with.
         optimizer: `keras.optimizers.Optimizer`.
     """
-    return optimizer._use_weight_decay(variable.value)
+    return optimizer._use_weight_decay(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
 def forget_losses(layer):

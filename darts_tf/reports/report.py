@@ -18,7 +18,7 @@ from darts_tf.cli import messages
 from darts_tf.cli.files import write
 from darts_tf.methods import guards, relaxations, selections
 from darts_tf.reports import drawing
-from darts_tf.runs import budget, phases, rundirectory, sizes, starting
+from darts_tf.runs import budget, phases, recipes, rundirectory, sizes
 from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.base import edge_shares, strengths_of
 
@@ -31,11 +31,11 @@ HIDDEN = ("command", "task", "data", "versions", "genotype", "output", "overwrit
 # Flags that mean nothing to data of a kind.
 OF_IMAGES = (*sizes.IMAGES, "auxiliary_weight", "partial_channels")
 WITHOUT = {
-    "image_classification": (*starting.flags_without("images"), *sizes.TEXT),
-    "language_model": (*starting.flags_without("text"), *OF_IMAGES),
+    "image_classification": (*recipes.flags_without("images"), *sizes.TEXT),
+    "language_model": (*recipes.flags_without("text"), *OF_IMAGES),
 }
 WITHOUT |= dict.fromkeys(
-    ("table_classification", "table_regression"), (*starting.flags_without("table"), *sizes.TEXT, *OF_IMAGES)
+    ("table_classification", "table_regression"), (*recipes.flags_without("table"), *sizes.TEXT, *OF_IMAGES)
 )
 
 

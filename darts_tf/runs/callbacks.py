@@ -9,6 +9,7 @@ import sys
 import time
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 from darts_tf import spaces
@@ -35,6 +36,24 @@ def cosine(first, last, epoch, epochs):
 def exponential_schedule(learning_rate, gamma):
     """The learning rate is multiplied by gamma after each epoch, as a Keras callback."""
     return keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate * gamma**epoch)
+
+
+def warmup_schedule(learning_rate, epochs, schedule):
+    """The learning rate grows in equal parts for so many epochs, then follows a schedule (Goyal et al., 2017).
+
+    Args:
+        learning_rate: which it reaches after these epochs.
+        epochs: how many; 0 for none.
+        schedule: what follows, as of the functions above; its epochs begin after these.
+
+    Returns:
+        A Keras callback.
+    """
+
+    def rate(epoch, _):
+        return learning_rate * (epoch + 1) / (epochs + 1) if epoch < epochs else schedule.schedule(epoch - epochs, _)
+
+    return keras.callbacks.LearningRateScheduler(rate)
 
 
 class RateByLength(keras.callbacks.Callback):
@@ -201,7 +220,7 @@ class History(keras.callbacks.Callback):
         # The columns of history.csv are the file's format, to which alpha's loss does not belong; TensorBoard has it.
         logs = {name: value for name, value in logs.items() if name != "arch_loss"}
         if math.isfinite(logs.get("loss", 0.0)):  # else the run stops
-            values = {name: float(f"{value:.8g}") if math.isfinite(value) else None for name, value in logs.items()}
+            values = {name: rounded(value) if math.isfinite(value) else None for name, value in logs.items()}
             seconds = round(time.monotonic() - self._began, 3)
             self.rows.append({"epoch": epoch + 1, **values, "seconds": seconds, **self.more(epoch + 1)})
             text = io.StringIO()
@@ -215,26 +234,52 @@ class History(keras.callbacks.Callback):
         return {}
 
 
-class BestModel(keras.callbacks.Callback):
-    """Keeps the best model of a language model's training, and averages its weights where that helps.
+def rounded(value):
+    """A number as history.csv has it."""
+    return float(f"{value:.8g}")
 
-    After an epoch whose validation is worse than the best of those that are at least `nonmono` epochs older,
-    the optimizer averages the weights (NT-ASGD, Merity et al., 2017), and from then on these are validated.
+
+class MovingAverages(keras.callbacks.Callback):
+    """Validates the moving averages of the weights, see `keep_averages` of `darts_tf.methods.optimizers.SGD`.
+
+    `keras.callbacks.SwapEMAWeights` would leave statistics of batch norms that are of other weights. Put it behind what
+    saves the model at the end of a validation, which then saves the averages.
+    """
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._swap = swapping(model)
+
+    def on_test_begin(self, logs=None):
+        self._swap()
+
+    def on_test_end(self, logs=None):
+        self._swap()
+
+
+def swapping(model):
+    """Function without arguments that puts the moving averages in place of a model's variables, and back."""
+    swap = model.optimizer.swap_averages
+    return tf.function(lambda: model.distribute_strategy.run(swap), autograph=False)
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keeps the model of the epoch with the best validation, and ends a training that gets no better.
 
     Args:
-        directory: of the run; model.keras there is the best model, of standard layers. None for a worker that has none.
+        directory: of the run; model.keras there is the best model. None for a worker that has none.
         headline: of the task, see `darts_tf.data.tasks.Headline`.
         done: of the epochs that are done, see `epochs`.
-        nonmono: epochs; 0 for no averages.
         save: function of the model and a path.
+        patience: epochs without a better validation after which the training ends; 0 for never.
 
     Attributes:
         epochs: list of (validation, the smaller the better; whether weights were averaged).
     """
 
-    def __init__(self, directory, headline, done, nonmono, save):
+    def __init__(self, directory, headline, done, save, patience=0):
         super().__init__()
-        self.headline, self.epochs, self.nonmono, self.save = headline, list(done), nonmono, save
+        self.headline, self.epochs, self.save, self.patience = headline, list(done), save, patience
         self.path = directory and pathlib.Path(directory) / "model.keras"
 
     @staticmethod
@@ -242,24 +287,55 @@ class BestModel(keras.callbacks.Callback):
         """What `epochs` is after these rows of history.csv."""
         return [(headline.best_first(row[f"val_{headline.name}"]), bool(row.get("averaged"))) for row in rows]
 
+    @property
+    def has_ended(self):
+        """Whether it is time to end the training."""
+        values = [value for value, _ in self.epochs]
+        return bool(self.patience and values) and len(values) - 1 - values.index(min(values)) >= self.patience
+
+    def on_test_end(self, logs=None):
+        value = self.headline.best_first(rounded(logs[self.headline.name]))
+        best = min((value for value, _ in self.epochs), default=math.inf)
+        if self.path and (not self.path.exists() or value < best):
+            self.save(self.model, self.path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        name = f"val_{self.headline.name}"
+        self.epochs += self.done([logs | {name: rounded(logs[name])}], self.headline)
+        if self.has_ended:
+            self.model.stop_training = True
+
+
+class BestAverage(BestModel):
+    """Keeps the best model of a language model's training, and averages its weights where that helps.
+
+    After an epoch whose validation is worse than the best of those that are at least `nonmono` epochs older,
+    the optimizer averages the weights (NT-ASGD, Merity et al., 2017), and from then on these are validated.
+
+    Args:
+        directory, headline, done, save: as of `BestModel`.
+        nonmono: epochs; 0 for no averages.
+    """
+
+    def __init__(self, directory, headline, done, nonmono, save):
+        super().__init__(directory, headline, done, save)
+        self.nonmono = nonmono
+
     def on_test_begin(self, logs=None):
         self._averaged = self.model.optimizer.is_averaging
         if self._averaged:
             self.model.optimizer.swap(self.model.trainable_variables)
 
     def on_test_end(self, logs=None):
-        value = self.headline.best_first(logs[self.headline.name])
-        best = min((value for value, _ in self.epochs), default=math.inf)
-        if self.path and (not self.path.exists() or value < best):
-            self.save(self.model, self.path)
+        super().on_test_end(logs)
         if self._averaged:
             self.model.optimizer.swap(self.model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
         logs["averaged"] = float(self._averaged)
         before = [value for value, averaged in self.epochs if not averaged]
-        ((now, _),) = self.done([logs], self.headline)
-        self.epochs.append((now, self._averaged))
+        super().on_epoch_end(epoch, logs)
+        now, _ = self.epochs[-1]
         if self.nonmono and not self._averaged and len(before) > self.nonmono and now > min(before[: -self.nonmono]):
             self.model.optimizer.start_averaging()
 

@@ -637,8 +637,9 @@ class TrainConfig(FitConfig):
     recipe: str | None = option(
         None,
         "Defaults of the flags that have none here. Default: imagenet for imagenet2012, cifar from 10,000 images on, "
-        "table for tables, else small. With imagenet, images stay on disk and random parts of them are resized to "
-        "224x224. For text: ptb and wikitext2, as the paper has them, or small, the default.",
+        "table for tables, else small; modern has what came later, such as --ema. With imagenet, images stay on disk "
+        "and random parts of them are resized to 224x224. For text: ptb and wikitext2, as the paper has them, or "
+        "small, the default.",
         topic="What to train",
         values=tuple(dict.fromkeys((*recipes.TRAINING, *recipes.TRAINING_TEXT))),
     )
@@ -681,8 +682,45 @@ class TrainConfig(FitConfig):
         topic="Optimisation",
         least=0,
     )
+    warmup_epochs: int = option(
+        0, "Epochs in which the learning rate grows to --learning_rate, before it falls.", topic="Optimisation", least=0
+    )
     weight_decay: float | None = option(
-        None, "L2 decay of the weights. Default: the recipe's.", topic="Optimisation", least=0
+        None,
+        "L2 decay of the weights; with adamw decoupled, of kernels alone. Default: the recipe's; adamw 0.05.",
+        topic="Optimisation",
+        least=0,
+    )
+    optimizer: str = option(
+        "sgd",
+        "adamw is Adam with decoupled weight decay, whose learning rate is by default 0.001.",
+        topic="Optimisation",
+        values=("sgd", "adamw"),
+    )
+    nesterov: bool = option(False, "Nesterov's momentum, of sgd.", topic="Optimisation")
+    gradient_accumulation: int = option(
+        1, "Batches whose gradients make one step of the weights, for lack of memory.", topic="Optimisation", least=1
+    )
+    ema: float = option(
+        0.0,
+        "Validate and save an exponential moving average of the weights, of which each step keeps this part: 0.999. It "
+        "keeps less at the beginning. 0 for none.",
+        topic="Optimisation",
+        least=0,
+        most=1,
+    )
+    early_stopping: int = option(
+        0,
+        "End after so many epochs without a better validation, and save the best model; takes --train_portion. 0 for "
+        "never.",
+        topic="What to train",
+        least=0,
+    )
+    class_weight: str = option(
+        "none",
+        "balanced: in the loss, classes count as much as if all had as many samples.",
+        topic="Optimisation",
+        values=("none", "balanced"),
     )
     label_smooth: float | None = option(
         None, "Label smoothing. Default: the recipe's.", topic="Optimisation", least=0, most=0.9
@@ -698,6 +736,42 @@ class TrainConfig(FitConfig):
         None,
         "Cut a square hole into training images. Default: the recipe's; no where the images are no larger than it.",
         topic="Data",
+    )
+    mixup: float = option(
+        0.0,
+        "Blend two training images, and their labels: alpha of the Beta distribution of their shares, such as 0.2. 0 "
+        "for not.",
+        topic="Data",
+        least=0,
+        most=100,
+    )
+    cutmix: float = option(
+        0.0,
+        "Cover a part of a training image with that of another one: alpha of the part's size, such as 1. With --mixup "
+        "each batch gets one of them.",
+        topic="Data",
+        least=0,
+        most=100,
+    )
+    randaugment: int = option(
+        0, "Change each training image by so many of 14 operations, such as 2.", topic="Data", least=0, most=14
+    )
+    magnitude: float = option(9.0, "How much --randaugment changes, of 30.", topic="Data", least=0, most=30)
+    teacher: str | None = option(
+        None,
+        "Learn what this .keras model, of the same images and classes, makes of training images, too. Default: labels "
+        "alone.",
+        topic="Teacher",
+    )
+    teacher_weight: float = option(
+        0.5, "What that counts in the loss; labels count the rest.", topic="Teacher", least=0, most=1
+    )
+    teacher_temperature: float = option(
+        4.0,
+        "What logits of both are divided by, so that also unlikely classes count.",
+        topic="Teacher",
+        least=1e-2,
+        most=1000,
     )
 
     @property
@@ -715,6 +789,11 @@ class TrainConfig(FitConfig):
         if self.kind != "text":
             space = self._space if self.arch else spaces.SearchSpace()
             known = {name: value for name, value in space.sizes.items() if value is not None}
+            # A recipe's values of flags that have a default here; the others follow from the data, see `completed`.
+            own = {field.name for field in dataclasses.fields(self) if field.default is not None}
+            own -= set(recipes.flags_without(self.kind))
+            recipe = recipes.TRAINING.get(self.recipe, {})
+            known |= {name: value for name, value in recipe.items() if name in own}
             return self.taken_over(known if self.recipe else known | space.training)
         recipe = self.recipe or "small"
         if recipe not in recipes.TRAINING_TEXT:
@@ -738,6 +817,28 @@ class TrainConfig(FitConfig):
                 if getattr(self, name):
                     value = getattr(self, name)
                     raise UsageError(f"--{name}={value}: expected none, --init_from has an architecture already.")
+        if self.evaluate:
+            return
+        if self.early_stopping and self.train_portion == 1:
+            raise UsageError(
+                f"--early_stopping={self.early_stopping} with --train_portion=1: expected less, such as 0.9, so that "
+                "there are images to validate on."
+            )
+        if self.class_weight != "none" and self.takes_random_parts:
+            raise UsageError(f"--class_weight={self.class_weight}: expected none with --recipe=imagenet.")
+        if self.optimizer == "adamw":
+            for name in ("momentum", "nesterov"):
+                if name in self.given and getattr(self, name):
+                    raise UsageError(f"--{name}={getattr(self, name)}: expected none with --optimizer=adamw.")
+        if self.epochs and "warmup_epochs" in self.given and self.warmup_epochs >= self.epochs:
+            raise UsageError(f"--warmup_epochs={self.warmup_epochs}: expected less than --epochs={self.epochs}.")
+        for name, needed in (
+            ("teacher_weight", "teacher"),
+            ("teacher_temperature", "teacher"),
+            ("magnitude", "randaugment"),
+        ):
+            if name in self.given and not getattr(self, needed):
+                raise UsageError(f"--{name}={getattr(self, name)} without --{needed}: expected both.")
 
     @property
     def takes_random_parts(self):

@@ -81,6 +81,19 @@ SMALL = {
     "drop_path_prob": 0.1,
     "cutout": False,
 }
+# What has been found since for small networks and few epochs.
+MODERN = {
+    **SMALL,
+    "learning_rate": 0.05,
+    "nesterov": True,
+    "warmup_epochs": 2,
+    "drop_path_prob": 0.0,
+    "label_smooth": 0.1,
+    "mixup": 0.2,
+    "ema": 0.998,
+}
+# In place of a recipe's: of the optimizer, whose decay is not multiplied into its gradients.
+ADAMW = {"learning_rate": 1e-3, "weight_decay": 0.05}
 TABLE = {
     **SMALL,
     "drop_path_prob": 0.0,
@@ -113,10 +126,27 @@ SMALL_TEXT = {
     "dropoute": 0.0,
 }
 TRAINING_TEXT = {"ptb": PTB, "wikitext2": WIKITEXT2, "small": SMALL_TEXT}
-TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL, "table": TABLE}
+TRAINING = {"cifar": CIFAR, "imagenet": IMAGENET, "small": SMALL, "modern": MODERN, "table": TABLE}
 FEW_IMAGES = 10_000
 
 
 def training(images):
     """The name of the recipe for so many training images that are not ImageNet's."""
     return "small" if images < FEW_IMAGES else "cifar"
+
+
+# Flags that do not mean something to all kinds of data: those that do to each.
+_SAMPLES = ("train_portion", "ema", "early_stopping", "optimizer", "gradient_accumulation", "class_weight")
+FLAGS = {
+    "images": (
+        *("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "mixup", "cutmix"),
+        *("randaugment", "magnitude", "teacher", "teacher_weight", "teacher_temperature", *_SAMPLES),
+    ),
+    "text": ("tokens", "vocabulary", "bptt", "nonmono"),
+    "table": ("label", "columns", "test_table", "test_seed", *_SAMPLES),
+}
+
+
+def flags_without(kind):
+    """The flags that mean nothing to a kind of data, a list."""
+    return [name for name in dict.fromkeys(sum(FLAGS.values(), ())) if name not in FLAGS[kind]]

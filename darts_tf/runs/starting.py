@@ -16,7 +16,7 @@ from darts_tf.cli.files import write, writing_to
 from darts_tf.cli.messages import NO_SPACE, UsageError
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
-from darts_tf.runs import rundirectory, sizes
+from darts_tf.runs import recipes, rundirectory, sizes
 
 FOLDER = "a folder to write to"  # what is expected of --output
 LEAST_STEPS = 4  # of an epoch of a small table
@@ -302,19 +302,6 @@ def load_data(config, image_shape=None, random_parts=False, vocabulary=None, tab
         raise UsageError(f"--dataset={config.dataset}: {reason}; expected data that can be read.") from error
 
 
-# Flags that do not mean something to all kinds of data: those that do to each.
-FLAGS = {
-    "images": ("image_size", "crop_padding", "flip", "cutout", "cutout_length", "stream", "train_portion"),
-    "text": ("tokens", "vocabulary", "bptt", "nonmono"),
-    "table": ("label", "columns", "test_table", "test_seed", "train_portion"),
-}
-
-
-def flags_without(kind):
-    """The flags that mean nothing to a kind of data, a list."""
-    return [name for names in FLAGS.values() for name in names if name not in FLAGS[kind]]
-
-
 def types_of(config):
     """The types of --columns, {name: type}.
 
@@ -332,7 +319,7 @@ def types_of(config):
 
 def check_data_flags(config):
     """Raises UsageError for a flag that was given and means nothing to the kind of data."""
-    for name in flags_without(config.kind):
+    for name in recipes.flags_without(config.kind):
         if name in config.given:
             other = "a table" if config.kind == "table" else config.kind
             raise UsageError(f"--{name}={getattr(config, name)}: expected none with {other}.")
@@ -366,9 +353,12 @@ def batches_of(make, config, strategy, worker):
     from darts_tf.data import datasets
 
     cutout = config.cutout_length if getattr(config, "cutout", False) else 0  # which trials lack
+    own = ("randaugment", "magnitude", "mixup", "cutmix") if hasattr(config, "mixup") else ()  # which trainings have
     values = {
         **config.to_dict(),
-        "augmentation": datasets.Augmentation(config.crop_padding or 0, bool(config.flip), cutout),
+        "augmentation": datasets.Augmentation(
+            config.crop_padding or 0, bool(config.flip), cutout, **{name: getattr(config, name) for name in own}
+        ),
         "worker": worker,
         "devices": strategy.num_replicas_in_sync,
     }

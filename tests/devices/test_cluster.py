@@ -18,7 +18,8 @@ GENOTYPE = (
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])"
 )
 SEARCH = ["darts_tf.search", "--nodes=1", "--primitives=skip_connect,dil_conv_3x3"]
-TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5"]
+TRAIN = ["darts_tf.train", f"--arch={GENOTYPE}", "--auxiliary", "--train_portion=0.5", "--early_stopping=2"]
+TRAIN += ["--ema=0.9", "--gradient_accumulation=2", "--class_weight=balanced", "--randaugment=1"]
 BOUND = 30_000  # parameters; the smallest network has 28,403
 SIZE = ["--layers=3", "--init_channels=4", "--batch_size=8"]
 

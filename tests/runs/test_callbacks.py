@@ -3,7 +3,10 @@
 import math
 import types
 
-from darts_tf.data.tasks import LanguageModel
+import numpy as np
+import pytest
+
+from darts_tf.data.tasks import ImageClassification, LanguageModel
 from darts_tf.runs import callbacks, rundirectory
 
 
@@ -46,8 +49,40 @@ def test_rates_follow_the_lengths_of_segments():
         assert optimizer.learning_rate == 20
 
 
+def test_a_training_ends_once_there_has_been_no_better_validation_for_some_epochs(tmp_path):
+    headline, saved = ImageClassification.headline, []
+    values = [0.5, 0.7, 0.7, float(np.float32(0.7) + np.float32(3e-9)), 0.6, 0.8]
+
+    def run(done, values):
+        callback = callbacks.BestModel(tmp_path, headline, done, lambda model, path: saved.append(path.touch()), 3)
+        callback.set_model(types.SimpleNamespace(stop_training=False))
+        for epoch, value in enumerate(values):
+            callback.on_test_end({"accuracy": value})
+            callback.on_epoch_end(epoch, {"val_accuracy": value})
+        return callback
+
+    assert not run([], values[:4]).model.stop_training and len(saved) == 2
+    # What history.csv has of it goes on as it was.
+    done = callbacks.BestModel.done([{"val_accuracy": callbacks.rounded(value)} for value in values[:3]], headline)
+    callback = run(done, values[3:5])
+    assert callback.model.stop_training and callback.has_ended and len(saved) == 2
+    assert callbacks.BestModel(tmp_path, headline, callback.epochs, None, 3).has_ended
+    assert not callbacks.BestModel(tmp_path, headline, callback.epochs, None, 4).has_ended
+    assert not callbacks.BestModel(tmp_path, headline, callback.epochs, None).has_ended
+
+
+def test_the_learning_rate_grows_before_it_falls():
+    def rates(after, warmup):
+        callback = callbacks.warmup_schedule(0.4, warmup, after)
+        return [callback.schedule(epoch, None) for epoch in range(6)]
+
+    cosine = [0.1 + 0.3 * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
+    assert rates(callbacks.cosine_schedule(0.4, 0.1, 3), 3) == pytest.approx([0.1, 0.2, 0.3, *cosine])
+    assert rates(callbacks.exponential_schedule(0.4, 0.5), 0) == pytest.approx([0.4 / 2**epoch for epoch in range(6)])
+
+
 class Averaging:
-    """As far as `BestModel` looks at an optimizer."""
+    """As far as `BestAverage` looks at an optimizer."""
 
     is_averaging, swapped, asked = False, False, False
 
@@ -66,7 +101,7 @@ def test_the_best_model_is_kept_and_averaging_begins_once_nothing_gets_better(tm
         path.write_text("")
 
     headline = LanguageModel.headline
-    callback = callbacks.BestModel(tmp_path, headline, [], 2, save)
+    callback = callbacks.BestAverage(tmp_path, headline, [], 2, save)
     callback.set_model(types.SimpleNamespace(optimizer=optimizer, trainable_variables=[]))
     for epoch, value in enumerate((9.0, 7.0, 8.0, 6.5, 7.5, 6.0, 6.2, 5.0)):
         optimizer.is_averaging = optimizer.asked
