@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods import distillation
-from darts_tf.spaces.cells.networks import AuxiliaryModel
+from darts_tf.spaces.cells.derived import AuxiliaryModel
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype(np.float32)
 Y = np.array([0, 1, 2, 0, 1, 2])
