@@ -97,9 +97,11 @@ def frozen(tensors):
 
 
 def is_frozen(variable):
-    """Whether no gradient is wanted for a weight: in the current scope it comes out of `frozen`."""
+    """Whether no gradient is wanted for a weight: it comes out of `frozen` or `tf.stop_gradient` in the current scope."""
     tensor = tf.convert_to_tensor(variable)
-    return tf.is_symbolic_tensor(tensor) and tensor.op.name.rpartition("/")[2].startswith(_FROZEN)
+    if not tf.is_symbolic_tensor(tensor):
+        return False
+    return tensor.op.type == "StopGradient" or tensor.op.name.rpartition("/")[2].startswith(_FROZEN)
 
 
 def subsample(x, stride):

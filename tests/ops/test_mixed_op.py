@@ -145,7 +145,7 @@ def test_frozen_weights_cost_no_gradients():
     @tf.function
     def dalpha(x, weights, frozen):
         tensors = [tf.convert_to_tensor(variable) for variable in variables]
-        tensors = [tf.stop_gradient(t) for t in tensors] if frozen else tensors
+        tensors = kernels.frozen(tensors) if frozen else tensors
         with tf.GradientTape() as tape, keras.StatelessScope(zip(variables, tensors, strict=True)):
             tape.watch(weights)
             loss = tf.reduce_sum(mixed(x, weights, training=True) ** 2)
