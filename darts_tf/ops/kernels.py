@@ -97,7 +97,7 @@ def frozen(tensors):
 
 
 def is_frozen(variable):
-    """Whether no gradient is wanted for a weight: it comes out of `frozen` or `tf.stop_gradient` in the current scope."""
+    """Whether no gradient of a weight is wanted: in this scope it comes out of `frozen` or `tf.stop_gradient`."""
     tensor = tf.convert_to_tensor(variable)
     if not tf.is_symbolic_tensor(tensor):
         return False
