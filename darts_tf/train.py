@@ -388,9 +388,14 @@ def derived(architecture, task, config):
     space = architecture.space
     sizes.check_given(config, space, space.network, searched=False)
     try:
-        return space.trained_network(architecture, task, **sizes.of(space.network, config.to_dict()))
+        network = space.trained_network(architecture, task, **sizes.of(space.network, config.to_dict()))
     except ValueError as error:
         raise UsageError(f"--arch={config.arch}: {error}") from None
+    if config.recompute:
+        if not hasattr(network, "recompute"):
+            raise UsageError(f"--recompute with --arch={config.arch}: expected a genotype of cells of images.")
+        network.recompute = True
+    return network
 
 
 def adapted(pretrained, task, config):

@@ -85,7 +85,13 @@ def test_epochs_of_a_warm_up_follow_the_epochs_of_the_search():
         ({"relaxation": "gumbel_hard", "partial_channels": 2, "edge_normalization": True}, {"temperature": [10, 0.1]}),
         ({"relaxation": "dirichlet", "penalty": "anchor", "auxiliary_skip": True}, {"auxiliary_rate": [1, 0.5]}),
         (
-            {"relaxation": "gumbel_soft", "unrolled": True, "perturbation": "adversarial"},
+            {
+                "relaxation": "gumbel_soft",
+                "unrolled": True,
+                "perturbation": "adversarial",
+                "difference": "forward",
+                "recompute": True,
+            },
             {"temperature": [1, 0.515], "perturbation_size": [0.03, 0.165]},
         ),
     ],
@@ -153,6 +159,7 @@ def test_selection_by_perturbation(tmp_path):
     "values, message",
     [
         ({"unrolled": True, "relaxation": "gumbel_hard"}, "--unrolled with --relaxation=gumbel_hard: expected"),
+        ({"difference": "forward"}, "--difference=forward: expected --unrolled with it"),
         ({"jit_compile": True, "relaxation": "gumbel_hard"}, "--jit_compile with --relaxation=gumbel_hard: expected"),
         ({"partial_channels": 3}, "--partial_channels=3: expected a divisor of --init_channels=4"),
         ({"stages": ["4", "0"]}, "--stages=4,0: expected whole numbers of at least 1"),

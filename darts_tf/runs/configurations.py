@@ -239,6 +239,12 @@ class FitConfig(WeightsConfig):
     sync_batch_norm: bool = option(
         False, "Batch norms take the statistics of all replicas. Slow to start.", topic="Devices"
     )
+    recompute: bool = option(
+        False,
+        "Of cells of images: compute what is within a cell again in the backward pass instead of keeping it. A third "
+        "less memory, a third more time.",
+        topic="Devices",
+    )
     jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")
     steps_per_execution: int = option(1, "Steps to run without a look at them, as in Keras.", topic="Devices", least=1)
 
@@ -303,12 +309,6 @@ class SearchConfig(FitConfig):
         values=schedules.names(),
     )
     warmup_epochs: int = option(0, "Epochs (of each stage) before alpha moves.", topic="Method", least=0)
-    recompute: bool = option(
-        False,
-        "Of cells of images: compute what is within a cell again in the backward pass instead of keeping it. A third "
-        "less memory, a third more time.",
-        topic="Devices",
-    )
     partial_channels: int = option(
         1, "Search one of so many parts of the channels; the others pass by.", topic="Method", least=1, most=8192
     )

@@ -46,6 +46,7 @@ class Stage:
 # Flags that ask for parts of a supernet, and the argument that each becomes.
 PARTS = {
     "partial_channels": "partial_channels",
+    "recompute": "recompute",
     "edge_normalization": "edge_normalization",
     "auxiliary_skip": "auxiliary_skip",
     "sync_batch_norm": "sync_batch_norm",

@@ -6,7 +6,7 @@ import inspect
 from darts_tf.cli.messages import UsageError
 
 # Flags that only mean something to spaces that name them: of images, of text, of both.
-IMAGES = ("init_channels", "layers", "network", "auxiliary", "drop_path_prob", "recompute")
+IMAGES = ("init_channels", "layers", "network", "auxiliary", "drop_path_prob")
 TEXT = ("units", "dropout", "dropouth", "dropoutx", "dropouti", "dropoute", "activation_penalty", "temporal_penalty")
 SIZES = ("nodes", "primitives", "widths", "batch_norm", *IMAGES, *TEXT)
 

@@ -110,6 +110,7 @@ def test_selection_by_perturbation(text, tmp_path):
         ({"auxiliary_skip": True}, "--auxiliary_skip=True: the space recurrent has no such part"),
         ({"sync_batch_norm": True}, "--sync_batch_norm=True: the space recurrent has no such part"),
         ({"partial_channels": 2}, "--partial_channels=2: the space recurrent has no such part"),
+        ({"recompute": True}, "--recompute=True: the space recurrent has no such part"),
         ({"layers": 3}, "--layers=3: the space recurrent has no such size"),
         ({"flip": True}, "--flip=True: expected none with text"),
         ({"steps_per_execution": 4}, "--steps_per_execution=4: expected 1 with text"),
@@ -128,6 +129,7 @@ def test_searches_that_cannot_be(values, message, text, tmp_path):
     [
         ({"recipe": "cifar"}, "--recipe=cifar: expected one of ptb, wikitext2, small for language models"),
         ({"auxiliary": True}, "--auxiliary=True: the space recurrent has no such size"),
+        ({"recompute": True}, "expected a genotype of cells of images"),
         ({"space": "recursive"}, "--space=recursive: expected one of darts"),
         ({"arch": "NASNet"}, "--arch=NASNet: Not a genotype: expected ENAS, DARTS_V1, DARTS_V2, a genotype.json"),
         ({"space": "darts", "arch": "DARTS_V2"}, "it is text, the network is one of images; expected images"),

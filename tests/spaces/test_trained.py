@@ -68,8 +68,10 @@ def test_it_computes_as_the_network_of_keras_layers(network):
     np.testing.assert_allclose(ours(x), model(x), rtol=1e-9)
 
 
-def test_it_learns_as_the_network_of_keras_layers():
+@pytest.mark.parametrize("recompute", [False, True])
+def test_it_learns_as_the_network_of_keras_layers(recompute):
     ours, plain = made("cifar", "float64", layers=2)
+    ours.recompute = recompute
     x, y = batch(ours.image_shape)
     for _ in range(2):
         logs = [one.train_on_batch(x, y, return_dict=True) for one in (ours, plain)]

@@ -11,6 +11,7 @@ from darts_tf import spaces
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.drop_path import DropPath
 from darts_tf.ops.operations import Operation
+from darts_tf.ops.recompute import recomputed
 from darts_tf.ops.stages import Noise
 from darts_tf.spaces.cells import derived, genotypes
 from darts_tf.spaces.cells.cell import connect, edge_stride, preprocessing
@@ -28,7 +29,7 @@ class TrainedCell(keras.layers.Layer):
     Call arguments:
         inputs: the results of the two cells before, (batch, height, width, ...) each; the first one twice as high and
             wide if `reduction_prev`.
-        started: for each of them a dict of what operations have begun on it, see `operations.begin`.
+        started: for each of them a dict of what operations have begun on it, see `operations.begin`; by default {}.
         kept: a tensor (batch, 1, 1, 1) for each edge, which multiplies what is no identity; None for nothing.
         inline: whether the operations are written out in the graph instead of calling functions that they share.
 
@@ -71,7 +72,7 @@ class TrainedCell(keras.layers.Layer):
             self.noise = keras.random.SeedGenerator()
         self.built = True
 
-    def call(self, inputs, started, kept=None, training=False, inline=False):
+    def call(self, inputs, started=None, kept=None, training=False, inline=False):
         weights, updates = {}, {}
         for operation, members in zip(self.operations, self.members, strict=True):
             for edge, tensors in zip(members, operation.by_edge(operation.tensors(inputs[0].dtype)), strict=True):
@@ -109,7 +110,7 @@ class TrainedCell(keras.layers.Layer):
             return tf.add_n(images)
 
         states = []
-        for operation, x, begun in zip(self.preprocess, inputs, started, strict=True):
+        for operation, x, begun in zip(self.preprocess, inputs, started or [{}, {}], strict=True):
             y, update = computed(operation, x, operation.tensors(x.dtype), begun)
             operation.keep(update, operation.training(training))
             states.append(y)
@@ -163,6 +164,7 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
 
     Attributes:
         synchronized: whether batch norms take the statistics of all replicas while training.
+        recompute: whether what is within a cell is computed again in the backward pass, in place of being kept.
 
     Raises:
         ValueError: as `derived.cifar_network`.
@@ -188,7 +190,7 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         self.genotype, self.network, self.channels, self.num_layers = genotype, network, channels, layers
         self.num_classes, self.image_shape = num_classes, tuple(image_shape)
         self.auxiliary, self.auxiliary_weight, self.normalization = auxiliary, auxiliary_weight, normalization
-        self.synchronized = False
+        self.synchronized = self.recompute = False
 
         self.normalizing = normalization and normalizing(*normalization)
         self.stems = [
@@ -255,8 +257,11 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
             drawn = tf.unstack(drops.kept([sum(numbers), tf.shape(x)[0], 1, 1, 1]), sum(numbers))
             kept = [[drawn.pop(0) for _ in range(number)] for number in numbers]
         for index, (cell, of_cell) in enumerate(zip(self.cells, kept, strict=True)):
-            begun = started[index : index + 2]
-            results.append(cell(results[-2:], begun, of_cell, training=training, inline=inline))
+            options = {"kept": of_cell, "training": training, "inline": inline}
+            if training and self.recompute:
+                results.append(recomputed(cell, results[-2:], **options))
+            else:
+                results.append(cell(results[-2:], started[index : index + 2], **options))
         logits = self.classifier(tf.reduce_mean(tf.cast(results[-1], self.variable_dtype), [1, 2]))
         if not (training and self.auxiliary):
             return logits
