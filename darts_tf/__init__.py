@@ -12,6 +12,7 @@ _PLACES = {
     "SearchNetwork": "spaces.cells.networks",
     "RecurrentSearchNetwork": "spaces.recurrent.networks",
     "RecurrentNetwork": "spaces.recurrent.networks",
+    "TrainedNetwork": "spaces.cells.trained",
     "cifar_network": "spaces.cells.derived",
     "imagenet_network": "spaces.cells.derived",
     "inference_model": "spaces.models",

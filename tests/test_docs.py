@@ -448,6 +448,7 @@ def test_python_of_the_page(page, short, monkeypatch):
         (darts_tf, "SearchNetwork", SPACE, {"channels": 2, "layers": 3}),
         (darts_tf, "RecurrentSearchNetwork", {}, {"units": 4}),
         (darts_tf, "cifar_network", {}, {"channels": 2, "layers": 1}),
+        (darts_tf, "TrainedNetwork", {}, {"channels": 2, "layers": 1, "image_shape": (8, 8, 3)}),
         (darts_tf.tuner, "GenotypeHyperModel", SPACE, {"image_shape": (8, 8, 3), "channels": [2, 4], "layers": 1}),
         (darts_tf.tuner, "RegularizedEvolutionOracle", {}, {"max_trials": 2}),
     ):

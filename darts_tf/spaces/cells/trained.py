@@ -144,7 +144,7 @@ class TrainedCell(keras.layers.Layer):
 class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
     """The network of a genotype for `compile` and `fit`, see `derived.cifar_network` for what it computes.
 
-        network = TrainedNetwork(darts_tf.genotypes.DARTS_V2, auxiliary=True, drop_path=True)
+        network = TrainedNetwork(search.genotype(), auxiliary=True, drop_path=True)
         network.compile(darts_tf.optimizers.SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         network.fit(images, labels)
         network.inference_model().save("model.keras")
