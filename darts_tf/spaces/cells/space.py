@@ -125,21 +125,11 @@ class Cells(SearchSpace):
         made.auxiliary_weight = auxiliary_weight
         return made
 
-    def trained_network(
-        self,
-        architecture,
-        task,
-        network="cifar",
-        init_channels=36,
-        layers=20,
-        auxiliary=False,
-        auxiliary_weight=0.4,
-        drop_path_prob=0.0,
-    ):
+    def trained_network(self, architecture, task, network="cifar", auxiliary_weight=0.4, **sizes):
         """The same as it is trained, see `trained.TrainedNetwork`; arguments are those of `network`."""
         from darts_tf.spaces.cells.trained import TrainedNetwork
 
-        sizes = _sizes(architecture, task, init_channels, layers, auxiliary, drop_path_prob)
+        sizes = _sizes(architecture, task, **sizes)
         return TrainedNetwork(**sizes, network=network, auxiliary_weight=auxiliary_weight)
 
     def decode(self, picks):
@@ -306,7 +296,7 @@ class CellSpace(Cells):
             raise ValueError(f"primitives={list(self.primitives)}: expected each operation once.")
 
 
-def _sizes(architecture, task, init_channels, layers, auxiliary, drop_path_prob):
+def _sizes(architecture, task, init_channels=36, layers=20, auxiliary=False, drop_path_prob=0.0):
     """Arguments of the networks of a genotype, a dict."""
     return {
         "genotype": architecture,
