@@ -196,14 +196,9 @@ def stem(affine):
 def result_of(stages, size):
     """(height, width) of what stages make of images of a size, which may be None where it is not known."""
     for stage in stages:
-        size = after(stage, size)
+        steps = getattr(stage, "strides", None) or (getattr(stage, "stride", 1),) * 2
+        size = [length and -(-length // step) for length, step in zip(size, steps, strict=True)]
     return tuple(size)
-
-
-def after(stage, size):
-    """The same of one stage, a list."""
-    steps = getattr(stage, "strides", None) or (getattr(stage, "stride", 1),) * 2
-    return [length and -(-length // step) for length, step in zip(size, steps, strict=True)]
 
 
 def compute(stages, x, weights, groups, training, scale=None):
@@ -330,6 +325,8 @@ class Operation(keras.layers.Layer):
 
     def by_edge(self, tensors):
         """The weights of each edge alone, a list of what `tensors` gives; or of arrays."""
+        if self.groups == 1:
+            return [tensors]
         split = tf.split if tf.is_tensor(next(iter(itertools.chain(*tensors)), None)) else np.split
         parts = [
             split(tensor, self.groups, spec.free[-1])
@@ -366,32 +363,36 @@ class Operation(keras.layers.Layer):
         self.keep(updates, training)
         return y
 
+    def on_edge(self, x, weights, training, started, inline=False):
+        """The operation on one edge, by a graph function that all operations of these stages share.
+
+        Args:
+            x: (batch, height, width, inputs).
+            weights: of the edge, one list of tensors per stage; see `by_edge`.
+            training: as `self.training` says.
+            started: dict of what has been begun on x, see `begin`.
+            inline: whether to write it out in the graph all the same.
+
+        Returns:
+            (batch, height', width', channels), and the new values of its weights that are not trainable.
+        """
+        if not self.stages:
+            return x, []
+        relu, image, prepared = begin(self.stages, x, started)
+        stages, weights = self.stages[relu:], weights[relu:]
+        # oneDNN's max pooling remembers where each maximum was; its gradient cannot see that in a function.
+        if inline or not self.specs or any(isinstance(stage, Pool) for stage in stages):
+            return compute_prepared(stages, image, prepared, weights, 1, training)
+        exact_dtype = tf.as_dtype(self.variable_dtype)
+        function = _shared(stages, training, prepared is not None, x.dtype, exact_dtype)
+        y, updates = function(image, [] if prepared is None else [prepared], weights)
+        return tf.ensure_shape(y, [x.shape[0], *result_of(self.stages, x.shape[1:3]), self.channels]), updates
+
     def keep(self, updates, training):
         """Assigns new values to `moving` if this is for training."""
         if training:
             for variable, value in zip(self.moving, updates, strict=True):
                 variable.assign(value)
-
-
-def compute_shared(stages, x, weights, training, channels, started, exact_dtype, inline=False):
-    """As `compute` of one edge, by a graph function that all operations of these stages share.
-
-    Args:
-        channels: of the result.
-        started: dict of what has been begun on x, see `begin`.
-        exact_dtype: of weights that are used in the precision of the variables.
-        inline: whether to write it out all the same.
-    """
-    if not stages:
-        return x, []
-    relu, image, prepared = begin(stages, x, started)
-    rest, weights = stages[relu:], weights[relu:]
-    # oneDNN's max pooling remembers where each maximum was; its gradient cannot see that in a function.
-    if inline or not any(weights) or any(isinstance(stage, Pool) for stage in rest):
-        return compute_prepared(rest, image, prepared, weights, 1, training)
-    function = _shared(tuple(rest), training, prepared is not None, x.dtype, exact_dtype)
-    y, updates = function(image, [] if prepared is None else [prepared], weights)
-    return tf.ensure_shape(y, [x.shape[0], *result_of(stages, x.shape[1:3]), channels]), updates
 
 
 def begin(stages, x, started):

@@ -72,7 +72,7 @@ def _counts(stages, outputs, inputs, size):
     """What stages cost, a dict of `tables.ADDED`."""
     total = dict.fromkeys(tables.ADDED, 0)
     for stage in stages:
-        size = operations.after(stage, size)
+        size = operations.result_of([stage], size)
         pixels = 1 if isinstance(stage, SqueezeExcite) else math.prod(size)
         weights = stage.weights(inputs, outputs, 1)
         kernels = [math.prod(weight.shape) for weight in weights if len(weight.shape) == 4]

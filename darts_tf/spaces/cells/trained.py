@@ -79,11 +79,7 @@ class TrainedCell(keras.layers.Layer):
                 weights[edge] = operation, tensors
 
         def computed(operation, x, tensors, started):
-            mode = operation.training(training)
-            exact = tf.as_dtype(operation.variable_dtype)
-            return operations.compute_shared(
-                operation.stages, x, tensors, mode, operation.channels, started, exact, inline
-            )
+            return operation.on_edge(x, tensors, operation.training(training), started, inline)
 
         def result(edge, image, started):
             if edge in self.layers:
