@@ -37,6 +37,13 @@ WITHOUT = {
 WITHOUT |= dict.fromkeys(
     ("table_classification", "table_regression"), (*recipes.flags_without("table"), *sizes.TEXT, *OF_IMAGES)
 )
+# Flags that mean something beside another one only.
+BESIDE = {
+    **dict.fromkeys(("teacher_weight", "teacher_temperature"), "teacher"),
+    "magnitude": "randaugment",
+    "difference": "unrolled",
+    "auxiliary_weight": "auxiliary",
+}
 
 
 def write_report(directory):
@@ -124,6 +131,7 @@ def _configuration(config):
     """[name, value] pairs, as texts."""
     task = rundirectory.task(config)
     left_out = {*HIDDEN, *(set(WITHOUT.get(task.name, ())) - _own(config))}
+    left_out |= {name for name, other in BESIDE.items() if not config.get(other)}
     flags = {f"--{name}": value for name, value in config.items() if name not in left_out and value is not None}
     more = task.facts(config["data"])
     texts = {True: "yes", False: "no"}

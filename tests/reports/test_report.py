@@ -397,6 +397,16 @@ def test_what_the_report_of_a_training_says(tmp_path):
     assert content["confused"] == [[1, 2, 2]] and "confusion" not in content
 
 
+def test_flags_beside_one_that_is_off_are_not_shown(tmp_path):
+    run = tmp_path / "run"
+    train_run(run)
+    config = json.loads((run / "config.json").read_text())
+    for teacher in (None, "model.keras"):
+        (run / "config.json").write_text(json.dumps(config | {"teacher": teacher, "teacher_weight": 0.5}))
+        shown = dict(report.contents(run)["config"])
+        assert (shown.get("--teacher"), shown.get("--teacher_weight")) == (teacher, teacher and "0.5")
+
+
 def test_a_run_without_a_finished_epoch(tmp_path):
     write_config(tmp_path, "train", ["a"])
     report.write_report(tmp_path)
