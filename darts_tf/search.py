@@ -198,7 +198,8 @@ def completed(config, data):
     starting.import_operations(config.completed(recipe))
     config = config.completed(starting.data_defaults(config, data))
     if config.kind != "text":
-        config = starting.fitted_batches(config.completed(recipe | starting.space_sizes(config)), data)
+        config = config.completed(recipe | starting.space_sizes(config))
+        config = starting.fitted_batches(config, data, min(config.train_portion, 1 - config.train_portion))
     space, config = starting.search_space(config, data.task)
     starting.check_data_flags(config)
     sizes.check_given(config, space, space.supernet)

@@ -264,14 +264,19 @@ def completed(config, data, own=None):
     if recipe not in recipes.TRAINING:
         raise UsageError(f"--recipe={recipe}: expected one of {', '.join(recipes.TRAINING)} for images and tables.")
     defaults = recipes.TRAINING[recipe] | (own or {}) | {"recipe": recipe}
-    if config.optimizer == "adamw":
-        defaults |= recipes.ADAMW
     smallest = min(data.image_shape[:2]) if config.kind == "images" else 0
     if config.cutout_length >= smallest:  # which would leave nothing of many images
         defaults["cutout"] = False
+    if config.kind == "table":
+        defaults |= {"flip": False, "cutout": False}
+        if data.class_names is None:
+            defaults["label_smooth"] = 0.0
     if config.init_from:
         defaults |= {"network": None, "init_channels": None, "layers": None, "auxiliary": False, "drop_path_prob": 0.0}
-    config = starting.fitted_batches(config.completed(defaults), data)
+    config = config.completed(defaults)
+    if "warmup_epochs" not in config.given:
+        config = config.replace(warmup_epochs=min(config.warmup_epochs, config.epochs // 2))
+    config = starting.fitted_batches(config, data, config.train_portion)
     config.check()  # of the recipe's values, too
     if config.randaugment and not data.has_bytes:
         raise UsageError(f"--randaugment={config.randaugment}: expected images of bytes, from 0 to 255.")
@@ -289,6 +294,11 @@ def make_batches(data, config, strategy, worker):
     from darts_tf.devices import replicas
 
     batches, steps, valid = starting.batches_of(data.batches, config, strategy, worker)
+    if config.early_stopping and valid is None:
+        wrong = (
+            f"--train_portion={config.train_portion}: of {len(data.y_train)} {data.items} that leaves none to validate"
+        )
+        raise UsageError(f"{wrong}; expected less.")
     if config.gradient_accumulation > steps:
         wrong = f"--gradient_accumulation={config.gradient_accumulation}"
         raise UsageError(f"{wrong}: expected at most {steps}, as many batches as an epoch has.")
@@ -303,15 +313,21 @@ def make_batches(data, config, strategy, worker):
 def weighing(data):
     """Function of batches -> the same with a weight for each sample: classes count as if all had as many samples.
 
-    A class of n of all N samples of C classes counts N / (C n), in the mean 1 (King & Zeng, 2001).
+    A class of n of all N samples of C classes counts N / (C n), in the mean 1 (King & Zeng, 2001). In a mixture of
+    samples each of them counts by itself, so that the loss is the sum of w_c y_c (-log p_c) over the classes: the
+    weight of the mixture is the sum of w_c y_c, its label what each class has of that.
     """
     import tensorflow as tf
 
     counts = np.bincount(data.y_train, minlength=len(data.class_names))
-    weights = (len(data.y_train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+    weights = (len(data.y_train) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
     def weigh(x, y):
-        return x, y, tf.linalg.matvec(y, weights) if y.shape.rank == 2 else tf.gather(weights, y)
+        if y.shape.rank == 1:
+            return x, y, tf.gather(weights, y)
+        parts = y * weights
+        total = tf.reduce_sum(parts, 1)
+        return x, parts / total[:, None], total
 
     return lambda batches: batches.map(weigh)
 
@@ -325,6 +341,7 @@ def prepare(pretrained, architecture, data, config):
     keras.utils.set_random_seed(config.seed)
     task = data.task
     network = adapted(pretrained, task, config) if pretrained else derived(architecture, task, config)
+    network.autocast = False  # pixels reach their normalisation as they are, also those that float16 cannot hold
     network.compile(
         optimizer(network, task, config),
         loss=task.loss(config.label_smooth or 0.0),

@@ -378,7 +378,8 @@ def check_trials(output, config):
 def completed(config, data):
     """The space, and the configuration, completed; with --oracle=darts the space is the one of the search."""
     starting.check_data_flags(config)
-    config = starting.fitted_batches(config.completed(starting.data_defaults(config, data)), data)
+    config = config.completed(starting.data_defaults(config, data))
+    config = starting.fitted_batches(config, data, config.train_portion)
     if config.repeat_search:
         return None, config
     if config.oracle == "darts":

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -283,11 +284,49 @@ def test_weights_of_classes(unequal):
 
     data = datasets.load(str(unequal / "colours.npz"))
     weigh = train.weighing(data)
-    shares = np.array([[0.5, 0.5, 0], [0, 0, 1]], np.float32)
-    for y, expected in ((np.array([0, 1, 2, 2]), [84 / 144, 84 / 72, 84 / 36, 84 / 36]), (shares, [0.875, 84 / 36])):
-        ((_, labels, weights),) = weigh(tf.data.Dataset.from_tensors((np.zeros(len(y)), y)))
-        np.testing.assert_array_equal(labels, y)
-        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    of_classes = np.array([84 / 144, 84 / 72, 84 / 36])
+    y, shares = np.array([0, 1, 2, 2]), np.array([[0.5, 0.5, 0], [0.2, 0, 0.8]], np.float32)
+    ((_, labels, weights),) = weigh(tf.data.Dataset.from_tensors((np.zeros(4), y)))
+    np.testing.assert_array_equal(labels, y)
+    np.testing.assert_allclose(weights, of_classes[y], rtol=1e-6)
+    # The loss of a mixture: that of each class in it, times the weight of the class.
+    ((_, labels, weights),) = weigh(tf.data.Dataset.from_tensors((np.zeros(2), shares)))
+    p = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    losses = keras.losses.CategoricalCrossentropy(reduction=None)(labels, p) * weights
+    np.testing.assert_allclose(losses, -(of_classes * shares * np.log(p)).sum(1), rtol=1e-5)
+
+
+def test_a_class_without_images_does_not_make_others_count_less():
+    from darts_tf import train
+
+    data = types.SimpleNamespace(y_train=np.array([0, 0, 0, 2]), class_names=["a", "b", "c", "d"])
+    ((_, _, weights),) = train.weighing(data)(tf.data.Dataset.from_tensors((np.zeros(4), data.y_train)))
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
+
+
+def test_defaults_that_depend_on_others():
+    """Small tables have some batches, AdamW its own rate, short trainings a shorter warm-up, tables no images."""
+    from darts_tf import TrainConfig, train
+
+    def completed(y, names, **flags):
+        data = types.SimpleNamespace(y_train=y, class_names=names, task=mock_task)
+        arch = {"arch": "mlp:4:relu", "dataset": "a.csv", "label": "b"}
+        return train.completed(TrainConfig(**arch, **flags).begun(), data)
+
+    mock_task = types.SimpleNamespace(loss=lambda label_smooth: None)
+    few = np.arange(100)
+    assert completed(few, None).batch_size == 25
+    assert completed(few, None, train_portion=0.9, early_stopping=2).batch_size == 22
+    assert completed(few[:5], None).batch_size == 2
+    adam = completed(few, None, optimizer="adamw")
+    assert (adam.learning_rate, adam.weight_decay) == (1e-3, 0.05)
+    assert completed(few, None).learning_rate == 0.1
+    assert completed(few, None, optimizer="adamw", learning_rate=0.5).learning_rate == 0.5
+    for recipe in ("small", "cifar", "modern"):
+        config = completed(few, None, recipe=recipe)
+        assert not (config.flip or config.cutout or config.label_smooth)
+    assert completed(few, ["x"], recipe="modern").label_smooth == 0.1
+    assert [completed(few, None, recipe="modern", epochs=epochs).warmup_epochs for epochs in (1, 2, 9)] == [0, 1, 2]
 
 
 def test_adamw_does_not_decay_batch_norms_and_biases():
@@ -325,6 +364,12 @@ def test_adamw_does_not_decay_batch_norms_and_biases():
             "--nesterov=True: expected none with --optimizer=adamw",
         ),
         (["--arch=DARTS_V2", "--epochs=3", "--warmup_epochs=3"], "--warmup_epochs=3: expected less than --epochs=3"),
+        (["--arch=DARTS_V2", "--nesterov", "--momentum=0"], "--nesterov=True with --momentum=0.0: expected a momentum"),
+        (["--init_from=a.keras", "--recompute"], "--recompute=True: expected none with --init_from"),
+        (
+            ["--arch=mlp:4:relu", "--label=a", "--dataset=a.csv", "--recipe=imagenet"],
+            "--recipe=imagenet: expected another one, or none, with a table",
+        ),
         (["--arch=DARTS_V2", "--teacher=FOLDER/a.keras"], "a.keras: no such file"),
         (["--arch=DARTS_V2", "--teacher_weight=0.5"], "--teacher_weight=0.5 without --teacher: expected both"),
         (["--arch=DARTS_V2", "--class_weight=balanced", "--recipe=imagenet"], "--class_weight=balanced: expected none"),
@@ -344,6 +389,10 @@ def test_wrong_flags(arguments, message, tmp_path):
     "arguments, message",
     [
         ([f"--arch={GENOTYPE.replace('sep_conv_3x3', 'sep_conv_4x4')}"], "'sep_conv_4x4': expected one of none, max_"),
+        (
+            ["--arch=DARTS_V2", "--train_portion=0.9999", "--early_stopping=1"],
+            "--train_portion=0.9999: of 1442 images that leaves none to validate; expected less",
+        ),
         (["--arch=DARTS_V2", "--batch_size=2000"], "--batch_size=2000: there are 1442 images to train on"),
         (["--evaluate=BROKEN"], "not a .keras file of layers that Keras knows"),
         (["--init_from=missing.keras"], "--init_from=missing.keras: no such file"),

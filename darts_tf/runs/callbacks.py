@@ -294,6 +294,8 @@ class BestModel(keras.callbacks.Callback):
         return bool(self.patience and values) and len(values) - 1 - values.index(min(values)) >= self.patience
 
     def on_test_end(self, logs=None):
+        if not math.isfinite(logs["loss"]):  # of weights that are not, whose accuracy is that of the first class
+            return
         value = self.headline.best_first(rounded(logs[self.headline.name]))
         best = min((value for value, _ in self.epochs), default=math.inf)
         if self.path and (not self.path.exists() or value < best):

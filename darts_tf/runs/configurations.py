@@ -156,7 +156,7 @@ class RunConfig(DataConfig):
     # A run may go on with other values of these.
     MAY_CHANGE = (
         *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
-        *("data_dir", "stream", "strategy", "cpu_devices", "jit_compile", "steps_per_execution"),
+        *("data_dir", "stream", "strategy", "cpu_devices", "jit_compile", "recompute", "steps_per_execution"),
     )
 
 
@@ -794,7 +794,8 @@ class TrainConfig(FitConfig):
             own -= set(recipes.flags_without(self.kind))
             recipe = recipes.TRAINING.get(self.recipe, {})
             known |= {name: value for name, value in recipe.items() if name in own}
-            return self.taken_over(known if self.recipe else known | space.training)
+            known |= {} if self.recipe else space.training
+            return self.taken_over(known | (recipes.ADAMW if self.optimizer == "adamw" else {}))
         recipe = self.recipe or "small"
         if recipe not in recipes.TRAINING_TEXT:
             expected = ", ".join(recipes.TRAINING_TEXT)
@@ -810,6 +811,8 @@ class TrainConfig(FitConfig):
             raise UsageError(f"{what} given: expected one of --arch, --init_from and --evaluate, see --help.")
         if not 0 < self.train_portion <= 1:
             raise UsageError(f"--train_portion={self.train_portion}: expected a number above 0, at most 1.")
+        if self.recipe == "imagenet" and self.kind == "table":
+            raise UsageError("--recipe=imagenet: expected another one, or none, with a table.")
         if self.train_portion < 1 and self.takes_random_parts:
             raise UsageError(f"--train_portion={self.train_portion}: expected 1 with --recipe=imagenet.")
         if self.init_from:
@@ -817,6 +820,8 @@ class TrainConfig(FitConfig):
                 if getattr(self, name):
                     value = getattr(self, name)
                     raise UsageError(f"--{name}={value}: expected none, --init_from has an architecture already.")
+            if self.recompute:
+                raise UsageError("--recompute=True: expected none with --init_from, whose layers are Keras's.")
         if self.evaluate:
             return
         if self.early_stopping and self.train_portion == 1:
@@ -830,6 +835,8 @@ class TrainConfig(FitConfig):
             for name in ("momentum", "nesterov"):
                 if name in self.given and getattr(self, name):
                     raise UsageError(f"--{name}={getattr(self, name)}: expected none with --optimizer=adamw.")
+        if self.nesterov and not self.momentum:
+            raise UsageError(f"--nesterov=True with --momentum={self.momentum}: expected a momentum.")
         if self.epochs and "warmup_epochs" in self.given and self.warmup_epochs >= self.epochs:
             raise UsageError(f"--warmup_epochs={self.warmup_epochs}: expected less than --epochs={self.epochs}.")
         for name, needed in (

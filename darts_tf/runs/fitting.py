@@ -73,8 +73,7 @@ def check_files_agree(space, output, done, steps, epochs):
     if done > epochs * steps:
         wrong = f"its checkpoint is of step {done}, the run has {epochs * steps}"
     # A run that is killed before its first checkpoint has at most written its first epoch down.
-    trained = [name for name in rundirectory.FILES[command] if name in ("model.keras", "metrics.json")]
-    if not done and (known["history.csv"] >= min(2, epochs) or any((output / name).exists() for name in trained)):
+    if not done and (len(rows) > 1 or (output / "metrics.json").exists()):
         wrong = "its checkpoints are gone, so it cannot go on"
     if wrong:
         raise messages.UsageError(f"--output={output}: {wrong}; expected a whole run, another folder, or --overwrite.")
@@ -107,10 +106,13 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
     if messages.verbosity() and checkpoints.worker.is_chief:
         callbacks = [*callbacks, progress]
     present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
-    most = min(config.steps_per_execution, config.checkpoint_every or steps, steps)
+    whole = [every for every in (steps, config.checkpoint_every) if every]
+    most = min(config.steps_per_execution, *whole)
     model.steps_per_execution = most
     if most > 1:
-        model.train_function = executions(model, lambda: min(most, steps - checkpoints.done % steps))
+        model.train_function = executions(
+            model, lambda: min(most, *(every - checkpoints.done % every for every in whole))
+        )
 
     def part(steps_per_epoch, last):
         model.fit(

@@ -335,13 +335,18 @@ def data_defaults(config, data):
     return {"flip": depth > 1, "crop_padding": min(height, width) // 8}
 
 
-def fitted_batches(config, data):
-    """The configuration; of a small table its batches are such that an epoch has some, unless a size was given."""
+def fitted_batches(config, data, portion):
+    """The configuration; of a small table its batches are such that an epoch has some, unless a size was given.
+
+    Args:
+        config: with its batch size and all that it is of data.
+        data: the dataset.
+        portion: of its samples, that which an epoch sees.
+    """
     if config.kind != "table" or "batch_size" in config.given:
         return config
-    parts = [part for part in (config.train_portion, 1 - config.train_portion) if part]
-    most = int(min(parts) * len(data.y_train)) // LEAST_STEPS
-    return config.replace(batch_size=max(1, min(config.batch_size, most)))
+    most = int(portion * len(data.y_train)) // LEAST_STEPS
+    return config.replace(batch_size=max(2, min(config.batch_size, most)))  # of one sample a batch norm makes zeros
 
 
 def batches_of(make, config, strategy, worker):

@@ -29,9 +29,12 @@ def inputs(shape, normalization=None):
 
 
 def normalizing(mean, std):
-    """The Keras layer that subtracts the mean of each channel and divides by its standard deviation."""
+    """The Keras layer that subtracts the mean of each channel and divides by its standard deviation.
+
+    It computes in float32: variances of pixels may be beyond what float16 holds.
+    """
     mean, variance = [float(value) for value in mean], [float(value) ** 2 for value in std]
-    return keras.layers.Normalization(mean=mean, variance=variance, name="normalization")
+    return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")
 
 
 PROPOSALS = 20  # draws under limits

@@ -57,7 +57,7 @@ def test_a_training_ends_once_there_has_been_no_better_validation_for_some_epoch
         callback = callbacks.BestModel(tmp_path, headline, done, lambda model, path: saved.append(path.touch()), 3)
         callback.set_model(types.SimpleNamespace(stop_training=False))
         for epoch, value in enumerate(values):
-            callback.on_test_end({"accuracy": value})
+            callback.on_test_end({"accuracy": value, "loss": 1.0})
             callback.on_epoch_end(epoch, {"val_accuracy": value})
         return callback
 
@@ -69,6 +69,12 @@ def test_a_training_ends_once_there_has_been_no_better_validation_for_some_epoch
     assert callbacks.BestModel(tmp_path, headline, callback.epochs, None, 3).has_ended
     assert not callbacks.BestModel(tmp_path, headline, callback.epochs, None, 4).has_ended
     assert not callbacks.BestModel(tmp_path, headline, callback.epochs, None).has_ended
+
+
+def test_what_is_not_finite_is_never_the_best(tmp_path):
+    callback = callbacks.BestModel(tmp_path, ImageClassification.headline, [], None, 3)
+    callback.on_test_end({"accuracy": 0.9, "loss": math.nan})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_learning_rate_grows_before_it_falls():
@@ -107,7 +113,7 @@ def test_the_best_model_is_kept_and_averaging_begins_once_nothing_gets_better(tm
         optimizer.is_averaging = optimizer.asked
         callback.on_test_begin()
         assert optimizer.swapped == optimizer.is_averaging
-        callback.on_test_end({headline.name: value})
+        callback.on_test_end({headline.name: value, "loss": value})
         assert not optimizer.swapped
         logs = {f"val_{headline.name}": value}
         callback.on_epoch_end(epoch, logs)

@@ -56,6 +56,18 @@ def made(network, dtype="float32", **options):
     return pair
 
 
+def test_pixels_that_float16_does_not_hold():
+    """Those of 16 bits, whose variance is beyond it, too."""
+    pixels = np.random.default_rng(0).integers(0, 65_536, (2, *ROOM["cifar"][0])).astype("float32")
+    pixels[0, 0, 0] = 65_535
+    networks = made("cifar", "mixed_float16", normalization=([32_768.0], [18_900.0]), auxiliary=False)
+    for network in networks:
+        network.autocast = False  # as a training does it
+        logits = np.asarray(network(pixels))
+        assert np.isfinite(logits).all() and np.abs(logits[0] - logits[1]).max() > 1e-3
+    np.testing.assert_allclose(*(np.asarray(network(pixels)) for network in networks), atol=1e-2)
+
+
 @pytest.mark.parametrize("network", ["cifar", "imagenet"])
 def test_it_computes_as_the_network_of_keras_layers(network):
     ours, plain = made(network, "float64")

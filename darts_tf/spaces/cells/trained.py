@@ -180,7 +180,7 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         auxiliary_weight=0.4,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         genotype = spaces.from_text(genotype) if isinstance(genotype, str) else genotype
         derived.check(genotype, layers)
         self.genotype, self.network, self.channels, self.num_layers = genotype, network, channels, layers
@@ -235,9 +235,7 @@ class TrainedNetwork(derived.AuxiliaryLoss, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def call(self, x, training=False):
-        images = tf.cast(x, self.compute_dtype)
-        if self.normalizing:
-            images = tf.cast(self.normalizing(images), self.compute_dtype)
+        images = tf.cast(self.normalizing(x) if self.normalizing else x, self.compute_dtype)
         inline, drops = bool(self.jit_compile), training and self.drop_path  # XLA needs all in one graph
         if training and self.synchronized:
             training = kernels.SYNCHRONIZED
