@@ -83,9 +83,11 @@ def compared(results, name, images, options, flags):
     searched = results.get(
         lambda folder: search(folder, images, limits, options, flags), images=name, network="chain", what="search"
     )
+    ours = {}  # {architecture: its name}; of several latencies the best may be the same
     for baseline, architecture in searched["found"].items():
-        networks[f"chain for {baseline}"] = {"arch": architecture}
-    accuracies = {}
+        name_of = ours.setdefault(architecture, f"chain for {baseline}")
+        networks[name_of] = {"arch": architecture}
+    accuracies, found = {}, {}
     for seed in range(1, options.seeds + 1):
         for network, of in networks.items():
 
@@ -103,19 +105,18 @@ def compared(results, name, images, options, flags):
 
             line = results.get(accuracy, images=name, network=network, seed=seed)
             accuracies.setdefault(network, []).append(line["accuracy"])
-    found = {}
-    for network in networks:
-        folder = options.output / "-".join((name, network, "1"))
+        for network in networks if seed == 1 else ():
+            folder = options.output / "-".join((name, network, "1"))
 
-        def files(_, folder=folder):
-            return measured(folder / "model.keras", images, options.threads)
+            def files(_, folder=folder):
+                return measured(folder / "model.keras", images, options.threads)
 
-        found[network] = results.get(files, images=name, network=network, what="files")
+            found[network] = results.get(files, images=name, network=network, what="files")
     rows = []
     for baseline in options.baselines:
-        ours = f"chain for {baseline}"
+        chain = ours[searched["found"][baseline]]
         row = {"network": baseline, "seconds_of_search": searched["seconds"]}
-        for prefix, network in (("", baseline), ("our_", ours)):
+        for prefix, network in (("", baseline), ("our_", chain)):
             row |= searches.statistics_of(f"{prefix}accuracy", accuracies[network], 2)
             row |= {
                 f"{prefix}{key}": value for key, value in found[network].items() if key.startswith(("int8", "float"))

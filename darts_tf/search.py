@@ -109,9 +109,10 @@ def _search(config):
             )
             if worker.is_chief:
                 bounded.write(output)
+            place = pathlib.Path(config.from_supernet or output)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
-                *(config.from_supernet or output, config, batches.steps, present, strategy, worker, space),
+                *(place, config, batches.steps, present, strategy, worker, space),
             )
             if config.from_supernet and checkpoints.done < config.epochs * batches.steps:
                 raise UsageError(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_training, spaces
@@ -13,6 +14,7 @@ from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency as tables
 from darts_tf.costs import runner
 from darts_tf.data.tasks import ImageClassification
+from darts_tf.methods import selections
 from darts_tf.reports import report
 from darts_tf.runs import budget, front, rundirectory
 from darts_tf.spaces.chain.description import Description, Stage
@@ -191,6 +193,48 @@ def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
     assert [one["exported"] for one in promised] == [None, 2.0]
     (tmp_path / "train" / "budget.json").write_text("[3]", encoding="utf-8")
     assert run.promised(config, rows) == []
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"space": "darts", "nodes": 2, "primitives": ["skip_connect", "max_pool_3x3", "sep_conv_3x3"]},
+        {"space": "chain", "primitives": ["identity", "mb4_k5", "mb2_k3"]},
+        {"space": "mlp", "widths": [0.5, 1.0], "layers": 3},
+    ],
+)
+def test_a_budget_is_that_of_the_candidates_of_its_search(space, tmp_path):
+    """A genotype alone does not say which others there were, nor does one of a front."""
+    own = spaces.of(space)
+    table = own.costs(ImageClassification((16, 16, 3), 4)).table("parameters")
+    strengths = {name: choices.mask * np.arange(1, 1 + choices.mask.shape[1]) for name, choices in own.choices.items()}
+    bounded = budget.Budget(own, {"parameters": table}, {"parameters": 1e9})
+    architecture = bounded.decide(strengths, selections.get("strongest"))
+    bounded.write(tmp_path)
+    told = {"command": "search", "versions": {}, "data": {"image_shape": [16, 16, 3], "class_names": list("abcd")}}
+    (tmp_path / "config.json").write_text(json.dumps(told | space), encoding="utf-8")
+    for name in ("genotype.json", "front/1.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(architecture.to_json(), encoding="utf-8")
+        read = spaces.read(str(tmp_path / name))
+        assert budget.carried(str(tmp_path / name), read).found(read) == bounded.found(architecture)
+
+
+def test_the_sizes_of_networks_are_those_of_their_training():
+    """A space's own count, however many images there are."""
+    space = spaces.of({"space": "nas-bench-201"})
+    config = SearchConfig(space="nas-bench-201", dataset="cifar10").begun()
+    for samples in (100, 50_000):
+        found = budget.derived_sizes(space, config, samples, space.costs)
+        assert found == {"init_channels": space.sizes["init_channels"], "layers": space.sizes["layers"]}
+    cells = spaces.of({"space": "darts"})
+    config = SearchConfig(dataset="imagenet2012").begun()
+    assert budget.derived_sizes(cells, config, 10**6, cells.costs)["network"] == "imagenet"
+
+
+def test_the_least_that_is_named_is_enough():
+    for least in (1234560.5, 1_234_561, 0.22751239, 999.99951, 1000.0, 3e-7):
+        assert float(budget._at_least(least).replace(",", "")) >= least
 
 
 @pytest.mark.parametrize(

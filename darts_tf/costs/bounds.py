@@ -7,7 +7,7 @@ import numpy as np
 
 from darts_tf.costs.tables import PEAK
 
-MOST = 20_000  # partial choices that are kept: of those of almost equal costs the strongest
+MOST = 20_000  # partial choices that are kept
 WEAKEST = 1e-30  # strengths below count like it
 
 
@@ -40,11 +40,8 @@ class Front:
         if bounds.size == 1:
             best = np.minimum.accumulate(self.costs[order, 0])
             order = order[np.concatenate([[True], self.costs[order[1:], 0] < best[:-1]])] if order.size else order
-        if order.size > MOST or bounds.size > 1:
-            bins = int(MOST ** (1 / bounds.size))
-            places = np.floor(self.costs[order] / np.maximum(bounds, 1e-300) * bins).astype(np.int64)
-            _, first = np.unique(places, axis=0, return_index=True)
-            order = order[np.sort(first)]
+        if order.size > MOST:
+            order = order[_spread(self.costs[order] / np.maximum(bounds, 1e-300))]
         return Front(self.costs[order], self.values[order], [self.chosen[place] for place in order])
 
     def __add__(self, other):
@@ -70,6 +67,26 @@ class Front:
         if not self.values.size:
             raise ValueError("nothing is within the bound.")
         return sorted(_flat(self.chosen[int(self.values.argmax())]))
+
+
+def _spread(costs):
+    """Places of at most `MOST` choices: of each cell of a grid, as fine as that allows, the first and the cheapest.
+
+    The one whose sum of costs is the least of all is among them, so that what is within the bounds is not lost.
+
+    Args:
+        costs: array (choices, costs), as parts of their bounds.
+    """
+    size, cheapest = costs.shape[1], np.argsort(costs.sum(1), kind="stable")
+    least, most = 0, 60 // size  # bits of a cell's place
+    while True:
+        bits = -(-(least + most) // 2)
+        cells = np.floor(costs * (2**bits - 1)).astype(np.int64) @ (1 << bits * np.arange(size, dtype=np.int64))
+        (_, first), (_, second) = (np.unique(some, return_index=True) for some in (cells, cells[cheapest]))
+        kept = np.union1d(first, cheapest[second])
+        if least == most:
+            return kept
+        least, most = (bits, most) if kept.size <= MOST else (least, bits - 1)
 
 
 class _Pairs:

@@ -1,5 +1,6 @@
 """How large a Keras model is: parameters, multiply-adds, bytes of its files and of its activations."""
 
+import collections
 import math
 import re
 
@@ -13,6 +14,9 @@ FLOAT = 4  # bytes
 SCALE = 12  # bytes of the scale and the zero point of a channel, which int8 has for kernels and for offsets
 # Of TFLite files, beside numbers: bytes of each layer. What a whole file has beside that is in `tables.FILE`.
 LAYER = {"model_bytes": 370, "int8_model_bytes": 560}
+# Of int8 files, bytes of layers without weights: an average pooling becomes a depthwise convolution there, a ReLU that
+# is not all that sees a convolution's result a pooling, one for all that see the same.
+BESIDE = {"average": 560, "relu": 300, "join": 150}
 # Bytes of so many numbers in kernels and in offsets of so many layers with weights.
 BYTES = {
     "model_bytes": lambda kernels, offsets, layers: FLOAT * (kernels + offsets) + LAYER["model_bytes"] * layers,
@@ -46,7 +50,23 @@ def model_bytes(model, kind="model_bytes"):
         offsets += outputs if outputs > 1 else inputs  # which of depthwise convolutions is 1
         layers += 1
     kernels = sum(math.prod(weight.shape) for weight in model.trainable_variables if len(weight.shape) > 1)
-    return tables.FILE[kind] + BYTES[kind](kernels, offsets, layers)
+    beside = _beside(model) if kind == "int8_model_bytes" else 0
+    return tables.FILE[kind] + BYTES[kind](kernels, offsets, layers) + beside
+
+
+def _beside(model):
+    """What layers without weights have in the int8 file of a functional model, see `BESIDE`."""
+    seen = collections.Counter(id(x) for layer in model.operations for x in keras.tree.flatten(layer.input))
+    total = 0
+    for layer in model.operations:
+        if isinstance(layer, keras.layers.AveragePooling2D):
+            total += BESIDE["average"] if layer.pool_size != (1, 1) else 0
+        elif isinstance(layer, (keras.layers.Add, keras.layers.Concatenate)):
+            total += BESIDE["join"]
+        elif isinstance(layer, keras.layers.ReLU):
+            joins = isinstance(layer.input._keras_history.operation, keras.layers.BatchNormalization)
+            total += 0 if joins and seen[id(layer.input)] == 1 else BESIDE["relu"]
+    return total
 
 
 def activations(model):

@@ -40,6 +40,8 @@ class Evolution:
         feasible: function of a path -> bool, the constraint.
         front: whether scores are tuples of numbers all of which are to be small: then those are parents that are not
             dominated by others, so that a front of paths is found (Deb et al., NSGA-II, 2002).
+        within: function of `random` -> a path, most likely a feasible one: for the first generation where random paths
+            hardly ever are.
         random: what draws, or the seed of it: an int or a `numpy.random.RandomState`, or anything that has `randint(n)`
             and `random_sample()`. The draws are those of the original code, in its order.
 
@@ -64,6 +66,7 @@ class Evolution:
         feasible=lambda path: True,
         random=0,
         front=False,
+        within=None,
     ):
         self.candidates = tuple(tuple(int(candidate) for candidate in layer) for layer in candidates)
         if not self.candidates or not all(self.candidates):
@@ -77,7 +80,7 @@ class Evolution:
             raise ValueError(f"mutation_prob={mutation_prob}: expected a number from 0 to 1.")
         self.population, self.parents, self.generations = population, parents, generations
         self.mutations, self.crossovers, self.mutation_prob = mutations, crossovers, mutation_prob
-        self.front, self._feasible = bool(front), feasible
+        self.front, self._feasible, self._within = bool(front), feasible, within
         self._random = np.random.RandomState(random) if isinstance(random, numbers.Integral) else random
         self._known = {}  # {path: whether it is feasible}
         self.populations = []
@@ -100,6 +103,8 @@ class Evolution:
                 paths += self._new(lambda: self._mutation(parents), self.mutations, TRIES * self.mutations)
                 paths += self._new(lambda: self._crossover(parents), self.crossovers, TRIES * self.crossovers)
             paths += self._new(self._drawn, self.population - len(paths))
+            if self._within and not self.generation:
+                paths += self._new(lambda: self._within(self._random), self.population - len(paths), self.population)
             if not paths and not self.generation:
                 raise ValueError(f"none of {RANDOM_TRIES} random paths is feasible: expected a bound that some keep.")
             self.populations += [paths] if paths else []

@@ -8,7 +8,7 @@ import keras
 
 from darts_tf.costs import counts, tables
 from darts_tf.ops import operations
-from darts_tf.ops.stages import SqueezeExcite
+from darts_tf.ops.stages import ReLU, SqueezeExcite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,8 @@ def of_stages(name, stages, channels, shape, beside=0):
 def _counts(stages, outputs, inputs, size):
     """What stages cost, a dict of `tables.ADDED`."""
     total = dict.fromkeys(tables.ADDED, 0)
+    if stages and isinstance(stages[0], ReLU):
+        total["int8_model_bytes"] += counts.BESIDE["relu"]
     for stage in stages:
         size = operations.result_of([stage], size)
         pixels = 1 if isinstance(stage, SqueezeExcite) else math.prod(size)
@@ -79,6 +81,8 @@ def _counts(stages, outputs, inputs, size):
         total["parameters"] += sum(math.prod(weight.shape) for weight in weights if weight.trainable)
         total["multiply_adds"] += sum(kernels) * pixels
         inputs = stage.channels(inputs, outputs)
+        if stage.averages:
+            total["int8_model_bytes"] += counts.BESIDE["average"]
         if kernels:  # a batch norm becomes part of the convolution before it, which has an offset then
             offsets = inputs + (stage.hidden(inputs) if isinstance(stage, SqueezeExcite) else 0)
             for name, size_of in counts.BYTES.items():
@@ -98,7 +102,7 @@ def joined(kind, count, shape):
     def layers(*images):
         return getattr(keras.layers, kind)()(images)
 
-    return Part(f"{kind.lower()} {count}", (tuple(shape),) * count, layers, ways=())
+    return Part(f"{kind.lower()} {count}", (tuple(shape),) * count, layers)
 
 
 def classifier(shape, outputs, bias=True):

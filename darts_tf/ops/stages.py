@@ -67,6 +67,8 @@ class Stage:
         """Channels of the result on each edge; only a convolution changes their number."""
         return inputs
 
+    averages = False  # whether each pixel of the result is the mean of some
+
     preparation = None  # what `prepare` does: stages whose preparations are equal may share its result
 
     def prepare(self, x):
@@ -348,6 +350,10 @@ class Pool(Stage):
     kind: str
     stride: int = 1
 
+    @property
+    def averages(self):
+        return self.kind == "avg"
+
     def finish(self, x, prepared, weights, groups, training):
         border = [[0, 0], [1, 1], [1, 1], [0, 0]]
         pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
@@ -369,6 +375,7 @@ class MeanOfFour(Stage):
     """Halves the image: each pixel is the mean of 2x2; of fewer where an odd image ends."""
 
     stride: ClassVar = 2
+    averages: ClassVar = True
 
     def finish(self, x, prepared, weights, groups, training):
         return tf.nn.avg_pool2d(x, 2, 2, "SAME"), []

@@ -186,7 +186,10 @@ def _search(directory, config, rows, history):
     }
     if learnt:
         bounded = budget.read(directory, space)
-        found = [bounded.decide(tables, selection) for tables in epochs]
+        # What is within bounds takes long to decide again.
+        decided = [row["genotype"] for row in rows[: len(epochs) - 1]] if bounded.bounds else []
+        found = [bounded.decide(tables, selection) for tables in (epochs[0], *epochs[1 + len(decided) :])]
+        found[1:1] = map(spaces.from_text, decided)
         if selection.by_network and len(rows) == own.epochs:
             found[-1] = rundirectory.genotype(directory) or found[-1]
         content |= {
@@ -261,7 +264,8 @@ def _evolution(directory, config, own, space, pictures):
     evolves, front = own.selection == "evolution", rundirectory.front(directory) or {"networks": []}
     found = rundirectory.evolution(directory) if evolves else front | {"ended": True}
     found = found or {"networks": [], "ended": False}
-    networks, cost = found["networks"], front.get("cost") or next(iter(budget.asked(own)), "multiply_adds")
+    networks, cost = found["networks"], next(iter(budget.asked(own)), "multiply_adds")
+    cost = budget.main_cost(own) if own.front else cost
     bound, unit = budget.asked(own).get(cost), unit_of(cost)
     evolution = {"generations": own.generations if evolves else 0, "bound": bound, "supernet": own.from_supernet}
     evolution |= {"networks": [], "done": 0, "ended": found["ended"], "best": None, "front": []}
@@ -269,7 +273,8 @@ def _evolution(directory, config, own, space, pictures):
     if not networks:
         return {"evolution": evolution}
     headline = rundirectory.task(config).headline
-    best = min(networks, key=lambda network: (headline.best_first(network["result"]), network["loss"]))
+    second = cost if own.front else "loss"
+    best = min(networks, key=lambda network: (headline.best_first(network["result"]), network[second]))
     texts = [network["architecture"] for network in networks]
     architectures = [spaces.from_text(text) for text in texts]
     chosen = architectures[networks.index(best)]

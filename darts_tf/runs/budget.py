@@ -1,6 +1,7 @@
 """What the network that a search finds may cost: the bounds that were asked for, and how the search keeps to them."""
 
 import json
+import math
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ import numpy as np
 from darts_tf.cli import files
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs.tables import LATENCY, Table
+from darts_tf.data.names import is_imagenet
 from darts_tf.methods import selections
 from darts_tf.runs import recipes, rundirectory, sizes
 
@@ -53,7 +55,9 @@ def derived_costs(space, task, config, samples):
 def derived_sizes(space, config, samples, method):
     """The sizes of the networks that darts_tf.train would make, which a method of the space takes, a dict."""
     recipe = recipes.SMALL_TEXT if "text" in space.kinds else recipes.TRAINING[recipes.training(samples)]
-    own = {name: getattr(config, name) for name, size in space.sizes.items() if size is None}
+    if is_imagenet(config.dataset):
+        recipe = recipes.TRAINING["imagenet"]
+    own = {name: getattr(config, name) if size is None else size for name, size in space.sizes.items()}
     values = {name: value for name, value in (recipe | own).items() if name in DERIVED}
     return sizes.of(method, values)
 
@@ -88,7 +92,7 @@ class Budget:
             tables[cost] = table_of(costs, cost, space, flag)
             least = space.cheapest(tables[cost])
             if least > most:
-                raise UsageError(f"{flag}: expected at least {least:,.6g}, which the smallest network has.")
+                raise UsageError(f"{flag}: expected at least {_at_least(least)}, which the smallest network has.")
         budget = cls(space, tables, bounds)
         if len(bounds) > 1:
             try:
@@ -111,9 +115,16 @@ class Budget:
         return self.space.cost_of(self.tables[cost], picks)
 
     def within(self, strengths, selection="strongest", more=()):
-        """The architecture that a selection makes within the bounds, and those of more (`Table`, number) pairs."""
-        pairs = [*((table, self.bounds[cost]) for cost, table in self.tables.items()), *more]
-        return selections.get(selection).within(self.space, strengths, *map(list, zip(*pairs, strict=True)))
+        """The architecture that a selection makes within the bounds, and those of more (`Table`, number) pairs.
+
+        Raises:
+            ValueError: there is none.
+        """
+        pairs = {table.cost: (table, self.bounds[cost]) for cost, table in self.tables.items()}
+        for table, most in more:
+            pairs[table.cost] = table, min(most, pairs.get(table.cost, (table, most))[1])
+        tables, bounds = map(list, zip(*pairs.values(), strict=True))
+        return selections.get(selection).within(self.space, strengths, tables, bounds)
 
     def possible(self, candidates):
         """Whether a network of some of the candidates is within the bounds; {table: bool array (rows, candidates)}."""
@@ -164,6 +175,14 @@ class Budget:
             files.write(directory / "budget.json", json.dumps(rows) + "\n")
 
 
+def _at_least(number):
+    """A number as text, whose value is not below it."""
+    if number >= 1000:
+        return f"{math.ceil(number):,}"
+    text = f"{number:.6g}"
+    return text if float(text) >= number else f"{number * (1 + 1e-5):.6g}"
+
+
 def read(directory, space):
     """The `Budget` that a search has written to its folder, without bounds if there is none."""
     rows = rundirectory.budget(directory) or []
@@ -179,8 +198,13 @@ def carried(genotype, architecture):
     """
     if not os.path.isfile(genotype):
         return Budget(architecture.space, {}, {})
+    folder = pathlib.Path(genotype).parent
+    folder = folder.parent if folder.name == "front" else folder
     try:
-        return read(pathlib.Path(genotype).parent, architecture.space)
+        config = rundirectory.configuration(folder)
+        is_search = config and config["command"] == "search"
+        # Of its candidates, in its order: a genotype does not say which others there were.
+        return read(folder, rundirectory.space(config) if is_search else architecture.space)
     except rundirectory.DamageError as error:
         raise UsageError(f"--arch={genotype}: beside it, {error}; expected a whole run.") from None
 

@@ -97,8 +97,16 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         found = costs(space.decode(picks)) | {cost: budget.of_picks(cost, picks) for cost in budget.bounds}
         return found | ({networks.main_table.cost: space.cost_of(networks.main_table, picks)} if config.front else {})
 
+    left = {name: search.network.candidates[name] & table.can_win for name, table in choices.items()}
+
     def feasible(path):
         return budget.keeps(space.decode(picks_of(path)))
+
+    def within(random):
+        strengths = {name: np.where(there, random.random_sample(there.shape), 0) for name, there in left.items()}
+        picks = space.picks(budget.within(strengths))
+        chosen = {(name, row): candidate for name, some in picks.items() for row, candidate in some}
+        return tuple(chosen.get(place, int(left[place[0]][place[1]].argmax())) for place in rows)
 
     headline = networks.task.headline
 
@@ -109,7 +117,6 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
     if before:
         evolution, found = Evolution.from_json(json.dumps(before["evolution"]), feasible), before["networks"]
     else:
-        left = {name: search.network.candidates[name] & table.can_win for name, table in choices.items()}
         half, found = config.population // 2, []
         evolution = Evolution(
             [np.flatnonzero(left[name][row]) for name, row in rows],
@@ -117,6 +124,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
             feasible=feasible,
             random=config.seed,
             front=config.front is not None,
+            within=within if budget.bounds else None,
         )
     evolution.generations = config.generations  # a search may go on for more of them
 

@@ -1,5 +1,6 @@
 """Several networks of one search, from the cheapest to the strongest."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -44,8 +45,11 @@ def find(search, networks, data, batches, output):
         strengths, selection = search.network.strengths(), selections.configured(config.to_dict())
         strongest = space.cost_of(table, space.picks(networks.budget.decide(strengths, selection)))
         bounds = _bounds(space.cheapest(table), strongest, config.front)
-        chosen = (networks.budget.within(strengths, selection, [(table, bound)]) for bound in bounds)
-        chosen = {str(architecture): architecture for architecture in chosen}
+        chosen = {}
+        for bound in bounds:
+            with contextlib.suppress(ValueError):  # nothing is as cheap and within the other bounds
+                architecture = networks.budget.within(strengths, selection, [(table, bound)])
+                chosen[str(architecture)] = architecture
         found = _measured(chosen.values(), search, networks, data, batches)
     for number, one in enumerate(found, 1):
         files.write(output / "front" / f"{number}.json", spaces.from_text(one["architecture"]).to_json() + "\n")

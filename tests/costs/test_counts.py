@@ -19,6 +19,18 @@ def test_multiply_adds_are_counted_by_hand():
     assert counts.multiply_adds(keras.Sequential([keras.Input((8, 6, 3)), model])) == counts.multiply_adds(model)
 
 
+def test_what_int8_files_have_beside_kernels():
+    images = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(4, 1, use_bias=False)(images)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))  # becomes part of the convolution
+    plain = counts.model_bytes(keras.Model(images, x), "int8_model_bytes")
+    ways = [keras.layers.AveragePooling2D(3, 1, "same")(keras.layers.ReLU()(x)), keras.layers.ReLU()(x)]
+    more = counts.model_bytes(keras.Model(images, keras.layers.Add()(ways)), "int8_model_bytes")
+    assert more - plain == counts.BESIDE["average"] + 2 * counts.BESIDE["relu"] + counts.BESIDE["join"]
+    halved = keras.layers.AveragePooling2D(1, 2)(x)
+    assert counts.model_bytes(keras.Model(images, halved), "int8_model_bytes") == plain
+
+
 class Own(keras.layers.Layer):
     def build(self, shape):
         self.matrix = self.add_weight(shape=(shape[-1], 5))

@@ -115,6 +115,23 @@ def test_errors():
     assert path not in search.ask() and search.best == (path, 0.5)
 
 
+def test_a_bound_that_random_paths_hardly_keep():
+    def few(random):
+        path = np.zeros(30, int)
+        path[random.randint(30)] = 1
+        return tuple(path.tolist())
+
+    sizes = {"population": 8, "parents": 2, "generations": 2, "mutations": 4, "crossovers": 4}
+    search = Evolution([range(4)] * 30, **sizes, feasible=lambda path: sum(path) < 3)
+    with pytest.raises(ValueError, match="none of 10000 random paths is feasible"):
+        search.ask()
+    search = Evolution([range(4)] * 30, **sizes, feasible=lambda path: sum(path) < 3, within=few)
+    while paths := search.ask():
+        assert paths and all(sum(path) < 3 for path in paths)
+        search.tell({path: sum(path) for path in paths})
+    assert 1 < len(search.populations[0]) <= 8 and search.generation == 2
+
+
 def test_what_is_not_dominated():
     points = np.random.default_rng(0).random((60, 2))
     expected = [

@@ -214,6 +214,13 @@ def test_what_the_report_of_an_evolution_says(tmp_path):
     assert len(picture["elements"]) == len(set(picture["elements"])) and "8 channels" in picture["shapes"]
 
 
+def test_a_search_for_a_front_takes_the_cheaper_of_equals(tmp_path):
+    networks = evolution_run(tmp_path / "run", front=2, cost="parameters")
+    content = report.contents(tmp_path / "run")
+    assert content["evolution"]["best"] == 2 and content["genotype"] == networks[2]["architecture"]
+    assert content["evolution"]["unit"] == "parameters"
+
+
 def test_what_the_report_of_an_evolution_says_before_its_end(tmp_path):
     evolution_run(tmp_path / "trains", count=0, done=2)
     content = report.contents(tmp_path / "trains")

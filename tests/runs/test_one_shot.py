@@ -7,6 +7,7 @@ import pytest
 
 from darts_tf import run_search, spaces
 from darts_tf.cli.messages import UsageError
+from darts_tf.methods import evolution
 from darts_tf.runs import rundirectory
 from darts_tf.runs.configurations import SearchConfig
 from darts_tf.spaces.chain.description import Description, Stage
@@ -83,6 +84,22 @@ def test_another_network_of_the_same_supernet(whole, tmp_path):
     assert both and all(network["result"] == known[network["architecture"]] for network in both)  # the same weights
     assert space.picks(found.genotype)
     assert "In the supernet of" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_bound_that_only_the_smallest_networks_keep(whole, tmp_path, monkeypatch):
+    """They are found at once, not drawn at random."""
+    monkeypatch.setattr(evolution, "RANDOM_TRIES", 0)
+    bound = min(network["multiply_adds"] for network in rundirectory.evolution(whole)["networks"])
+    found = search(tmp_path / "a", from_supernet=str(whole), max_multiply_adds=float(bound))
+    assert found.genotype.space.picks(found.genotype)
+    assert all(one["multiply_adds"] <= bound for one in rundirectory.evolution(tmp_path / "a")["networks"])
+
+
+def test_a_supernet_whose_run_is_damaged(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "damaged")
+    (tmp_path / "damaged" / "alphas.npz").unlink()
+    with pytest.raises(UsageError, match=r"its alphas\.npz is gone"):
+        search(tmp_path / "a", from_supernet=str(tmp_path / "damaged"), max_multiply_adds=1e9)
 
 
 def test_what_is_refused(whole, tmp_path):
