@@ -15,6 +15,7 @@ does it, and --measured=measured.json makes the table of that.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shlex
@@ -30,7 +31,8 @@ from darts_tf import spaces
 from darts_tf.cli import commands, files, messages
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
-from darts_tf.costs import latency, runner
+from darts_tf.costs import latency
+from darts_tf.devices import runner
 from darts_tf.runs import budget, sizes, starting
 from darts_tf.runs.configurations import SearchConfig
 
@@ -57,6 +59,10 @@ class LatencyConfig(Configuration):
     units: int | None = option(None, "Of mlp, as of darts_tf.search. Default: 128.", topic="Networks", least=1)
     batch_norm: bool | None = option(None, "Of mlp, as of darts_tf.search. Default: yes.", topic="Networks")
     operations: str | None = option(None, "As of darts_tf.search. Default: none.", topic="Networks")
+    label: str | None = option(None, "Of a table, as of darts_tf.search.", topic="Networks")
+    columns: list | None = option(None, "Of a table, as of darts_tf.search. Default: as there.", topic="Networks")
+    test_table: str | None = option(None, "Of a table, as of darts_tf.search. Default: none.", topic="Networks")
+    test_seed: int = option(0, "Of a table, as of darts_tf.search.", topic="Networks", least=0, most=2**32 - 1)
     threads: int = option(1, "That compute a network.", topic="Device", least=1, most=1024)
     runtime: str = option(
         "tflite",
@@ -103,6 +109,8 @@ def main(config):
             raise UsageError(f"--{name}={path}: expected a file name that ends in {suffix}.")
     if config.runtime != "tflite" and (config.on or config.archive or config.measured):
         raise UsageError(f"--runtime={config.runtime}: expected tflite for another device.")
+    if config.runtime != "tflite" and config.threads > 1:
+        raise UsageError(f"--threads={config.threads}: expected 1 with --runtime={config.runtime}.")
     if "text" in spaces.kind(config.space).kinds:
         raise UsageError(f"--space={config.space}: expected a space of images; all recurrent cells are as large.")
     if config.on and not _is_command(config.on):
@@ -127,17 +135,25 @@ def _make(config, before):
             _write_archive(config, models, pathlib.Path(config.archive))
         messages.result(f"Saved {config.archive}; python3 {config.archive} > measured.json", archive=config.archive)
         return
+    how = {"threads": config.threads, "runtime": config.runtime}
+    if not (config.measured or config.on):  # before it takes minutes
+        _check_device(before, runner.machine() | how, config)
     device, seconds = _measured(config, models)
-    device |= {"threads": config.threads, "runtime": config.runtime}
+    device |= how
+    _check_device(before, device, config)
+    table = _made_of(costs, made, asked, seconds, device, before)
+    with files.writing_to(pathlib.Path(config.output)):
+        files.write(pathlib.Path(config.output), table.to_json() + "\n")
+    messages.result(_told(table, config), output=config.output, **_quality(table))
+
+
+def _check_device(before, device, config):
+    """Raises UsageError if the table that is there, or None, is of another device."""
     if before and before.device != device:
         differ = ", ".join(
             f"{name} {before.device.get(name)}" for name in device if before.device.get(name) != device[name]
         )
         raise UsageError(f"--output={config.output}: it is of another device, {differ}; expected another file.")
-    table = _made_of(costs, made, asked, seconds, device, before)
-    with files.writing_to(pathlib.Path(config.output)):
-        files.write(pathlib.Path(config.output), table.to_json() + "\n")
-    messages.result(_told(table, config), output=config.output, **_quality(table))
 
 
 def _is_command(text):
@@ -215,7 +231,7 @@ def _measured(config, models):
     """What the device is, a dict, and {name: seconds}."""
     if config.measured:
         try:
-            return _checked(pathlib.Path(config.measured).read_text(encoding="utf-8", errors="replace"), models)
+            return _checked(pathlib.Path(config.measured).read_text(encoding="utf-8", errors="replace"), models, config)
         except OSError as error:
             raise UsageError(f"--measured={config.measured}: {error.strerror}; expected a file.") from None
         except ValueError as error:
@@ -234,15 +250,19 @@ def _measured(config, models):
     return runner.machine(), seconds
 
 
-def _checked(text, models):
+def _checked(text, models, config):
     """What a program on a device has printed, see `_measured`; ValueError if it is something else."""
     try:
         found = json.loads(text[text.index("{") :])
         device, seconds = found["machine"], found["seconds"]
     except (ValueError, KeyError, TypeError):
         raise ValueError("expected what python3 latency.zip has printed.") from None
-    if set(seconds) != set(models):
+    if not isinstance(device, dict) or not isinstance(seconds, dict) or set(seconds) != set(models):
         raise ValueError("it is of other networks; expected the flags that --archive was given.")
+    if not all(type(value) in (int, float) and 0 <= value < math.inf for value in seconds.values()):
+        raise ValueError("expected seconds that are numbers.")
+    if found.get("threads", config.threads) != config.threads:
+        raise ValueError(f"it is of {found['threads']} threads; expected --threads={found['threads']}.")
     return device, seconds
 
 
@@ -257,7 +277,7 @@ def _on_device(config, models):
         with open(path, "rb") as archive:
             done = subprocess.run(command, stdin=archive, stdout=subprocess.PIPE, check=False)
     try:
-        return _checked(done.stdout.decode("utf-8", "replace"), models)
+        return _checked(done.stdout.decode("utf-8", "replace"), models, config)
     except ValueError:
         raise UsageError(
             f"--on={config.on}: the program did not end well there; expected python3 with ai-edge-litert."

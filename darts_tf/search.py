@@ -98,9 +98,10 @@ def _search(config):
         data = starting.load_data(config)
         space, config = completed(config, data)
         batches = make_batches(data, config, strategy, worker)
-        costs = budget.derived_costs(space, data.task, config, 0 if config.kind == "text" else len(data.y_train))
+        samples = 0 if config.kind == "text" else len(data.y_train)
+        costs = budget.derived_costs(space, data.task, config, samples)
         costs.latency = latency_table(config)
-        bounded = budget.Budget.of(config, space, costs)
+        bounded = budget.Budget.of(config, space, costs, data.task, samples)
         if config.front:
             budget.table_of(costs, budget.main_cost(config), space, f"--front={config.front}")
         with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:

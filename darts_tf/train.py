@@ -113,7 +113,7 @@ def _train(config):
         config, data = load_data(config, pretrained, config.init_from)
         config = completed(config, data, architecture.space.sizes if architecture else None)
         check_teacher(teacher, config, data)
-        bounded = architecture and budget.carried(config.arch, architecture)
+        bounded = architecture and carried(config, data, architecture)
         batches, steps, valid = make_batches(data, config, strategy, worker)
         with strategy.scope():
             network = prepare(pretrained, architecture, data, config)
@@ -287,6 +287,20 @@ def completed(config, data, own=None):
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     return config
+
+
+def carried(config, data, architecture):
+    """The `Budget` of the search of --arch; None, with a warning, if it was that of networks of another size."""
+    found = budget.carried(config.arch, architecture)
+    own = budget.dimensions(architecture.space, data.task, config.to_dict())
+    for name, value in (found.networks or {}).items():
+        if own.get(name) != value:
+            messages.warn(
+                f"--arch={config.arch} was found within bounds for networks of {name} {value}; this one, of "
+                f"{own.get(name)}, is not told of them."
+            )
+            return None
+    return found
 
 
 def make_batches(data, config, strategy, worker):

@@ -11,6 +11,7 @@ import re
 from darts_tf.cli import files, messages
 from darts_tf.cli.configuration import Configuration, option
 from darts_tf.cli.messages import UsageError
+from darts_tf.devices import runner
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 # Flags that mean something to some models only.
@@ -224,19 +225,22 @@ def promised(config, rows):
         rows: as of `Export`.
 
     Returns:
-        list of {"cost": name, "most": number, "expected": number, "exported": number, None if it was not measured}.
+        list of {"cost": name, "most": number, "expected": number, "exported": number, None if it was not measured}. A
+        latency is measured if it is that of this machine, of one thread.
     """
     try:
         found = json.loads(pathlib.Path(config.model).with_name("budget.json").read_text(encoding="utf-8"))
         known = [{name: one[name] for name in ("cost", "most", "expected")} for one in found]
+        devices = [one.get("device") for one in found]
     except (OSError, ValueError, TypeError, KeyError):  # nothing was promised
         return []
     formats = {row["format"]: row for row in rows}
     sizes = {"model_bytes": "TFLite float32", "int8_model_bytes": "TFLite int8"}
-    for one in known:
+    here = {**runner.machine(), "threads": 1, "runtime": "tflite"}
+    for one, device in zip(known, devices, strict=True):
         row = formats.get(sizes.get(one["cost"], "TFLite float32"), {})
         real = row.get("bytes") if one["cost"] in sizes else None
-        if one["cost"] == "latency_ms" and row:
+        if one["cost"] == "latency_ms" and row and device in (None, here):
             real = 1e3 * row["latency_1"]
         one["exported"] = real
     return known

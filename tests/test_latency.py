@@ -5,15 +5,16 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_training, spaces
+from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_training, spaces, train
 from darts_tf.cli.messages import UsageError
 from darts_tf.costs import latency as tables
-from darts_tf.costs import runner
 from darts_tf.data.tasks import ImageClassification
+from darts_tf.devices import runner
 from darts_tf.methods import selections
 from darts_tf.reports import report
 from darts_tf.runs import budget, front, rundirectory
@@ -65,6 +66,15 @@ def test_another_device(tmp_path):
     latency.main(latency.LatencyConfig(**more, on=f"sh {shell}", output=str(tmp_path / "b.json")))
     a, b = (tables.read(tmp_path / name) for name in ("a.json", "b.json"))
     assert set(a.milliseconds) == set(b.milliseconds) and a.device == b.device
+    told = json.loads(done.stdout)
+    for change, message in (
+        ({"threads": 2}, "it is of 2 threads; expected --threads=2"),
+        ({"seconds": None}, "it is of other networks"),
+        ({"seconds": told["seconds"] | {"nothing": float("nan")}}, "expected seconds that are numbers"),
+    ):
+        measured.write_text(json.dumps(told | change), encoding="utf-8")
+        with pytest.raises(UsageError, match=message):
+            latency.main(latency.LatencyConfig(**more, measured=str(measured), output=str(tmp_path / "c.json")))
     measured.write_text("what else", encoding="utf-8")
     for values, message in (
         ({"measured": str(measured)}, "expected what python3 latency.zip has printed"),
@@ -191,8 +201,22 @@ def test_from_the_budget_to_the_exported_file(bounded, tmp_path):
     config = ExportConfig(model=str(tmp_path / "train" / "model.keras"), output=str(tmp_path))
     promised = run.promised(config, rows)
     assert [one["exported"] for one in promised] == [None, 2.0]
+    other = [one | {"device": {"processor": "of a phone"}} for one in search.budget]
+    (tmp_path / "train" / "budget.json").write_text(json.dumps(other), encoding="utf-8")
+    assert [one["exported"] for one in run.promised(config, rows)] == [None, None]
+    own = {"inputs": [8, 8, 1], "outputs": 10}
+    assert search.budget[0]["networks"] == own and search.budget[1]["device"]["threads"] == 1
     (tmp_path / "train" / "budget.json").write_text("[3]", encoding="utf-8")
     assert run.promised(config, rows) == []
+
+
+def test_perceptrons_of_a_table(tmp_path):
+    rows = [f"{row % 7},{3 * (row % 7)}" for row in range(60)]
+    (tmp_path / "people.csv").write_text("\n".join(["age,price", *rows]), encoding="utf-8")
+    asked = {"space": "mlp", "layers": 1, "units": 8, "dataset": str(tmp_path / "people.csv"), "label": "price"}
+    path = tmp_path / "here.json"
+    latency.main(latency.LatencyConfig(**asked, networks=0, rounds=1, output=str(path)))
+    assert tables.read(path).milliseconds
 
 
 @pytest.mark.parametrize(
@@ -220,6 +244,15 @@ def test_a_budget_is_that_of_the_candidates_of_its_search(space, tmp_path):
         assert budget.carried(str(tmp_path / name), read).found(read) == bounded.found(architecture)
 
 
+def test_a_network_of_another_size_has_no_budget(bounded, capsys):
+    search, _, _ = bounded
+    arch = str(search.directory / "genotype.json")
+    for shape, classes, kept in (((8, 8, 1), 10, True), ((16, 16, 1), 10, False), ((8, 8, 1), 4, False)):
+        data = types.SimpleNamespace(task=ImageClassification(shape, classes))
+        found = train.carried(TrainConfig(arch=arch), data, search.genotype)
+        assert bool(found) == kept and ("is not told of them" in capsys.readouterr().err) != kept
+
+
 def test_the_sizes_of_networks_are_those_of_their_training():
     """A space's own count, however many images there are."""
     space = spaces.of({"space": "nas-bench-201"})
@@ -245,10 +278,13 @@ def test_the_least_that_is_named_is_enough():
         ({"cost_form": "fbnet", "cost": "latency_ms"}, "--cost=latency_ms without --latency_table"),
         ({"front": 3, "selection": "perturbation"}, "--front=3: expected a space of images or tables, and another"),
         ({"cost": "parameters"}, "--cost=parameters: --cost_form=None has no such number"),
-        ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: No such file"),
+        ({"latency_table": "nothing.json", "front": 2}, "--latency_table=nothing.json: No such file"),
+        ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: expected --max_latency_ms, --front or"),
     ],
 )
 def test_what_is_refused(tmp_path, values, message):
+    with pytest.raises(UsageError, match="--front=2 with --strategy=multi_worker: expected one machine"):
+        SearchConfig(front=2, strategy="multi_worker").check()
     with pytest.raises(UsageError, match=message):
         run_search(SearchConfig(**{**TINY, "output": str(tmp_path / "run"), **values}), verbose=0)
     assert rundirectory.genotype(tmp_path / "run") is None

@@ -62,6 +62,17 @@ def derived_sizes(space, config, samples, method):
     return sizes.of(method, values)
 
 
+def dimensions(space, task, values):
+    """What the networks of a space take and give, and how large they are, a dict.
+
+    Args:
+        space: the space.
+        task: of the data.
+        values: dict, that has the sizes, of flags.
+    """
+    return {"inputs": list(task.input_shape), "outputs": task.outputs, **sizes.of(space.network, values)}
+
+
 class Budget:
     """Bounds on costs.
 
@@ -69,19 +80,23 @@ class Budget:
         space: of the search.
         tables: {cost: `darts_tf.costs.tables.Table`}.
         bounds: {cost: the most of it}.
+        device: whose latency is bounded, a dict, see `darts_tf.costs.latency.LatencyTable`; None for nobody's.
+        networks: `dimensions` of those whose costs these are; None if they are not known.
     """
 
-    def __init__(self, space, tables, bounds):
+    def __init__(self, space, tables, bounds, device=None, networks=None):
         self.space, self.tables, self.bounds = space, tables, bounds
+        self.device, self.networks = device, networks
 
     @classmethod
-    def of(cls, config, space, costs):
+    def of(cls, config, space, costs, task, samples):
         """That of a search.
 
         Args:
             config: `SearchConfig`, complete.
             space: its space.
             costs: `darts_tf.costs.tables.Costs` of that.
+            task, samples: as of `derived_costs`.
 
         Raises:
             UsageError: there are no tables of a cost, or nothing is within the bounds; says what the least is.
@@ -93,7 +108,9 @@ class Budget:
             least = space.cheapest(tables[cost])
             if least > most:
                 raise UsageError(f"{flag}: expected at least {_at_least(least)}, which the smallest network has.")
-        budget = cls(space, tables, bounds)
+        device = costs.latency.device if LATENCY in bounds else None
+        networks = dimensions(space, task, derived_sizes(space, config, samples, space.network))
+        budget = cls(space, tables, bounds, device, networks)
         if len(bounds) > 1:
             try:
                 budget.within({name: table.mask / 1.0 for name, table in space.choices.items()})
@@ -159,16 +176,23 @@ class Budget:
         return weights
 
     def found(self, architecture):
-        """What an architecture has of what is bounded, a list of {"cost": name, "most": number, "expected": number}."""
+        """What an architecture has of what is bounded, a list of {"cost": name, "most": number, "expected": number}.
+
+        They also have "networks", and a latency has its "device", where these are known.
+        """
         picks = self.space.picks(architecture)
-        return [
-            {"cost": cost, "most": most, "expected": self.of_picks(cost, picks)} for cost, most in self.bounds.items()
-        ]
+        return [row | {"expected": self.of_picks(row["cost"], picks)} for row in self._rows()]
+
+    def _rows(self):
+        rows = [{"cost": cost, "most": most} for cost, most in self.bounds.items()]
+        for row in rows:
+            known = {"networks": self.networks, "device": self.device if row["cost"] == LATENCY else None}
+            row |= {name: value for name, value in known.items() if value}
+        return rows
 
     def write(self, directory, architecture=None, tables=True):
         """Writes budget.json, if anything is bounded: as `found`, and "table", what `Table.to_config` gives."""
-        bounds = [{"cost": cost, "most": most} for cost, most in self.bounds.items()]
-        rows = self.found(architecture) if architecture else bounds
+        rows = self.found(architecture) if architecture else self._rows()
         if tables:
             rows = [{**row, "table": self.tables[row["cost"]].to_config()} for row in rows]
         if rows:
@@ -187,7 +211,8 @@ def read(directory, space):
     """The `Budget` that a search has written to its folder, without bounds if there is none."""
     rows = rundirectory.budget(directory) or []
     tables = {row["cost"]: Table.from_config(row["table"]) for row in rows}
-    return Budget(space, tables, {row["cost"]: row["most"] for row in rows})
+    known = [next((row[name] for row in rows if name in row), None) for name in ("device", "networks")]
+    return Budget(space, tables, {row["cost"]: row["most"] for row in rows}, *known)
 
 
 def carried(genotype, architecture):

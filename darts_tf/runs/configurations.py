@@ -598,6 +598,8 @@ class SearchConfig(FitConfig):
             raise UsageError("--early_stop=curvature without --curvature_every: expected both.")
         if (self.early_stop or self.curvature_every) and self.strategy == "multi_worker":
             raise UsageError("--strategy=multi_worker with --early_stop or --curvature_every: expected one machine.")
+        if self.front and self.strategy == "multi_worker":
+            raise UsageError(f"--front={self.front} with --strategy=multi_worker: expected one machine.")
         if self.init_channels and self.init_channels % 2:
             raise UsageError(f"--init_channels={self.init_channels}: expected an even number.")
 

@@ -136,6 +136,10 @@ def check(config, space):
         raise UsageError(
             f"{_who(config, 'cost_form')}--cost_form={config.cost_form}: expected a relaxation that trains alpha."
         )
+    if "latency_table" in config.given and not (config.max_latency_ms or config.front or config.cost_form):
+        raise UsageError(
+            f"--latency_table={config.latency_table}: expected --max_latency_ms, --front or --cost_form with it."
+        )
     if config.front and (config.kind == "text" or config.selection == "perturbation"):
         raise UsageError(
             f"--front={config.front}: expected a space of images or tables, and another selection than perturbation; "

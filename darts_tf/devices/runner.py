@@ -82,7 +82,7 @@ def measure(runs, rounds=10, progress=lambda parts, total: parts):
 
 
 def main(path):
-    """Measures what an archive has; prints JSON: {"machine": ..., "seconds": {name: ...}}."""
+    """Measures what an archive has; prints JSON: {"machine": ..., "threads": ..., "seconds": {name: ...}}."""
     with zipfile.ZipFile(path) as archive:
         asked = json.loads(archive.read("models.json"))
         runs = {name: invoker(archive.read(file), asked["threads"]) for name, file in asked["models"].items()}
@@ -94,7 +94,8 @@ def main(path):
             print(f"\rround {place}/{total}", end="" if place < total else "\n", file=sys.stderr, flush=True)
 
     print(f"{len(runs)} models, {asked['threads']} threads", file=sys.stderr)
-    print(json.dumps({"machine": machine(), "seconds": measure(runs, rounds, told)}))
+    found = {"machine": machine(), "threads": asked["threads"]}
+    print(json.dumps(found | {"seconds": measure(runs, rounds, told)}))
 
 
 if __name__ == "__main__":
