@@ -283,8 +283,9 @@ def test_the_least_that_is_named_is_enough():
     ],
 )
 def test_what_is_refused(tmp_path, values, message):
-    with pytest.raises(UsageError, match="--front=2 with --strategy=multi_worker: expected one machine"):
-        SearchConfig(front=2, strategy="multi_worker").check()
+    for name, value in (("strategy", "multi_worker"), ("early_stop", "skips")):
+        with pytest.raises(UsageError, match=f"--front=2 with --{name}={value}: expected one of them"):
+            SearchConfig(front=2, **{name: value}).check()
     with pytest.raises(UsageError, match=message):
         run_search(SearchConfig(**{**TINY, "output": str(tmp_path / "run"), **values}), verbose=0)
     assert rundirectory.genotype(tmp_path / "run") is None

@@ -425,7 +425,7 @@ class SearchConfig(FitConfig):
     cost_weight: float | None = option(None, "What it counts. Default: its own.", topic="Budget", least=0)
     cost_reference: float | None = option(
         None,
-        "The cost to compare with, such as 45e6. Default: that where all candidates count alike.",
+        "The cost to compare with, such as 45e6. Default: its bound, else that where all candidates count alike.",
         topic="Budget",
         least=1e-9,
     )
@@ -598,8 +598,9 @@ class SearchConfig(FitConfig):
             raise UsageError("--early_stop=curvature without --curvature_every: expected both.")
         if (self.early_stop or self.curvature_every) and self.strategy == "multi_worker":
             raise UsageError("--strategy=multi_worker with --early_stop or --curvature_every: expected one machine.")
-        if self.front and self.strategy == "multi_worker":
-            raise UsageError(f"--front={self.front} with --strategy=multi_worker: expected one machine.")
+        if self.front and (self.strategy == "multi_worker" or self.early_stop):
+            other = f"--early_stop={self.early_stop}" if self.early_stop else "--strategy=multi_worker"
+            raise UsageError(f"--front={self.front} with {other}: expected one of them.")
         if self.init_channels and self.init_channels % 2:
             raise UsageError(f"--init_channels={self.init_channels}: expected an even number.")
 
