@@ -39,6 +39,8 @@ def main(config, checkpoint):
 
     try:
         genotype = spaces.read(config.arch)
+        if genotype.space.name != "darts":
+            raise ValueError("it is of another space: expected a genotype of cells of images, such as DARTS_V2.")
         state = pytorch.read(checkpoint)
         from darts_tf.devices import runtime
 

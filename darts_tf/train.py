@@ -245,7 +245,10 @@ def _load_table(config, model, path, known):
     if set(described.get("columns", ())) != {tensor.name for tensor in model.inputs}:
         expected = "expected a model of a table, and the config.json of its run beside it"
         raise UsageError(f"{path}: its columns are not known; {expected}.")
-    config = config.taken_over({"label": described["label"]})
+    own = {"label": described["label"]}
+    if config.dataset == known.get("dataset"):  # of which the same rows are for testing
+        own |= {name: known[name] for name in ("test_seed", "test_table") if known.get(name) is not None}
+    config = config.taken_over(own)
     data = starting.load_data(config, table=described)
     if config.evaluate and data.label != described["label"]:
         raise UsageError(f"--label={config.label}: expected {described['label']}, which the model of {path} knows.")

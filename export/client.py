@@ -214,7 +214,11 @@ class Api:
                 values[column] = _cell(name, value, types[column])
         found = self._of_row(method, values)
         if method == "classify":
-            return _pairs(self.server, *(list(part) for part in zip(*found, strict=True)))
+            try:
+                names, values = (list(part) for part in zip(*found, strict=True))
+            except (TypeError, ValueError):
+                raise _strange(self.server) from None
+            return _pairs(self.server, names, values)
         if type(found) not in (int, float):
             raise _strange(self.server)
         return float(found)

@@ -175,9 +175,9 @@ def ask(version, text):
 
 
 def is_one(model):
-    """Whether a Keras model is meant as a language model: it has the input "tokens" or the output "state"."""
+    """Whether a Keras model is meant as a language model: it has the input "tokens", of integers, or "state"."""
     try:
-        named = any(tensor.name == "tokens" for tensor in model.inputs)
+        named = any(tensor.name == "tokens" and "int" in tensor.dtype for tensor in model.inputs)
         return named or (isinstance(model.output, dict) and "state" in model.output)
     except (AttributeError, TypeError, ValueError):  # a model that does not know its inputs
         return False

@@ -70,11 +70,13 @@ def test_images(data, classifier):
     if isinstance(data, streams.Stream):
         images, labels = zip(*data.test_batches().unbatch().take(COMPARED).as_numpy_iterator(), strict=True)
         return np.stack(images), np.stack(labels)
-    if isinstance(data.x_train, np.ndarray) and data.x_train.max() <= 1:
-        messages.warn(
-            "the images of --dataset go up to 1 and those in files up to 255: the model will take the latter for "
-            "something else, unless a Rescaling layer in it expects them."
-        )
+    if isinstance(data.x_train, np.ndarray):
+        least, most = data.x_train.min(), data.x_train.max()
+        if least < 0 or not 1 < most <= 255:
+            messages.warn(
+                f"the images of --dataset go from {least:g} to {most:g} and those in files from 0 to 255: the model "
+                "will take the latter for something else, unless a Rescaling layer in it expects them."
+            )
     chosen = np.random.default_rng(0).permutation(len(data.y_test))[:COMPARED]
     return _array(data.x_test, chosen), data.y_test[chosen]
 

@@ -213,6 +213,11 @@ def _export(config):
         if written and item == "row" and model.columns:
             path = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-columns.json"
             files.write(path, json.dumps([place for one in model.columns for place in one.places()], indent=1) + "\n")
+    folder = pathlib.Path(config.output) / "tflite"
+    others = [folder / f"{config.model_name}-{kind.replace('none', 'float32')}.tflite" for kind in QUANTIZATIONS]
+    stale = [str(path) for path in others if path.exists() and path not in written.values()]
+    if stale:
+        messages.warn(f"{', '.join(stale)}: of an earlier export, not of this model.")
     bounded = promised(config, rows)
     return Export(version, written, rows, sample.example(version) if version else None, failed, bounded, item)
 

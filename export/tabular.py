@@ -205,11 +205,10 @@ def ask(version, columns):
 
 
 def is_one(model):
-    """Whether a Keras model is meant as one of a table: its inputs are columns, or it has a layer `encoded`."""
+    """Whether a Keras model is meant as one of a table: its inputs are columns."""
     try:
         shapes = [tensor.shape for tensor in model.inputs]
-        columns = all(len(shape) == 1 or (len(shape) == 2 and shape[1] == 1) for shape in shapes)
-        return columns or any(layer.name == ENCODED for layer in model.layers)
+        return all(len(shape) == 1 or (len(shape) == 2 and shape[1] == 1) for shape in shapes)
     except (AttributeError, TypeError, ValueError):  # a model that does not know its inputs
         return False
 

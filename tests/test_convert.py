@@ -155,6 +155,7 @@ def test_tensors_of_a_node_that_leads_nowhere_are_left_out():
         (["missing.npz", "--arch=DARTS_V2", "--output=OUT/a.keras"], "missing.npz: no such file"),
         (["a.npz", "--arch=DARTS_V2", "--output=OUT/a.h5"], "a.h5: expected a file name in an existing folder, ending"),
         (["a.npz", "--arch=no", "--output=OUT/a.keras"], "--arch=no: Not a genotype"),
+        (["a.npz", "--arch=mlp:128:gelu", "--output=OUT/a.keras"], "--arch=mlp:128:gelu: it is of another space"),
         (["OUT/broken.npz", "--arch=DARTS_V2", "--output=OUT/a.keras"], "not a readable state dict"),
         (
             ["OUT/empty.npz", "--arch=DARTS_V2", "--output=OUT/a.keras"],

@@ -82,7 +82,8 @@ def kind_of_model(path):
         outputs = config["output_layers"]
         if isinstance(outputs, dict) and set(outputs) == {"logits", "state"}:
             return "text"
-        return "table" if any(layer["name"] == ENCODED for layer in config["layers"]) else "images"
+        columns = isinstance(config["input_layers"], dict)
+        return "table" if columns and any(layer["name"] == ENCODED for layer in config["layers"]) else "images"
     except Exception:  # of every kind: the file may be anything
         return "images"
 

@@ -429,6 +429,9 @@ def prepared_builder(
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise DataError(f"no such dataset: expected {expected}.") from error
+    except Exception as error:  # of every kind, for versions and options that it does not know
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"tensorflow-datasets does not know it ({reason[:200]}): expected {expected}.") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # of every kind: network, disk, checksums

@@ -9,6 +9,11 @@ import numpy as np
 from darts_tf.data.folders import DataError
 
 EXPECTED = "digits, a folder with one folder of images per class, a .npz file, or a name from tensorflow-datasets"
+# What layers and operations of the models of tables are called, which a column may not be.
+_TAKEN = re.compile(
+    r"(encoded|functional|cast|where|is_?finite|logical_not|zeros_like|relu|split|add|subtract|greater_equal"
+    r"|get_item)(_\d+)?"
+)
 TABLES = (".csv", ".tsv", ".parquet")  # suffixes of files that are tables
 
 
@@ -55,9 +60,12 @@ def _is_matrix(path):
 def column_name(text, place=0):
     """What a column is called in models: its name, in which `_` stands for all but letters, digits and `_`.
 
+    Names that the models have for something else get `_column` behind them.
+
     Args:
         text: the name in the table.
         place: of the column, for a name without any letter or digit.
     """
     name = re.sub(r"\W+", "_", text).strip("_") or f"column_{place}"
+    name += "_column" if _TAKEN.fullmatch(name) else ""
     return f"_{name}" if name[0].isdigit() else name

@@ -2,8 +2,11 @@
 
 import csv
 import dataclasses
+import datetime
 import io
+import os
 import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -91,15 +94,15 @@ def _read_one(name, data_dir):
     path = pathlib.Path(name)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".parquet", ".npz"):
-        if not path.is_file():
-            raise DataError("no such file." if not path.exists() else "it is no file: expected a table.")
+        if not os.path.isfile(path):
+            raise DataError("no such file." if not os.path.exists(path) else "it is no file: expected a table.")
         if not path.stat().st_size:
             raise DataError("the file is empty: expected names of columns, and rows.")
         if suffix == ".npz":
             return *_from_npz(path), {}
         values, lines = (_from_parquet(path), None) if suffix == ".parquet" else _from_csv(path)
         return _checked(values, lines), None, {}
-    if path.is_absolute() or path.exists() or name.startswith((".", "~")):
+    if path.is_absolute() or os.path.exists(path) or name.startswith((".", "~")):
         raise DataError(f"it is no table: expected {EXPECTED}.")
     return _from_tfds(name, data_dir)
 
@@ -136,8 +139,9 @@ def _from_csv(path):
     if "\0" in text:
         raise DataError(f"line {text.count(chr(10), 0, text.index(chr(0))) + 1} has a zero byte: expected text.")
     first = text.lstrip("\r\n").split("\n", 1)[0].strip("\r")
-    separator = max(SEPARATORS, key=first.count)
-    if not first.count(separator):
+    outside = re.sub(r'"[^"]*"', "", first)
+    separator = max(SEPARATORS, key=outside.count)
+    if not outside.count(separator):
         known = ", ".join(SEPARATORS.values())
         raise DataError(f"its first line, {first[:80]!r}, is one column: expected columns separated by {known}.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -184,7 +188,13 @@ def _from_parquet(path):
         ) from None
     except Exception as error:  # of every kind: the file may be anything
         raise DataError(f"not a readable .parquet file ({' '.join(str(error).split())[:200]}).") from None
-    return {str(name): _plain(frame[name].to_numpy(), name) for name in frame.columns}
+    columns = {str(name): frame[name] for name in frame.columns}
+    # pandas has several values for what is missing; None stands for all of them here.
+    objects = {name: one.dtype.kind == "O" or not isinstance(one.dtype, np.dtype) for name, one in columns.items()}
+    return {
+        name: _plain((one.astype(object).where(one.notna(), None) if objects[name] else one).to_numpy(), name)
+        for name, one in columns.items()
+    }
 
 
 def _plain(values, name):
@@ -196,7 +206,11 @@ def _plain(values, name):
     if values.ndim != 1:
         raise DataError(f"the column {name} is {list(values.shape)}: expected one value in each row.")
     if values.dtype.kind in "SUO":
+        if any(isinstance(value, np.ndarray | list | dict) for value in values.tolist()):
+            raise DataError(f"the column {name} has lists: expected one value in each row.")
         present = [value for value in values.tolist() if value is not None and value == value]
+        if values.dtype.kind == "O" and present and all(type(value) is datetime.date for value in present):
+            return values.astype("datetime64[D]")
         if values.dtype.kind == "O" and present and all(type(value) is bool for value in present):
             return np.array([np.nan if value not in (True, False) else float(value) for value in values.tolist()])
         if values.dtype.kind == "O" and not all(isinstance(value, str | bytes) for value in present):
@@ -235,7 +249,10 @@ def _from_npz(path):
     for x, y in parts:
         if y not in arrays:
             raise DataError(f"no {y} in the file: expected the labels of {x}.")
-        found.append(_of_arrays({x: arrays[x], "y": arrays[y].reshape(len(arrays[y]), -1)[:, 0]}, "x"))
+        if arrays[y].shape not in ((len(arrays[x]),), (len(arrays[x]), 1)):
+            expected = f"expected a label for each of {len(arrays[x]):,} rows, (rows,) or (rows, 1)"
+            raise DataError(f"{y} is {list(arrays[y].shape)}: {expected}.")
+        found.append(_of_arrays({x: arrays[x], "y": arrays[y].reshape(-1)}, "x"))
     return found[0], found[1] if len(found) > 1 else None
 
 

@@ -98,7 +98,7 @@ class Table(datasets.Samples):
         outputs = model(encoder.output)
         if self.class_names is None:
             mean, std = self.label_scale
-            outputs = keras.layers.Rescaling(std, mean, dtype="float32", name="label")(outputs)
+            outputs = keras.layers.Rescaling(std, mean, dtype="float32", name="label-in-units")(outputs)
         return keras.Model(encoder.input, outputs, name="table")
 
 
@@ -241,8 +241,8 @@ def _type(name, rows):
         )
     if different and all(DECIMAL_COMMA.fullmatch(text) or NUMBER.fullmatch(text) for text in different):
         raise DataError(
-            f"the column {name} has decimal commas, {next(iter(sorted(different)))!r}: expected decimal points, or "
-            f"--columns={name}:category."
+            f"the column {name} has decimal commas, {next(iter(sorted(different)))!r}: expected decimal points and "
+            f"no separators of thousands, or --columns={name}:category."
         )
     return "category"
 
@@ -305,7 +305,11 @@ def _converted(name, kind, rows):
 def _with_labels(rows, label, kind, tell):
     """The rows that have a label."""
     values = rows.values[label]
-    missing = values == "" if kind == "category" and values.dtype.kind == "O" else _is_missing(values)
+    missing = _is_missing(values)
+    if kind == "category" and values.dtype.kind == "O":
+        present = set(values[~missing].tolist())
+        if not all(IS["number"](text) or IS["boolean"](text) for text in present):
+            missing = values == ""  # "NA" may be the name of a class, but not of a number
     if missing.all():
         raise DataError(f"no row has a {label}, which is the label: expected some.")
     if missing.any():

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import os
 import pathlib
 import re
 import statistics
@@ -317,7 +318,7 @@ def once(tokens, rows=ROWS, bptt=35, worker=ALONE, devices=1):
 def is_text(name):
     """Whether `load` knows a name for a text, as far as that can be told without reading it."""
     path = pathlib.Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # which a name that is too long is not
         return any(FILE.fullmatch(inner.name) for inner in path.iterdir() if inner.is_file())
     return name == TOPICS or path.suffix in SUFFIXES
 
@@ -429,11 +430,11 @@ def _lines(name, data_dir, tell):
 
         return _by_position(_split_lines("\n".join(topics[key] for key in sorted(topics))))
     path = pathlib.Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = _files(path)
         _check_size(sum(file.stat().st_size for file in files))
         return [_split_lines(_decoded(file.read_bytes(), file.name)) for file in files]
-    if path.exists():
+    if os.path.exists(path):
         if not path.is_file():  # a pipe, for example, might never end
             raise DataError("it is no file but a pipe, a socket or a device: expected a text file.")
         _check_size(path.stat().st_size)

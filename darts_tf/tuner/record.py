@@ -68,7 +68,8 @@ class Record:
             return None
         if not self.space:
             hp = keras_tuner.HyperParameters()
-            hp.values["seed"] = int(row["seed"])
+            if row["seed"]:  # which a trial that was lost has not
+                hp.values["seed"] = int(row["seed"])
         else:
             hp = hyperparameters_of(spaces.from_text(row["genotype"]), space=self.space)
         score = float(row[self.metric] or "nan")

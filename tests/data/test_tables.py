@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from small_table import people
 
-from darts_tf.data import columns, tables
+from darts_tf.data import columns, rows, tables
 from darts_tf.data.columns import Column
 from darts_tf.data.folders import DataError
 from darts_tf.data.names import column_name, is_table
@@ -120,11 +120,48 @@ def test_dates_keep_their_order_to_minutes():
 
 @pytest.mark.parametrize("kind", ["number", "category"])
 def test_the_type_of_the_label_says_what_is_asked(kind, tmp_path):
-    rows = [f"{row % 7},{row % 4},{row % 3}" for row in range(60)]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b,label", *rows]))
+    lines = [f"{row % 7},{row % 4},{row % 3}" for row in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,label", *lines]))
     data = load(tmp_path / "t.csv", "label", types={"label": kind, "a": "category", "b": "none"})
     assert (data.class_names is None) == (kind == "number") and [one.type for one in data.columns] == ["category"]
     assert load(tmp_path / "t.csv", "label").class_names == ["0", "1", "2"]  # few whole numbers
+
+
+@pytest.mark.parametrize("values, classes", [("0 1 NA", "0 1"), ("true false ?", "false true"), ("red NA", "NA red")])
+def test_labels_that_are_missing(values, classes, tmp_path):
+    """Where the others are numbers or booleans; else a class may be called so."""
+    lines = [f"{row % 7},{value}" for row in range(30) for value in values.split()]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b", *lines]))
+    assert load(tmp_path / "t.csv", "b").class_names == classes.split()
+
+
+def test_columns_that_are_called_like_layers(tmp_path):
+    """Of models of tables, or of operations of Keras."""
+    names = ["label", "encoded", "cast", "where", "functional", "isfinite", "logical_not", "zeros_like", "table", "y"]
+    lines = [",".join(str((row * place) % 7 + row / 8) for place in range(1, len(names) + 1)) for row in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join([",".join(names), *lines]))
+    data = load(tmp_path / "t.csv", "y")
+    inputs = keras.Input((len(data.columns),))
+    model = data.complete(keras.Model(inputs, keras.layers.Dense(1)(inputs)))
+    found = {tensor.name for tensor in model.inputs}
+    assert {"label", "encoded_column", "cast_column"} < found and len(found) == len(names) - 1
+
+
+def test_a_separator_in_the_name_of_a_column(tmp_path):
+    lines = [f"{row % 7};{row % 2}" for row in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(['"a, b, c";y', *lines]))
+    assert [one.name for one in load(tmp_path / "t.csv", "y").columns] == ["a_b_c"]
+
+
+def test_what_tables_of_pandas_have():
+    """Dates, and values that are missing; lists are refused."""
+    import datetime
+
+    days = [datetime.date(2020, 1, 1), None, datetime.date(2020, 1, 3)]
+    found = rows._plain(np.array(days, object), "day")
+    assert found.dtype.kind == "M" and np.isnat(found).tolist() == [False, True, False]
+    with pytest.raises(DataError, match="the column a has lists: expected one value in each row"):
+        rows._plain(np.array([np.zeros(3), None], object), "a")
 
 
 def test_a_second_file_is_the_test_part(path, tmp_path):
@@ -174,6 +211,7 @@ def test_a_model_has_its_own_columns_and_classes(path, loaded):
         ("a,label\n" + "1,x\n2,y\n" * 9 + "1e39,x\n", "the column a has 1e[+]39 in line 20: expected finite numbers"),
         ("a,label\n" + "1,x\n2,y\n" * 9 + "old,x\n", "a is of mixed types: 'old' in line 20, where 18 of 19 rows"),
         ("a;label\n" + "1,5;x\n2,5;y\n" * 9, "the column a has decimal commas, '1,5'"),
+        ("a,label\n" + '"1,000",x\n"2,000",y\n' * 9, "decimal points and no separators of thousands"),
         ("a,label\n" + "1,x\n1,y\n" * 9, "no column says anything about the label"),
         ("a,label\n1,x\n2,y\n", "2 rows, of which a fifth is for testing"),
         ("a,label\n1,\n2,\n", "no row has a label, which is the label"),
@@ -221,6 +259,10 @@ def test_other_files(path, tmp_path):
     for name, message in (("gone.csv", "no such file"), (str(tmp_path), "it is no table: expected a .csv")):
         with pytest.raises(DataError, match=message):
             load(name)
+    for labels in (np.eye(50)[:, :3], np.float64(3), y[:7]):
+        np.savez(tmp_path / "odd.npz", x=x, y=labels)
+        with pytest.raises(DataError, match=r"y is \[.*\]: expected a label for each of 50 rows"):
+            tables.load(str(tmp_path / "odd.npz"))
     np.savez(tmp_path / "odd.npz", a=np.arange(3), b=np.arange(4))
     with pytest.raises(DataError, match=r"arrays of other lengths, a \[3\], b \[4\]"):
         tables.load(str(tmp_path / "odd.npz"), "a")

@@ -253,6 +253,13 @@ def test_strange_answers(answer, message):
     assert not caught.value.image
 
 
+@pytest.mark.parametrize("results", [[], 5, None, [["a"]], [["a", 1], 3], [["a", "b"]]])
+def test_strange_answers_to_rows(results, monkeypatch):
+    monkeypatch.setattr(client.Rest, "_table", lambda self: ({"age": "DT_FLOAT"}, "classify"))
+    with talking(http_answer({"results": [results]})) as server, pytest.raises(client.ServerError, match=STRANGE):
+        client.Rest(server, "people").predict_row({"age": 3})
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -163,9 +163,13 @@ def test_the_result_as_text_and_as_json(folder, tmp_path, capsys):
         f"Saved {tmp_path}/out/tflite/dilated-*.tflite",
     ]
     assert lines[7] == "" and lines[8].startswith(f"{tmp_path}/out/dilated/1 takes a test image of class ")
+    (tmp_path / "out" / "tflite" / "mine-int8.tflite").write_bytes(b"of another model")
     with messages.spoken(0, as_json=True), pytest.raises(SystemExit):
         main(config.replace(name="mine", saved_model=False))
-    found = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert f"warning: {tmp_path}/out/tflite/mine-int8.tflite: of an earlier export, not of this model." in err
+    (tmp_path / "out" / "tflite" / "mine-int8.tflite").unlink()
+    found = json.loads(out)
     assert found.keys() == {"tflite", "formats", "budget"} and found["budget"] == []
     assert found["tflite"] == f"{tmp_path}/out/tflite"
     assert [row.keys() for row in found["formats"]] == 2 * [
@@ -243,4 +247,4 @@ def test_images_that_go_up_to_one(small, capsys):
     black, labels = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 2
     data = datasets.Dataset(black, labels, black, labels, ["a", "b"])
     representative.test_images(data, small)
-    assert "the images of --dataset go up to 1" in capsys.readouterr().err
+    assert "the images of --dataset go from 0 to" in capsys.readouterr().err

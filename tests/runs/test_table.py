@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_table import people
 
-from darts_tf import SearchConfig, TrainConfig, run_search, run_training, tune
+from darts_tf import SearchConfig, TrainConfig, run_search, run_training, train, tune
 from darts_tf.cli import messages
 from darts_tf.cli.messages import UsageError
 from darts_tf.data import columns
@@ -84,6 +84,19 @@ def test_the_model_is_plain_keras_and_takes_columns(trained):
     assert predicted.shape == (2, 1) and np.isfinite(predicted).all() and abs(predicted.mean() - 150) < 100
     loss, error = model.evaluate(columns.tensors(kinds, rows), np.array([100.0, 200.0]), verbose=0)
     assert loss > 0 and error == pytest.approx(np.abs(predicted[:, 0] - [100, 200]).mean(), rel=1e-4)
+
+
+def test_the_same_rows_are_for_testing(table, trained):
+    """As in the training of the model, unless another table is given."""
+    model = keras.models.load_model(trained.directory / "model.keras")
+    known = json.loads((trained.directory / "config.json").read_text(encoding="utf-8"))
+    known |= {"test_seed": 7}
+    for name, seed in ((known["dataset"], 7), ("other.csv", 0)):
+        config = TrainConfig(init_from=f"{trained.directory}/model.keras", dataset=name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train.starting, "load_data", lambda config, **more: None)
+            config, _ = train._load_table(config, model, "model.keras", known)
+        assert (config.test_seed, config.label) == (seed, "price")
 
 
 def test_a_trained_model_learns_another_label(table, trained, tmp_path):
