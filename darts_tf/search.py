@@ -104,13 +104,13 @@ def _search(config):
         bounded = budget.Budget.of(config, space, costs, data.task, samples)
         if config.front:
             budget.table_of(costs, budget.main_cost(config), space, f"--front={config.front}")
+        place = pathlib.Path(config.from_supernet or output)
         with starting.started(output, "search", config, data, strategy, worker, **space.adapted()) as present:
             networks = phases.Networks(
-                *(config, space, data.task, strategy, worker, output, batches.spec, costs, bounded)
+                *(config, space, data.task, strategy, worker, place, batches.spec, costs, bounded)
             )
             if worker.is_chief:
                 bounded.write(output)
-            place = pathlib.Path(config.from_supernet or output)
             search, checkpoints = fitting.restore(
                 lambda done: networks.at(max(done - 1, 0) // batches.steps),
                 *(place, config, batches.steps, present, strategy, worker, space),
@@ -204,6 +204,7 @@ def completed(config, data):
         config = starting.fitted_batches(config, data, min(config.train_portion, 1 - config.train_portion))
     space, config = starting.search_space(config, data.task)
     starting.check_data_flags(config)
+    starting.check_cutout(config, data)
     sizes.check_given(config, space, space.supernet)
     for name, least in space.least.items():
         if getattr(config, name) < least:

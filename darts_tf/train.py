@@ -281,6 +281,7 @@ def completed(config, data, own=None):
         config = config.replace(warmup_epochs=min(config.warmup_epochs, config.epochs // 2))
     config = starting.fitted_batches(config, data, config.train_portion)
     config.check()  # of the recipe's values, too
+    starting.check_cutout(config, data)
     if config.randaugment and not data.has_bytes:
         raise UsageError(f"--randaugment={config.randaugment}: expected images of bytes, from 0 to 255.")
     if config.class_weight != "none" and data.class_names is None:

@@ -12,13 +12,20 @@ import tensorflow as tf
 from darts_tf import DARTS, SearchNetwork, register_operation, run_search, spaces
 from darts_tf.cli import messages
 from darts_tf.cli.messages import UsageError
+from darts_tf.data.tasks import ImageClassification
 from darts_tf.methods import presets
 from darts_tf.methods.optimizers import SGD, Adam
 from darts_tf.ops import operations
 from darts_tf.private.keras import place_of
-from darts_tf.runs import inheritance, phases, rundirectory
+from darts_tf.runs import inheritance, phases, recipes, rundirectory
 from darts_tf.runs.configurations import SearchConfig
+from darts_tf.spaces.chain.description import Description, Stage
+from darts_tf.spaces.chain.space import DescribedChain
+from darts_tf.spaces.densenas.space import DenseNAS
+from darts_tf.spaces.recurrent.networks import RecurrentSearchNetwork
+from darts_tf.spaces.recurrent.space import RecurrentSpace
 
+IMAGES = ImageClassification((8, 8, 1), 3)
 OF_CHAINS = ("fbnet", "proxyless", "densenas", "spos")
 TINY = {
     "nodes": 1,
@@ -178,6 +185,12 @@ def test_selection_by_perturbation(tmp_path):
             {"relaxation": "gumbel_hard", "curvature_every": 1},
             "--curvature_every=1 with --relaxation=gumbel_hard: expected a relaxation whose weights are smooth",
         ),
+        (
+            {"selection": "perturbation", "relaxation": "gumbel_hard"},
+            "--relaxation=gumbel_hard with --selection=perturbation: expected one that mixes all candidates",
+        ),
+        ({"stages": ["2", "1"]}, "--stages=2,1: the first stage has all 3 candidates; expected that first"),
+        ({"cutout": True}, "--cutout_length=16: the images have 8x8 pixels; expected less, such as 4"),
         ({"penalty": "decay"}, "--penalty=decay: expected one of beta_decay, zero_one"),
         ({"perturbation": "some"}, "--perturbation=some: expected one of random, adversarial"),
         ({"selection": "best"}, "--selection=best: expected one of"),
@@ -190,6 +203,80 @@ def test_parts_that_do_not_go_together_leave_nothing_behind(values, message, tmp
         search(tmp_path / "run", **values)
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [{"penalty": "beta_decay"}, {"stages": ["5", "2"]}, {"prune_below": 0.1}])
+def test_what_is_for_alphas_that_are_trained(flags):
+    config = SearchConfig(method="spos", **flags).begun().completed(recipes.SEARCH_DIGITS)
+    with pytest.raises(UsageError, match=r"--relaxation=uniform: expected none; alpha is not trained"):
+        phases.check(config, spaces.of({"space": "chain"}))
+
+
+@pytest.mark.parametrize("early_stop", ["ranking", "skips"])
+def test_a_search_does_not_end_while_alpha_stands_still(early_stop):
+    """Neither in the warm-up nor in that of a later stage."""
+    space, rows = spaces.of(TINY), [{"epoch": epoch} for epoch in range(1, 25)]
+    one = {name: np.ones(table.mask.shape) for name, table in space.choices.items()}
+    one = {name: values * np.arange(values.shape[1]) for name, values in one.items()}
+    history = [(one, {})] * 25
+    for warmup, stages, first in ((0, None, 10), (8, None, 18), (8, ["3", "2"], 20)):
+        config = SearchConfig(epochs=24, warmup_epochs=warmup, early_stop=early_stop, stages=stages, **TINY)
+        stop = phases.stop_of(config.begun().completed(recipes.SEARCH_DIGITS), space, rows, history)
+        assert not stop or stop.epoch >= warmup
+        if early_stop == "ranking":
+            assert (stop and stop.epoch) == first
+
+
+def chain(candidates):
+    space = DescribedChain(Description((Stage(4, ("mb2_k3", "mb3_k5", "identity"), 1),), 4, 1, 8).to_json())
+    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (
+        None,
+        8,
+        8,
+        1,
+    )
+
+
+def dense(candidates):
+    sizes = {"channels": [4, 4, 6], "layers": [0, 1, 0], "stages": [0, 1, 2], "strides": [1, 2, 1], "reach": [2, 2, 1]}
+    space = DenseNAS(json.dumps({**sizes, "heads": ["mb3_k3", "mb1_k5"], "stack": ["mb3_k3", "identity"]}))
+    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (
+        None,
+        8,
+        8,
+        1,
+    )
+
+
+def recurrent(candidates):
+    space = RecurrentSpace(2)
+    own = {"vocabulary": 7, "units": 4, "batch_size": 2, "candidates": candidates and candidates(space)}
+    return RecurrentSearchNetwork(space=space, **own), None
+
+
+@pytest.mark.parametrize("make", [chain, dense, recurrent])
+def test_supernets_of_other_spaces_go_on_with_their_weights_too(make):
+    """All of what both have, when one candidate leaves."""
+
+    def fewer(space):
+        left = {name: table.mask.copy() for name, table in space.choices.items()}
+        row = next(row for rows in left.values() for row in rows if row.sum() > 1)
+        row[np.flatnonzero(row)[-1]] = False
+        return left
+
+    networks = []
+    for candidates in (None, fewer):
+        network, shape = make(candidates)
+        network.build(shape)
+        networks.append(network)
+    before, after = (dict(network.parts()) for network in networks)
+    assert set(after) <= set(before)
+    for key, (layer, _) in after.items():
+        assert [one.shape for one in layer.variables] == [one.shape for one in before[key][0].variables]
+    covered = {id(variable) for layer, _ in after.values() for variable in layer.variables}
+    alphas = {id(variable) for variable in networks[1].alphas.values()}
+    missing = [one.path for one in networks[1].trainable_variables if id(one) not in covered | alphas]
+    assert not missing
 
 
 def test_what_the_next_stage_takes_over(monkeypatch):

@@ -80,7 +80,12 @@ def test_a_recipe_does_not_cut_out_whole_images():
         data = datasets.Dataset(part, labels, part, labels, ["a", "b"])
         config = train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar"), data)
         assert config.cutout == cutout
-        assert train.completed(TrainConfig(arch=GENOTYPE, recipe="cifar", cutout=True), data).cutout
+        asked = TrainConfig(arch=GENOTYPE, recipe="cifar", cutout=True)
+        if cutout:
+            assert train.completed(asked, data).cutout
+        else:
+            with pytest.raises(UsageError, match=f"--cutout_length=16: the images have {size}x{size} pixels"):
+                train.completed(asked, data)
 
 
 def test_teachers_of_other_images_or_classes_are_refused():

@@ -745,7 +745,8 @@ class DARTS(ModelHooks):
             finite.extend(tf.reduce_all(tf.math.is_finite(g)) for g in tf.nest.flatten(gradients))
             return gradients
 
-        ahead = (self.virtual_step, tf.convert_to_tensor(self.optimizer.learning_rate)) if unrolled else ()
+        rate = getattr(self.optimizer, "virtual_rate", self.optimizer.learning_rate)
+        ahead = (self.virtual_step, tf.convert_to_tensor(rate)) if unrolled else ()
         exact = functools.partial(loss, exact=True)
         average = replicas.average if scale is None else average
         options = {

@@ -116,7 +116,7 @@ def stable_ranking(epochs, strengths, choices, stable=10, ignored=("none", "skip
         strengths: of each of them, {table: array (rows, candidates)}.
         choices: {table: `darts_tf.spaces.base.Choices`}.
         stable: for how many epochs.
-        ignored: names of candidates that are not ranked: those without weights.
+        ignored: names of candidates that are not ranked. Rows with fewer than two others have no order.
 
     Returns:
         `Stop`, or None: the search goes on.

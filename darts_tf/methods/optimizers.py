@@ -198,6 +198,11 @@ class SGD(_Optimizer, keras.optimizers.SGD):
         else:
             variable.assign_sub(rate * gradient)
 
+    @property
+    def virtual_rate(self):
+        """How far `virtual_step` goes by a gradient: xi of equations 6 and 7."""
+        return self.learning_rate * (1 + self.momentum if self.nesterov else 1)
+
     def virtual_step(self, gradients, variables, values):
         """What the next step, unclipped, would make of the variables (w' of equation 6); changes nothing.
 

@@ -1,6 +1,5 @@
 """Selection by perturbation: what a network loses without a candidate decides, not alpha (DARTS-PT)."""
 
-import inspect
 import itertools
 
 import keras
@@ -227,8 +226,8 @@ class Evaluation:
     def _of_batch(self, batch, mixture):
         network = self._search.network
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        has_purpose = "purpose" in inspect.signature(network.call).parameters
-        options, carried = ({"purpose": "evaluation"}, network.carried("evaluation")) if has_purpose else ({}, [])
+        carries = hasattr(network, "carried")  # hidden states, of several purposes
+        options, carried = ({"purpose": "evaluation"}, network.carried("evaluation")) if carries else ({}, [])
         with keras.StatelessScope(collect_losses=True) as scope:
             outputs = network(x, training=True, mixture=mixture, **options)
             loss = self._search.compute_loss(x, y, outputs, sample_weight, training=True) * replicas.count()

@@ -193,12 +193,12 @@ class MixedOp(keras.layers.Layer):
 
 
 def _split(stages):
-    """The stages of an operation without weights before its batch norm, and the batch norm if there is one.
+    """The stages of an operation without weights before its batch norm, and that with what follows, if there is one.
 
     The former stay out of the function below: oneDNN's max pooling remembers where each maximum was, and inside of a
     function that is not inlined its gradient cannot see that.
     """
-    last = len(stages) - (bool(stages) and isinstance(stages[-1], BatchNorm))
+    last = next((place for place, stage in enumerate(stages) if isinstance(stage, BatchNorm)), len(stages))
     return stages[:last], stages[last:]
 
 

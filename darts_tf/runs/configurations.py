@@ -300,7 +300,7 @@ class SearchConfig(FitConfig):
         None, "Of a relaxation with Gumbel noise, in the first epoch. Default: its own.", topic="Method", least=1e-6
     )
     temperature_min: float | None = option(
-        None, "The same in the last epoch. Default: its own.", topic="Method", least=1e-6
+        None, "The same towards the last epoch. Default: its own.", topic="Method", least=1e-6
     )
     temperature_schedule: str | None = option(
         None,
@@ -357,7 +357,7 @@ class SearchConfig(FitConfig):
         topic="Method",
     )
     perturbation_size: float | None = option(
-        None, "How far, in the last epoch. Default: 0.3.", topic="Method", least=0, most=1
+        None, "How far, towards the last epoch. Default: 0.3.", topic="Method", least=0, most=1
     )
     selection: str = option(
         "strongest",

@@ -134,7 +134,8 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         saved()
 
     again = recalibration(data, config, networks.strategy)
-    worth = Inherited(search, again, list(batches.held_out), score=networks.task.score)
+    held_out = batches.held_out if config.stream else list(batches.held_out)
+    worth = Inherited(search, again, held_out, score=networks.task.score)
     messages.say("Looking for the best network in the supernet ...")
     while True:
         try:

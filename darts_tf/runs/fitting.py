@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 
 from darts_tf import spaces
 from darts_tf.cli import messages
@@ -94,7 +95,8 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
         note: see `callbacks.Progress`.
         until: epochs to end after; by default all.
 
-    Up to `steps_per_execution` steps are run at once, but never beyond the next checkpoint or the end of an epoch.
+    Up to `steps_per_execution` steps are run at once, no more than from one checkpoint to the next, and never beyond
+    the end of an epoch. A checkpoint is written once its step is reached or passed.
     """
     import keras
 
@@ -106,25 +108,25 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
     if messages.verbosity() and checkpoints.worker.is_chief:
         callbacks = [*callbacks, progress]
     present = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoints.before_save())
-    whole = [every for every in (steps, config.checkpoint_every) if every]
-    most = min(config.steps_per_execution, *whole)
+    most = min(config.steps_per_execution, config.checkpoint_every or steps, steps)
     model.steps_per_execution = most
     if most > 1:
-        model.train_function = executions(
-            model, lambda: min(most, *(every - checkpoints.done % every for every in whole))
-        )
+        model.train_function = executions(model, lambda: min(most, steps - checkpoints.done % steps))  # as Keras counts
 
     def part(steps_per_epoch, last):
-        model.fit(
-            batches(checkpoints.done),
-            steps_per_epoch=steps_per_epoch,
-            initial_epoch=checkpoints.done // steps,
-            epochs=last,
-            validation_data=valid,
-            callbacks=[present, *callbacks, checkpoints],
-            shuffle=False,
-            verbose=0,
-        )
+        with warnings.catch_warnings():
+            # Keras says that of batches to validate on whose number it does not know, as of several devices.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            model.fit(
+                batches(checkpoints.done),
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=checkpoints.done // steps,
+                epochs=last,
+                validation_data=valid,
+                callbacks=[present, *callbacks, checkpoints],
+                shuffle=False,
+                verbose=0,
+            )
 
     try:
         with stopping_on_signals(checkpoints), ending_on_lost_files():

@@ -69,7 +69,8 @@ def _measured(architectures, search, networks, data, batches):
 
     config, space, found = networks.config, networks.space, []
     again = deciding.recalibration(data, config, networks.strategy)
-    worth = Inherited(search, again, list(batches.held_out), score=networks.task.score)
+    held_out = batches.held_out if config.stream else list(batches.held_out)
+    worth = Inherited(search, again, held_out, score=networks.task.score)
     for (architecture,) in messages.progress(
         ([one] for one in architectures), len(architectures), "Measuring the front"
     ):

@@ -51,6 +51,8 @@ PARTS = {
     "auxiliary_skip": "auxiliary_skip",
     "sync_batch_norm": "sync_batch_norm",
     "stage_dropout": "skip_dropout",
+    "stage_partial_channels": "partial_channels",
+    "stage_layers": "layers",
     "stages": "candidates",
     "prune_below": "candidates",
 }
@@ -139,6 +141,21 @@ def check(config, space):
     if "latency_table" in config.given and not (config.max_latency_ms or config.front or config.cost_form):
         raise UsageError(
             f"--latency_table={config.latency_table}: expected --max_latency_ms, --front or --cost_form with it."
+        )
+    if config.selection == "perturbation" and relaxation.hard:
+        raise UsageError(
+            f"--relaxation={config.relaxation} with --selection=perturbation: expected one that mixes all candidates."
+        )
+    if not relaxation.learns:
+        for name in ("stages", "prune_below", "penalty"):
+            if getattr(config, name):
+                raise UsageError(
+                    f"--{name} with --relaxation={config.relaxation}: expected none; alpha is not trained."
+                )
+    widest = max(int(table.mask.sum(1).max()) for table in space.choices.values())
+    if config.stages and int(config.stages[0]) < widest:
+        raise UsageError(
+            f"--stages={','.join(config.stages)}: the first stage has all {widest} candidates; expected that first."
         )
     if config.front and (config.kind == "text" or config.selection == "perturbation"):
         raise UsageError(
@@ -267,6 +284,10 @@ def stop_of(config, space, rows, history):
         return guards.sharpness(times, values, config.epochs, frequency=config.curvature_every, start=start)
     if config.early_stop and len(history) > len(rows):
         strengths = strengths_by_epoch(config, space, history)[1 : 1 + len(rows)]
+        # Those in which alpha has moved, in each stage.
+        plan, still = stages_of(config), config.warmup_epochs + (config.early_stop == "skips")
+        moved = [place for place, epoch in enumerate(epochs) if epoch - stage_at(plan, epoch).first >= still]
+        epochs, strengths = [epochs[place] for place in moved], [strengths[place] for place in moved]
         if config.early_stop == "ranking":
             return guards.stable_ranking(epochs, strengths, space.choices)
         selection = selections.configured(config.to_dict())

@@ -84,12 +84,11 @@ SMALL = {
 # What has been found since for small networks and few epochs.
 MODERN = {
     **SMALL,
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "nesterov": True,
     "warmup_epochs": 2,
     "drop_path_prob": 0.0,
     "label_smooth": 0.1,
-    "mixup": 0.2,
     "ema": 0.998,
 }
 # In place of a recipe's: of the optimizer, whose decay is not multiplied into its gradients.

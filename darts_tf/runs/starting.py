@@ -327,6 +327,14 @@ def check_data_flags(config):
         config.check_text()
 
 
+def check_cutout(config, data):
+    """Raises UsageError for holes as large as the images."""
+    if config.kind == "images" and config.cutout and config.cutout_length >= min(data.image_shape[:2]):
+        height, width = data.image_shape[:2]
+        wrong = f"--cutout_length={config.cutout_length}: the images have {height}x{width} pixels"
+        raise UsageError(f"{wrong}; expected less, such as {max(min(height, width) // 2, 1)}.")
+
+
 def data_defaults(config, data):
     """Defaults of flags that follow from the data, a dict."""
     if config.kind != "images":

@@ -123,6 +123,7 @@ def check_same(folder, expected):
         (a_network, 4, 0, 4),
         (a_network, 1000, 0, 2),
         (a_network, 1000, 3, 4),
+        (a_network, 3, 4, 4),  # checkpoints after steps 6 and 12
     ],
 )
 def test_several_steps_at_once(make, at_once, every, times, one_by_one, tmp_path):

@@ -61,6 +61,16 @@ def test_the_virtual_step_is_the_next(options):
         np.testing.assert_allclose(ahead, variable, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"nesterov": True, "momentum": 0.0}, {"momentum": 0.0}])
+def test_how_far_the_virtual_step_goes(options):
+    """By a gradient, which is what equation 7 multiplies the second order with."""
+    optimizer, variable = optimizers.SGD(0.1, **options), keras.Variable(np.zeros(3, np.float32))
+    optimizer.build([variable])
+    gradient = tf.constant(GRADIENTS[0])
+    (ahead,) = optimizer.virtual_step([gradient], [variable], [tf.zeros(3)])
+    np.testing.assert_allclose(ahead, -float(optimizer.virtual_rate) * gradient, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "kind, options, message",
     [

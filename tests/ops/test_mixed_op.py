@@ -180,6 +180,18 @@ def test_registered_operations(registry):
     assert only(tf.ones([1, 8, 8, 4]), tf.ones([2, 1])).shape == (1, 8, 8, 8)
 
 
+def test_an_operation_goes_on_after_its_batch_norm(registry):
+    @register_operation("pool_norm_relu")
+    def pool_norm_relu(stride, affine):
+        return [Pool("avg", stride), BatchNorm(affine), ReLU()]
+
+    x = tf.random.stateless_normal([2, 8, 8, 4], [0, 1])
+    y = MixedOp(["none", "pool_norm_relu"], 4, edges=1)(x, tf.constant([[0.0, 1.0]]), training=True)
+    pooled = tf.nn.avg_pool2d(x, 3, 1, "SAME")
+    mean, variance = tf.nn.moments(pooled, [0, 1, 2])
+    np.testing.assert_allclose(y, tf.nn.relu((pooled - mean) / tf.sqrt(variance + 1e-5)), atol=1e-4)
+
+
 def test_unknown_operation():
     with pytest.raises(ValueError, match=r"Unknown operation 'sep_conv_4x4': expected one of none, max_pool_3x3"):
         MixedOp(["sep_conv_4x4"], 4, 1)

@@ -213,6 +213,29 @@ def test_paths_keep_a_bound(chain):
     assert seen == {path for path in itertools.product(range(2), repeat=3) if sum(path) <= 1}
 
 
+def test_what_is_drawn_is_found_in_float16(x):
+    """Though what is drawn and not active has less than that holds."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        space = DescribedChain(Description((Stage(4, ("mb2_k3", "mb3_k5", "identity"), 1),), 4, 1, 8).to_json())
+        network = space.supernet(TASK, "binary_gates")
+        network.build(x.shape)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    gates = tf.constant([0.0, 1.0, np.finfo(np.float32).tiny])
+    with tf.GradientTape() as tape:
+        tape.watch(gates)
+        image = tf.cast(tf.random.stateless_normal([2, 8, 8, 4], [1, 0]), tf.float16)
+        y = network.layers_of_chain[0](image, gates, paths=2, training=True)
+    gradient = tf.convert_to_tensor(tape.gradient(y, gates))
+    assert gradient[0] == 0 and gradient[2] != 0
+
+
+def test_channels_that_groups_do_not_divide():
+    with pytest.raises(ValueError, match="k3_e1_g3 from 16 to 16 channels: expected numbers that 3 divides"):
+        block("k3_e1_g3", 16, 16, 1)
+
+
 def test_both_gates_have_gradients(x):
     """Where alpha is trained two candidates are computed: the gradient of each gate is that of what it lets through."""
     space = DescribedChain(Description((Stage(4, ("mb2_k3", "mb3_k5", "identity"), 1),), 4, 1, 8).to_json())

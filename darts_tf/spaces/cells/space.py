@@ -144,7 +144,7 @@ class Cells(SearchSpace):
             for rows, keep in table.groups:
                 own = [(row, table.candidates[candidate]) for row, candidate in picks[kind] if row in rows]
                 free = [row for row in rows if row not in dict(own)]
-                own += [(row, "none") for row in free[: keep - len(own)]]
+                own += [(row, "none") for row in free[: max(keep - len(own), 0)]]
                 kept += [(edges[row][0], name, edges[row][1]) for row, name in own]
             fields |= {kind: genotypes.pairs_of(kept), f"{kind}_concat": concat}
         return Genotype(**fields)

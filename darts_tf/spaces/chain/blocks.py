@@ -131,6 +131,8 @@ def block(name, inputs, outputs, stride, activation="relu6", affine=True, width=
         found = OF_FBNET.fullmatch(name)
         size, expansion, parts = int(found[1]), int(found[2]), int(found[3] or 1)
         shuffle, expands, activation = (Shuffle(parts),) if parts > 1 else (), True, "relu"
+        if inputs % parts or outputs % parts:
+            raise ValueError(f"{name} from {inputs} to {outputs} channels: expected numbers that {parts} divides.")
     hidden = hidden_channels(expansion * inputs, width, parts) if expands else inputs
     acts = ReLU() if activation == "relu" else Activation(activation)
     expand = (Conv(width=hidden, parts=parts), norm, acts, *shuffle) if expands else ()

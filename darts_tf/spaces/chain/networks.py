@@ -121,7 +121,7 @@ def _layer(blocks, masked, paths, others, training, inline, frozen, dtype, exact
     def layer(x, weights, tensors):
         if frozen:
             tensors = tf.nest.map_structure(tf.stop_gradient, tensors)
-        weights = tf.cast(weights, dtype)
+        exact, weights = weights, tf.cast(weights, dtype)  # what is drawn may have too little for float16
         current = [moving_of(block, own) for block, own in zip(blocks, tensors, strict=True)]
 
         def branch(place, current):
@@ -135,7 +135,7 @@ def _layer(blocks, masked, paths, others, training, inline, frozen, dtype, exact
                 y, current = branch(place, current)
                 parts.append(weights[place] * y)
         else:
-            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(weights), paths).indices, paths):
+            for index in tf.unstack(tf.math.top_k(tf.stop_gradient(exact), paths).indices, paths):
                 y, current = tf.switch_case(index, [functools.partial(branch, place, current) for place in places])
                 parts.append(weights[index] * y)
             parts += [tf.reduce_sum(weights) - weights[index] + tf.zeros_like(y)] if others else []
@@ -160,6 +160,16 @@ def _mask(channels, widths, dtype):
     """(channels,): how much each of the ordered channels counts, the first of which the narrowest width has, too."""
     rows = [tf.cast(tf.range(channels) < hidden_channels(channels, part), dtype) for part in widths]
     return tf.add_n([tf.cast(share, dtype) * row for share, row in zip(widths.values(), rows, strict=True)])
+
+
+def of_layers(table, layers):
+    """{(table, row, name, part): `Operation`} of `SearchLayer`s."""
+    return {
+        (table, row, name, part): operation
+        for row, layer in enumerate(layers)
+        for name, own in zip(layer.names, layer.operations, strict=True)
+        for part, operation in own.items()
+    }
 
 
 class PathSupernet(Supernet):
@@ -198,6 +208,13 @@ class PathSupernet(Supernet):
                 "candidates; replicas cannot exchange statistics within what is drawn."
             )
         self.num_classes, self.init_channels, self.sync_batch_norm = num_classes, init_channels, sync_batch_norm
+
+    def _operations(self):
+        """{key: what has weights}, the same key in all supernets of a space."""
+        raise NotImplementedError
+
+    def parts(self):
+        return [(key, (layer, None)) for key, layer in self._operations().items()]
 
     def options(self, purpose, paths, training):
         """What each `SearchLayer` is called with, a dict; arguments are those of `call`."""
@@ -285,6 +302,10 @@ class ChainSupernet(PathSupernet):
             x = layer(x, tf.gather(mixture["layers"][place], own), widths=widths, **options)
         x = self.head(x, training=options["training"])
         return self.classifier(tf.reduce_mean(tf.cast(x, self.variable_dtype), [1, 2]))
+
+    def _operations(self):
+        ends = {name: getattr(self, name) for name in ("stem", "head", "classifier")}
+        return ends | of_layers("layers", self.layers_of_chain)
 
     def get_config(self):
         return {

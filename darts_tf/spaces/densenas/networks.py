@@ -9,7 +9,7 @@ from darts_tf.methods.relaxations import NEVER
 from darts_tf.ops import kernels, operations
 from darts_tf.ops.operations import Operation
 from darts_tf.spaces.chain.blocks import block
-from darts_tf.spaces.chain.networks import PathSupernet, SearchLayer
+from darts_tf.spaces.chain.networks import PathSupernet, SearchLayer, of_layers
 from darts_tf.spaces.densenas.blocks import EPSILON, ends, sized
 from darts_tf.spaces.models import inputs
 
@@ -77,6 +77,11 @@ class DenseSupernet(PathSupernet):
             operation.build(widths[source])
         self.classifier.build((None, self.graph.channels[-1]))
         self.built = True
+
+    def _operations(self):
+        ends = {name: getattr(self, name) for name in ("stem", "first", "classifier")}
+        ends |= {("last", place): operation for place, operation in enumerate(self.last)}
+        return ends | of_layers("heads", self.heads) | of_layers("stack", self.stack)
 
     def mixture(self, draw=None, purpose=None):
         alpha = tf.convert_to_tensor(self.alphas["routing"])

@@ -212,6 +212,9 @@ class RecurrentSearchNetwork(LanguageModel, Supernet):
         self.add_alphas()
         self.built = True
 
+    def parts(self):
+        return [("network", (self, None))]
+
     def call(self, inputs, training=False, mixture=None, draw=None, purpose=None, exact=False):
         mixture = self.mixture() if mixture is None else mixture
         # Whether nobody wants alpha's gradient.
