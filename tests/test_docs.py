@@ -291,6 +291,8 @@ class Short:
         if "init_from" in values or "evaluate" in values:  # which have an architecture
             for name in ("init_channels", "layers", "auxiliary"):
                 del short[name]
+        if "cutout" in values:
+            short["cutout_length"] = 4
         if "image_size" in values or "recipe" in values:
             short["image_size"] = 8
         if "dataset" in values:
