@@ -276,7 +276,10 @@ def test_the_least_that_is_named_is_enough():
         ({"max_parameters": 10.0}, "--max_parameters=10: expected at least [0-9]+, which the smallest network has"),
         ({"max_latency_ms": 1.0}, "--max_latency_ms=1 without --latency_table: expected a file of"),
         ({"cost_form": "fbnet", "cost": "latency_ms"}, "--cost=latency_ms without --latency_table"),
-        ({"front": 3, "selection": "perturbation"}, "--front=3: expected a space of images or tables, and another"),
+        (
+            {"front": 3, "selection": "perturbation", "relaxation": "softmax"},
+            "--front=3: expected a space of images or tables, and another",
+        ),
         ({"cost": "parameters"}, "--cost=parameters: --cost_form=None has no such number"),
         ({"latency_table": "nothing.json", "front": 2}, "--latency_table=nothing.json: No such file"),
         ({"latency_table": "nothing.json"}, "--latency_table=nothing.json: expected --max_latency_ms, --front or"),

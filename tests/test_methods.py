@@ -189,7 +189,6 @@ def test_selection_by_perturbation(tmp_path):
             {"selection": "perturbation", "relaxation": "gumbel_hard"},
             "--relaxation=gumbel_hard with --selection=perturbation: expected one that mixes all candidates",
         ),
-        ({"stages": ["2", "1"]}, "--stages=2,1: the first stage has all 3 candidates; expected that first"),
         ({"cutout": True}, "--cutout_length=16: the images have 8x8 pixels; expected less, such as 4"),
         ({"penalty": "decay"}, "--penalty=decay: expected one of beta_decay, zero_one"),
         ({"perturbation": "some"}, "--perturbation=some: expected one of random, adversarial"),

@@ -78,15 +78,21 @@ def _spread(costs):
         costs: array (choices, costs), as parts of their bounds.
     """
     size, cheapest = costs.shape[1], np.argsort(costs.sum(1), kind="stable")
-    least, most = 0, 60 // size  # bits of a cell's place
-    while True:
-        bits = -(-(least + most) // 2)
-        cells = np.floor(costs * (2**bits - 1)).astype(np.int64) @ (1 << bits * np.arange(size, dtype=np.int64))
-        (_, first), (_, second) = (np.unique(some, return_index=True) for some in (cells, cells[cheapest]))
-        kept = np.union1d(first, cheapest[second])
-        if least == most:
-            return kept
-        least, most = (bits, most) if kept.size <= MOST else (least, bits - 1)
+    bits = min(16, 60 // size)
+    places = np.floor(np.clip(costs, 0, 1) * (2**bits - 1)).astype(np.int64)
+    # Bits of all costs in turn, so that the beginning of a cell's is a coarser cell.
+    cells = np.zeros(len(costs), np.int64)
+    for bit in range(bits - 1, -1, -1):
+        for axis in range(size):
+            cells = 2 * cells + (places[:, axis] >> bit & 1)
+    order = np.argsort(cells, kind="stable")
+    apart = np.frexp((cells[order[1:]] ^ cells[order[:-1]]).astype(np.float64))[1]  # bits from the first that differs
+    groups = 1 + np.array([(apart > size * coarser).sum() for coarser in range(bits + 1)])
+    begins = np.concatenate([[0], 1 + np.flatnonzero(apart > size * int((2 * groups <= MOST).argmax()))])
+    ranks = np.empty_like(cheapest)
+    ranks[cheapest] = np.arange(len(costs))
+    first = np.minimum.reduceat(order, begins)
+    return np.union1d(first, cheapest[np.minimum.reduceat(ranks[order], begins)])
 
 
 class _Pairs:

@@ -8,6 +8,7 @@ import keras
 
 from darts_tf.costs import tables
 from darts_tf.devices import runtime
+from darts_tf.private.keras import producer
 from darts_tf.private.tensorflow import called_graph
 
 FLOAT = 4  # bytes
@@ -64,7 +65,7 @@ def _beside(model):
         elif isinstance(layer, (keras.layers.Add, keras.layers.Concatenate)):
             total += BESIDE["join"]
         elif isinstance(layer, keras.layers.ReLU):
-            joins = isinstance(layer.input._keras_history.operation, keras.layers.BatchNormalization)
+            joins = isinstance(producer(layer.input), keras.layers.BatchNormalization)
             total += 0 if joins and seen[id(layer.input)] == 1 else BESIDE["relu"]
     return total
 

@@ -6,6 +6,17 @@ import keras
 import tensorflow as tf
 
 
+def producer(tensor):
+    """The layer or operation of which a tensor of a functional model is the result.
+
+    Private: `KerasTensor._keras_history`, of Keras 3.15.1.
+
+    Args:
+        tensor: `keras.KerasTensor`.
+    """
+    return tensor._keras_history.operation
+
+
 def layers_within(layer):
     """A layer and all layers within it, at any depth, those of models too.
 

@@ -152,11 +152,6 @@ def check(config, space):
                 raise UsageError(
                     f"--{name} with --relaxation={config.relaxation}: expected none; alpha is not trained."
                 )
-    widest = max(int(table.mask.sum(1).max()) for table in space.choices.values())
-    if config.stages and int(config.stages[0]) < widest:
-        raise UsageError(
-            f"--stages={','.join(config.stages)}: the first stage has all {widest} candidates; expected that first."
-        )
     if config.front and (config.kind == "text" or config.selection == "perturbation"):
         raise UsageError(
             f"--front={config.front}: expected a space of images or tables, and another selection than perturbation; "

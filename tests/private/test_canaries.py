@@ -100,6 +100,13 @@ class Sums(keras.layers.Layer):
         self.parts = list(parts)
 
 
+@canary(of_keras.producer)
+def test_producer():
+    images = keras.Input((4,))
+    layer = keras.layers.ReLU()
+    assert of_keras.producer(layer(images)) is layer
+
+
 @canary(of_keras.layers_within)
 def test_layers_within():
     inner = Sums(*(keras.layers.Dense(1, name=name) for name in "ab"), name="inner")
