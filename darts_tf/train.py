@@ -28,6 +28,7 @@ metrics.json and predictions.npz.
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -246,7 +247,7 @@ def _load_table(config, model, path, known):
         expected = "expected a model of a table, and the config.json of its run beside it"
         raise UsageError(f"{path}: its columns are not known; {expected}.")
     own = {"label": described["label"]}
-    if config.dataset == known.get("dataset"):  # of which the same rows are for testing
+    if os.path.abspath(config.dataset) == os.path.abspath(known.get("dataset") or ""):  # the same rows are for testing
         own |= {name: known[name] for name in ("test_seed", "test_table") if known.get(name) is not None}
     config = config.taken_over(own)
     data = starting.load_data(config, table=described)

@@ -217,7 +217,7 @@ def _export(config):
     others = [folder / f"{config.model_name}-{kind.replace('none', 'float32')}.tflite" for kind in QUANTIZATIONS]
     stale = [str(path) for path in others if path.exists() and path not in written.values()]
     if stale:
-        messages.warn(f"{', '.join(stale)}: of an earlier export, not of this model.")
+        messages.warn(f"{', '.join(stale)}: of an earlier export, perhaps of another model.")
     bounded = promised(config, rows)
     return Export(version, written, rows, sample.example(version) if version else None, failed, bounded, item)
 

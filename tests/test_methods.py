@@ -228,23 +228,13 @@ def test_a_search_does_not_end_while_alpha_stands_still(early_stop):
 
 def chain(candidates):
     space = DescribedChain(Description((Stage(4, ("mb2_k3", "mb3_k5", "identity"), 1),), 4, 1, 8).to_json())
-    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (
-        None,
-        8,
-        8,
-        1,
-    )
+    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (None, 8, 8, 1)
 
 
 def dense(candidates):
     sizes = {"channels": [4, 4, 6], "layers": [0, 1, 0], "stages": [0, 1, 2], "strides": [1, 2, 1], "reach": [2, 2, 1]}
     space = DenseNAS(json.dumps({**sizes, "heads": ["mb3_k3", "mb1_k5"], "stack": ["mb3_k3", "identity"]}))
-    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (
-        None,
-        8,
-        8,
-        1,
-    )
+    return space.supernet(IMAGES, candidates=candidates and candidates(space)), (None, 8, 8, 1)
 
 
 def recurrent(candidates):

@@ -15,8 +15,8 @@ FLOAT = 4  # bytes
 SCALE = 12  # bytes of the scale and the zero point of a channel, which int8 has for kernels and for offsets
 # Of TFLite files, beside numbers: bytes of each layer. What a whole file has beside that is in `tables.FILE`.
 LAYER = {"model_bytes": 370, "int8_model_bytes": 560}
-# Of int8 files, bytes of layers without weights: an average pooling becomes a depthwise convolution there, a ReLU that
-# is not all that sees a convolution's result a pooling, one for all that see the same.
+# Of int8 files, bytes of layers without weights: an average pooling becomes a depthwise convolution there. A ReLU is a
+# part of the convolution before it, unless others want that one's result, too: then it is a pooling of single pixels.
 BESIDE = {"average": 560, "relu": 300, "join": 150}
 # Bytes of so many numbers in kernels and in offsets of so many layers with weights.
 BYTES = {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 
 import keras
@@ -91,7 +92,7 @@ def test_the_same_rows_are_for_testing(table, trained):
     model = keras.models.load_model(trained.directory / "model.keras")
     known = json.loads((trained.directory / "config.json").read_text(encoding="utf-8"))
     known |= {"test_seed": 7}
-    for name, seed in ((known["dataset"], 7), ("other.csv", 0)):
+    for name, seed in ((known["dataset"], 7), (os.path.relpath(known["dataset"]), 7), ("other.csv", 0)):
         config = TrainConfig(init_from=f"{trained.directory}/model.keras", dataset=name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(train.starting, "load_data", lambda config, **more: None)
