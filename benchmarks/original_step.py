@@ -9,10 +9,11 @@
     python benchmarks/original_step.py --original=AutoDL-Projects --layers=9    # GDAS, of D-X-Y/AutoDL-Projects
 
 Needs a checkout of the original (its commit f276dd3) and PyTorch, in an environment of its own; nothing of this
-package. The original asks for CUDA and for PyTorch 0.3: on a CPU its `.cuda()` does nothing here, and the in-place
-calls of its architect, written (scale, tensor), become today's (tensor, alpha=scale). Drop path is off, torchvision,
-which it imports and does not use here, is left out; words are looked up by today's function. Prints one JSON line
-with the names of `benchmarks.timing`, and `memory_mb`, the peak above that of PyTorch before anything is made.
+package. It runs on the GPU if there is one. The original asks for PyTorch 0.3: without a GPU its `.cuda()` does nothing
+here, and the in-place calls of its architect, written (scale, tensor), become today's (tensor, alpha=scale). Drop path
+is off, torchvision, which it imports and does not use here, is left out; words are looked up by today's function.
+Prints one JSON line with the names of `benchmarks.timing`, and `memory_mb`, the peak above that of PyTorch before
+anything is made.
 """
 
 import contextlib
@@ -49,7 +50,9 @@ def main(_):
     import torch
 
     sys.path.insert(0, FLAGS.original)
-    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_: self
+    torch.backends.cudnn.benchmark = True  # as its scripts have it
+    if not torch.cuda.is_available():
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_: self
     for name in ("add_", "sub_", "sub"):
         setattr(torch.Tensor, name, _scaled(getattr(torch.Tensor, name)))
     sys.modules["torchvision"] = types.ModuleType("torchvision")
@@ -62,13 +65,15 @@ def main(_):
     if FLAGS.original.rstrip("/").endswith("rnn"):
         step = _language_model()
     else:
-        x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size)
-        y = torch.randint(0, 10, (FLAGS.batch_size,))
+        x = torch.randn(FLAGS.batch_size, 3, FLAGS.image_size, FLAGS.image_size).cuda()
+        y = torch.randint(0, 10, (FLAGS.batch_size,)).cuda()
         gdas = os.path.isdir(os.path.join(FLAGS.original, "xautodl"))
         step = _gdas(x, y) if gdas else _training(x, y) if FLAGS.arch else _search(x, y)
     ends = []
     for _ in range(1 + FLAGS.steps):
         step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         ends.append(time.time())
     steps = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]  # noqa: RUF007
     result = {
@@ -77,6 +82,7 @@ def main(_):
         "first_step_seconds": round(ends[0] - STARTED, 2),
         "peak_memory_mb": _peak_memory_mb(),
         "memory_mb": _peak_memory_mb() - start,
+        **_gpu(),
         "torch": torch.__version__,
     }
     print(json.dumps(result))
@@ -84,6 +90,17 @@ def main(_):
 
 def _peak_memory_mb():
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _gpu():
+    """The GPU's name and the most memory that tensors had there, if there is one."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True  # as its scripts have it
+    if not torch.cuda.is_available():
+        return {"device": "CPU"}
+    memory = round(torch.cuda.max_memory_allocated() / 2**20)
+    return {"device": torch.cuda.get_device_name(), "gpu_memory_mb": memory}
 
 
 def _language_model():
@@ -106,15 +123,15 @@ def _language_model():
     sizes = FLAGS.vocabulary, *[FLAGS.units] * 3
     if FLAGS.arch:
         cell = {"cell_cls": model.DARTSCell, "genotype": getattr(genotypes, FLAGS.arch)}
-        network = model.RNNModel(*sizes, 0.75, 0.25, 0.75, 0.2, 0.1, **cell)
+        network = model.RNNModel(*sizes, 0.75, 0.25, 0.75, 0.2, 0.1, **cell).cuda()
         search = None
     else:
-        network = model_search.RNNModelSearch(*sizes, 0.75, 0.25, 0.75, 0.2, 0.0)
+        network = model_search.RNNModelSearch(*sizes, 0.75, 0.25, 0.75, 0.2, 0.0).cuda()
         settings = types.SimpleNamespace(wdecay=5e-7, clip=0.25, arch_lr=3e-3, arch_wdecay=1e-3)
         search = architect.Architect(network, settings)
     optimizer = torch.optim.SGD(network.parameters(), 20.0, weight_decay=5e-7)
-    x = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt, FLAGS.batch_size))
-    y = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt * FLAGS.batch_size,))
+    x = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt, FLAGS.batch_size)).cuda()
+    y = torch.randint(0, FLAGS.vocabulary, (FLAGS.bptt * FLAGS.batch_size,)).cuda()
     hidden = [network.init_hidden(FLAGS.batch_size) for _ in range(2)]
 
     def step():
@@ -144,7 +161,7 @@ def _search(x, y):
     import torch
 
     criterion = torch.nn.CrossEntropyLoss()
-    network = model_search.Network(FLAGS.init_channels, 10, FLAGS.layers, criterion)
+    network = model_search.Network(FLAGS.init_channels, 10, FLAGS.layers, criterion).cuda()
     optimizer = _optimizer(network)
     settings = types.SimpleNamespace(momentum=0.9, weight_decay=3e-4, arch_learning_rate=3e-4, arch_weight_decay=1e-3)
     search = architect.Architect(network, settings)
@@ -168,7 +185,7 @@ def _gdas(x, y):
 
     network = NASNetworkGDAS(
         FLAGS.init_channels, FLAGS.layers // 3, 4, 4, 3, 10, SearchSpaceNames["darts"], False, True
-    )
+    ).cuda()
     criterion = torch.nn.CrossEntropyLoss()
     weights = torch.optim.SGD(network.get_weights(), 0.025, momentum=0.9, weight_decay=3e-4, nesterov=True)
     alphas = torch.optim.Adam(network.get_alphas(), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
@@ -189,7 +206,8 @@ def _training(x, y):
 
     criterion = torch.nn.CrossEntropyLoss()
     with contextlib.redirect_stdout(io.StringIO()):
-        network = model.NetworkCIFAR(FLAGS.init_channels, 10, FLAGS.layers, True, getattr(genotypes, FLAGS.arch))
+        genotype = getattr(genotypes, FLAGS.arch)
+        network = model.NetworkCIFAR(FLAGS.init_channels, 10, FLAGS.layers, True, genotype).cuda()
     network.drop_path_prob = 0.0
     optimizer = _optimizer(network)
 

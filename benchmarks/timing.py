@@ -36,6 +36,7 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
     first_step_seconds      from the start of the process until the first step is done
     first_step_cpu_seconds  the same of the time that all cores were busy with it
     peak_memory_mb          largest resident set of the process
+    gpu_memory_mb           the most memory that tensors had on the GPU, if there is one
 
     Args:
         model: a compiled Keras model.
@@ -50,6 +51,7 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
     ends, cpu = [], []
 
     def end_step(batch, logs):
+        float(logs["loss"])  # a GPU may be steps behind
         ends.append(time.time())
         cpu.append(time.process_time())
 
@@ -57,6 +59,11 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
     batches = tf.data.Dataset.from_tensors(batch).repeat(1 + steps)
     model.fit(feed(batches), callbacks=[end_of_step], verbose=0, shuffle=False)
 
+    gpus = tf.config.list_physical_devices("GPU")
+    gpu = gpus and {
+        "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"),
+        "gpu_memory_mb": round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20),
+    }
     seconds, cpu_seconds = ([end - start for start, end in itertools.pairwise(times)] for times in (ends, cpu))
     return {
         **settings,
@@ -66,7 +73,7 @@ def time_steps(model, batch, steps, settings, feed=lambda batches: batches):
         "first_step_cpu_seconds": round(cpu[0], 2),
         "peak_memory_mb": peak_memory_mb(),
         "images_per_second": round(settings["batch_size"] / statistics.median(seconds), 2),
-        "device": (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0].device_type,
+        **(gpu or {"device": "CPU"}),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
