@@ -7,6 +7,7 @@ product  |forward - central| / |central| of the product of the mixed second deri
 alpha    the same of alpha's whole gradient, in which the product counts as much as the learning rate does
 cosine   between the two gradients of alpha
 first    |first order - central| / |central| of alpha's gradient: what is lost without any product
+tf32     on a GPU: |central in TF32 - central| / |central| of alpha's gradient
 
 The networks have kinks, where a unit's sign changes, so that neither is the product by automatic differentiation, which
 does not see them.
@@ -27,17 +28,21 @@ flags.DEFINE_integer("layers", 5, "Cells.", lower_bound=3)
 def main(_):
     from darts_tf.devices import runtime
 
-    runtime.configure()
+    runtime.configure(tf32=False)
     import tensorflow as tf
 
     search, batches = make()
     measure = tf.function(distances(search), autograph=False, reduce_retracing=True)
+    gradient = tf.function(search.alpha_gradient, autograph=False, reduce_retracing=True)
     done = 0
     for steps in sorted(map(int, FLAGS.steps)):
         if steps > done:
             search.fit(batches.repeat().take(steps - done), verbose=0, shuffle=False)
             done = steps
-        found = [measure(*pair) for pair in batches.shuffle(100, seed=1).take(FLAGS.batches)]
+        pairs = list(batches.shuffle(100, seed=1).take(FLAGS.batches))
+        found = [measure(*pair) for pair in pairs]
+        if tf.config.list_physical_devices("GPU"):
+            found = [one | {"tf32": of_tf32(gradient, *pair)} for one, pair in zip(found, pairs, strict=True)]
         line = {name: float(f"{statistics.median(float(one[name]) for one in found):.3g}") for name in found[0]}
         print(json.dumps({"steps": steps, **line, "batches": len(found)}), flush=True)
 
@@ -68,14 +73,29 @@ def make():
     return search, batches
 
 
+def distance(ours, theirs):
+    """|ours - theirs| / |theirs| of two lists of tensors."""
+    import tensorflow as tf
+
+    return tf.linalg.global_norm([o - t for o, t in zip(ours, theirs, strict=True)]) / tf.linalg.global_norm(theirs)
+
+
+def of_tf32(gradient, train, valid):
+    """How far a gradient, a function of batches, is in TF32 from what it is in float32."""
+    import tensorflow as tf
+
+    exact = gradient(train, valid)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    rough = gradient(train, valid)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return distance(rough, exact)
+
+
 def distances(search):
     """Function of a pair of batches -> the numbers of a line, a dict."""
     import tensorflow as tf
 
     from darts_tf.methods.darts import architecture_gradient, gradient, hessian_vector_product
-
-    def distance(ours, theirs):
-        return tf.linalg.global_norm([o - t for o, t in zip(ours, theirs, strict=True)]) / tf.linalg.global_norm(theirs)
 
     def measured(train, valid):
         weights, alphas = search.values()

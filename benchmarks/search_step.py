@@ -57,7 +57,7 @@ def main(_):
 
     if len(FLAGS.method) > 1:
         return compare()
-    runtime.configure(precision=FLAGS.precision, within=FLAGS.space == "recurrent")
+    runtime.configure(precision=FLAGS.precision, within=FLAGS.space == "recurrent", tf32=not FLAGS.unrolled)
     start = timing.peak_memory_mb()
     measured = timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())
     print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - start}))

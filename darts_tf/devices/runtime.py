@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False):
+def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False, tf32=True):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -20,9 +20,10 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         precision: "float32", "bfloat16" or "float16", what Keras layers compute in.
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
         within: whether operations are few and large, so that all cores are to be within each of them.
+        tf32: whether GPUs may multiply float32 by 10 bits of its fraction, too few for finite differences.
 
     Returns:
-        Keras's dtype policy and TensorFlow's options of the graph optimiser, as they were before.
+        Keras's dtype policy, TensorFlow's options of the graph optimiser and its `tf32`, as they were before.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
@@ -30,7 +31,13 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         import keras
         import tensorflow as tf
 
-        before = keras.config.dtype_policy(), {"disable_meta_optimizer": _meta_optimizer_is_disabled(tf)}
+        before = (
+            keras.config.dtype_policy(),
+            {"disable_meta_optimizer": _meta_optimizer_is_disabled(tf)},
+            tf.config.experimental.tensor_float_32_execution_enabled(),
+        )
+        if not tf32:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
         keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
@@ -51,8 +58,8 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
 
 @contextlib.contextmanager
 def configured(**options):
-    """As `configure`; after the block the dtype policy and the graph optimiser are what they were."""
-    policy, optimizer = configure(**options)
+    """As `configure`; after the block the dtype policy, the graph optimiser and TF32 are what they were."""
+    policy, optimizer, tf32 = configure(**options)
     import keras
     import tensorflow as tf
 
@@ -61,6 +68,7 @@ def configured(**options):
     finally:
         keras.config.set_dtype_policy(policy)
         tf.config.optimizer.set_experimental_options(optimizer)
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
 
 
 def _meta_optimizer_is_disabled(tf):

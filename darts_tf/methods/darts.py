@@ -6,6 +6,7 @@
 import functools
 import inspect
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -398,6 +399,13 @@ class DARTS(ModelHooks):
             self.network.inline = self.jit_compile
         self.arch_optimizer = arch_optimizer
         self._has_all = False
+        tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+        if self.unrolled and tf32 and tf.config.list_physical_devices("GPU"):
+            warnings.warn(
+                "unrolled=True where GPUs multiply in TF32: the steps of the finite differences are smaller than that "
+                "can tell; call tf.config.experimental.enable_tensor_float_32_execution(False) first.",
+                stacklevel=3,
+            )
 
     def _check_optimizers(self, optimizer, arch_optimizer):
         if self.network.compute_dtype == "float16" and not getattr(optimizer, "loss_scale", False):

@@ -501,6 +501,7 @@ def tensorflow(config):
         precision=config.precision,
         start=config.strategy != "multi_worker",
         within=config.kind == "text",  # products of matrices want all cores at once
+        tf32=not getattr(config, "unrolled", False),
     ):
         yield _strategy(config)
 

@@ -161,3 +161,13 @@ def test_waits_are_seen():
     update = tf.function(accuracy.update_state, autograph=False)
     graph = update.get_concrete_function(tf.zeros([6], tf.int32), tf.zeros([6, 3])).graph.as_graph_def()
     assert waits(graph) == {("BitwiseAnd", "Less"): 1}
+
+
+@pytest.mark.parametrize(("unrolled", "tf32", "warned"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_finite_differences_in_tf32_are_warned_of(unrolled, tf32, warned, recwarn, request):
+    set_tf32 = tf.config.experimental.enable_tensor_float_32_execution
+    request.addfinalizer(lambda: set_tf32(True))
+    set_tf32(tf32)
+    search = DARTS(SearchNetwork(4, 3, 3, nodes=1), unrolled=unrolled)
+    search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert len([one for one in recwarn if "TF32" in str(one.message)]) == warned

@@ -32,7 +32,7 @@ def test_rows_stay_mixtures(name, point):
     assert result.numpy().min() >= 0 and result[2, 1] == 0
     assert np.abs(result - mixture["cell"]).max() > 0.05
     again = perturbation(mixture, candidates, loss, 0.3, SEED)["cell"]
-    np.testing.assert_allclose(result, again, 1e-6)
+    np.testing.assert_allclose(result, again, 1e-5)
     other = perturbation(mixture, candidates, loss, 0.3, SEED + 1)["cell"]
     assert name == "adversarial" or np.abs(other - again).max() > 0.05
     still = perturbation(mixture, candidates, loss, 0.0, SEED)["cell"]
