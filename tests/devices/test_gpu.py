@@ -6,6 +6,7 @@ another one left on the device, the CPU waits for the GPU, in the middle of a st
 
 import collections
 import functools
+import warnings
 
 import keras
 import pytest
@@ -164,10 +165,12 @@ def test_waits_are_seen():
 
 
 @pytest.mark.parametrize(("unrolled", "tf32", "warned"), [(True, True, 1), (True, False, 0), (False, True, 0)])
-def test_finite_differences_in_tf32_are_warned_of(unrolled, tf32, warned, recwarn, request):
+def test_finite_differences_in_tf32_are_warned_of(unrolled, tf32, warned, request):
     set_tf32 = tf.config.experimental.enable_tensor_float_32_execution
     request.addfinalizer(lambda: set_tf32(True))
     set_tf32(tf32)
     search = DARTS(SearchNetwork(4, 3, 3, nodes=1), unrolled=unrolled)
-    search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    assert len([one for one in recwarn if "TF32" in str(one.message)]) == warned
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert len([one for one in given if "TF32" in str(one.message)]) == warned
