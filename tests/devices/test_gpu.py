@@ -6,7 +6,6 @@ another one left on the device, the CPU waits for the GPU, in the middle of a st
 
 import collections
 import functools
-import warnings
 
 import keras
 import pytest
@@ -162,15 +161,3 @@ def test_waits_are_seen():
     update = tf.function(accuracy.update_state, autograph=False)
     graph = update.get_concrete_function(tf.zeros([6], tf.int32), tf.zeros([6, 3])).graph.as_graph_def()
     assert waits(graph) == {("BitwiseAnd", "Less"): 1}
-
-
-@pytest.mark.parametrize(("unrolled", "tf32", "warned"), [(True, True, 1), (True, False, 0), (False, True, 0)])
-def test_finite_differences_in_tf32_are_warned_of(unrolled, tf32, warned, request):
-    set_tf32 = tf.config.experimental.enable_tensor_float_32_execution
-    request.addfinalizer(lambda: set_tf32(True))
-    set_tf32(tf32)
-    search = DARTS(SearchNetwork(4, 3, 3, nodes=1), unrolled=unrolled)
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")
-        search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    assert len([one for one in given if "TF32" in str(one.message)]) == warned

@@ -1,9 +1,14 @@
 """What a command changes of TensorFlow and Keras in its process, and for how long."""
 
+import warnings
+
 import keras
+import pytest
 import tensorflow as tf
 
+from darts_tf import DARTS, SearchNetwork
 from darts_tf.devices import runtime
+from darts_tf.methods.optimizers import SGD
 from darts_tf.runs import starting
 from darts_tf.runs.configurations import SearchConfig, TrainConfig
 
@@ -38,3 +43,16 @@ def test_a_second_order_search_multiplies_in_float32():
         with starting.tensorflow(config):
             assert enabled() == expected
         assert enabled()
+
+
+@pytest.mark.parametrize(("unrolled", "tf32", "warned"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_finite_differences_in_tf32_are_warned_of(unrolled, tf32, warned, request, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
+    set_tf32 = tf.config.experimental.enable_tensor_float_32_execution
+    request.addfinalizer(lambda: set_tf32(True))
+    set_tf32(tf32)
+    search = DARTS(SearchNetwork(4, 3, 3, nodes=1), unrolled=unrolled)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        search.compile(SGD(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert len([one for one in given if "TF32" in str(one.message)]) == warned
