@@ -7,7 +7,8 @@ first --train_images are trained on, 32x32. What one would take are the networks
 without the weights of ImageNet. Their latencies are measured: of their TFLite files, in float32, with --threads. Then a
 supernet of the chain below is trained, evolution looks for a front of accuracy and latency in it, and for each of those
 latencies the best network within it is taken. All are trained by `darts_tf.train` with the same recipe from random
-weights, and measured on the test images; then their files are, in float32 and int8.
+weights, and measured on the test images; then their files are, in float32 and int8. Where latencies are measured all
+files take turns.
 
 Prints a JSON line for each of these, then one for each network of BASELINES with the mean and standard deviation of
 its test accuracy in percent over the seeds, and that of ours. Writes a picture of them, OUTPUT/IMAGES.svg. Run it where
@@ -43,6 +44,8 @@ CHAIN = {
     "head": {"channels": 640},
 }
 SIZES = {"epochs": 40, "batch_size": 64, "learning_rate": 0.05, "weight_decay": 1e-4}
+ROUNDS = 100  # of measuring latencies
+FILES = {"float32": "none", "int8": "int8"}  # {kind: --quantize of the export}
 TRAINING = {"recipe": "small", "learning_rate": 0.05, "batch_size": 64}
 
 
@@ -71,23 +74,24 @@ def main(arguments=None):
 
 def compared(results, name, images, options, flags):
     """A dict for each baseline, see `main`; `name` is that of the images, `images` their file."""
-    networks, limits = {}, {}
-    for baseline in options.baselines:
-        file = options.output / f"{name}-{baseline}.keras"
+    networks = {
+        baseline: {"init_from": str(options.output / f"{name}-{baseline}.keras")} for baseline in options.baselines
+    }
 
-        def latency(folder, baseline=baseline, file=file):
-            return {"milliseconds": milliseconds(untrained(baseline, images, file), options.threads)}
+    def to_beat(_):
+        models = {baseline: untrained(baseline, images, of["init_from"]) for baseline, of in networks.items()}
+        return {"milliseconds": milliseconds_of_others(models, options.threads)}
 
-        limits[baseline] = results.get(latency, images=name, network=baseline, what="latency")["milliseconds"]
-        networks[baseline] = {"init_from": str(file)}
+    limits = results.get(to_beat, images=name, network="others", what="latencies")["milliseconds"]
     searched = results.get(
-        lambda folder: search(folder, images, limits, options, flags), images=name, network="chain", what="search"
+        lambda folder: search(folder, images, len(limits), options, flags), images=name, network="chain", what="search"
     )
+    found = best_within(options.output / f"{name}-chain-search", limits)
     ours = {}  # {architecture: its name}; of several latencies the best may be the same
-    for baseline, architecture in searched["found"].items():
+    for baseline, architecture in found.items():
         name_of = ours.setdefault(architecture, f"chain for {baseline}")
         networks[name_of] = {"arch": architecture}
-    accuracies, found = {}, {}
+    accuracies, files = {}, {}
     for seed in range(1, options.seeds + 1):
         for network, of in networks.items():
 
@@ -105,22 +109,27 @@ def compared(results, name, images, options, flags):
 
             line = results.get(accuracy, images=name, network=network, seed=seed)
             accuracies.setdefault(network, []).append(line["accuracy"])
-        for network in networks if seed == 1 else ():
-            folder = options.output / "-".join((name, network, "1"))
+    for network in networks:
 
-            def files(_, folder=folder):
-                return measured(folder / "model.keras", images, options.threads)
+        def exported(_, network=network):
+            return accuracies_of_files(options.output / "-".join((name, network, "1")), images)
 
-            found[network] = results.get(files, images=name, network=network, what="files")
+        files[network] = results.get(exported, images=name, network=network, what="files")
+
+    def taken(_):
+        folders = {network: options.output / "-".join((name, network, "1")) for network in networks}
+        return {"milliseconds": milliseconds_of_files(folders, options.threads)}
+
+    latencies = results.get(taken, images=name, network="all", what="latencies")["milliseconds"]
     rows = []
     for baseline in options.baselines:
-        chain = ours[searched["found"][baseline]]
+        chain = ours[found[baseline]]
         row = {"network": baseline, "seconds_of_search": searched["seconds"]}
         for prefix, network in (("", baseline), ("our_", chain)):
             row |= searches.statistics_of(f"{prefix}accuracy", accuracies[network], 2)
-            row |= {
-                f"{prefix}{key}": value for key, value in found[network].items() if key.startswith(("int8", "float"))
-            }
+            for kind in FILES:
+                row[f"{prefix}{kind}_accuracy"] = files[network][f"{kind}_accuracy"]
+                row[f"{prefix}{kind}_milliseconds"] = latencies[network][kind]
         rows.append(row | {"gain": round(row["our_accuracy"] - row["accuracy"], 2), "seeds": options.seeds})
     return rows
 
@@ -148,7 +157,7 @@ def untrained(baseline, images, file):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9
     model = keras.Model(inputs, ending_in_dense(model))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
     model.save(file)
     return model
 
@@ -163,66 +172,79 @@ def ending_in_dense(model):
     return keras.layers.Dense(last.filters)(keras.layers.Flatten()(last.input))
 
 
-def search(folder, images, limits, options, flags):
-    """The best network within each of some latencies, the texts of them, and seconds of the search."""
+def search(folder, images, front, options, flags):
+    """Seconds of a search with evolution for a front of so many networks, a dict."""
     import time
 
     from darts_tf import latency
-    from darts_tf.runs import rundirectory
 
     space, table = options.output / "chain.json", folder.with_suffix(".latency.json")
     space.write_text(json.dumps(CHAIN))
     same = {"dataset": images, "image_size": PIXELS, "space": str(space)}
     began = time.time()
     latency.main(latency.LatencyConfig(**same, threads=options.threads, output=str(table)))
-    cost = {"cost": "latency_ms", "latency_table": str(table), "front": len(limits)}
+    cost = {"cost": "latency_ms", "latency_table": str(table), "front": front}
     searches.search(folder, **same, method="spos", **cost, **flags)
-    known = rundirectory.evolution(folder)["networks"]
-    found = {}
-    for baseline, limit in limits.items():
+    return {"seconds": round(time.time() - began, 1)}
+
+
+def best_within(folder, limits):
+    """The best network that the evolution of a search saw within each of some latencies, {name: its text}."""
+    from darts_tf.runs import rundirectory
+
+    known, found = rundirectory.evolution(folder)["networks"], {}
+    for name, limit in limits.items():
         within = [one for one in known if one["latency_ms"] <= limit]
         within = within or [min(known, key=lambda one: one["latency_ms"])]
-        found[baseline] = max(within, key=lambda one: (one["result"], -one["loss"]))["architecture"]
-    return {"found": found, "seconds": round(time.time() - began, 1)}
+        found[name] = max(within, key=lambda one: (one["result"], -one["loss"]))["architecture"]
+    return found
 
 
-def milliseconds(model, threads):
-    """What the TFLite file of a Keras model takes for one image."""
-    from darts_tf.devices import tflite
-    from export import comparison
+def milliseconds_of_others(models, threads):
+    """What the float32 files of some Keras models take for one image, {name: milliseconds}; they take turns."""
+    from darts_tf.devices import runner, tflite
 
-    image = np.zeros((1, *model.input_shape[1:]), np.float32)
-    run = comparison.tflite(tflite.of_model(model), threads)
-    return round(1e3 * comparison.latency(run, [image], 1), 4)
+    runs = {name: runner.invoker(tflite.of_model(model), threads) for name, model in models.items()}
+    return {name: round(1e3 * seconds, 4) for name, seconds in runner.measure(runs, ROUNDS).items()}
 
 
-def measured(model, images, threads):
-    """Milliseconds and accuracy in percent of the float32 and the int8 file of a trained model, a dict."""
+def accuracies_of_files(folder, images):
+    """Accuracies in percent of the files of the trained model in a folder, a dict; they are written to its serving/."""
     import export
     from darts_tf.data import datasets
     from export import comparison
 
-    folder = model.parent / "serving"
     written = export.run_export(
         export.ExportConfig(
-            model=str(model),
-            output=str(folder),
+            model=str(folder / "model.keras"),
+            output=str(folder / "serving"),
             dataset=images,
             image_size=PIXELS,
             saved_model=False,
-            quantize=["none", "int8"],
+            quantize=list(FILES.values()),
             samples=500,
         )
     )
     x, y = zip(*datasets.load(images, PIXELS).test_batches().as_numpy_iterator(), strict=True)
-    line = {}
-    for name, quantization in (("float32", "none"), ("int8", "int8")):
-        run = comparison.tflite(pathlib.Path(written.tflite[quantization]).read_bytes(), threads)
+    accuracies = {}
+    for kind, quantization in FILES.items():
+        run = comparison.tflite(pathlib.Path(written.tflite[quantization]).read_bytes())
         right = np.concatenate([run(images).argmax(1) == labels for images, labels in zip(x, y, strict=True)])
-        line[f"{name}_accuracy"] = round(100 * float(right.mean()), 2)
-        run = comparison.tflite(pathlib.Path(written.tflite[quantization]).read_bytes(), threads)
-        line[f"{name}_milliseconds"] = round(1e3 * comparison.latency(run, [x[0]], 1), 4)
-    return line
+        accuracies[f"{kind}_accuracy"] = round(100 * float(right.mean()), 2)
+    return accuracies
+
+
+def milliseconds_of_files(folders, threads):
+    """What the files take that `accuracies_of_files` wrote, for one image, {name: {kind: milliseconds}}."""
+    from darts_tf.devices import runner
+
+    runs = {
+        (name, kind): runner.invoker((folder / "serving/tflite" / f"model-{kind}.tflite").read_bytes(), threads)
+        for name, folder in folders.items()
+        for kind in FILES
+    }
+    seconds = runner.measure(runs, ROUNDS)
+    return {name: {kind: round(1e3 * seconds[name, kind], 4) for kind in FILES} for name in folders}
 
 
 def picture(lines):
