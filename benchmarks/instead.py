@@ -69,7 +69,7 @@ def main(arguments=None):
         lines = compared(results, name, str(images), options, flags)
         for line in lines:
             print(json.dumps({"images": name, **line}), flush=True)
-        (options.output / f"{name}.svg").write_text(picture(lines))
+        (options.output / f"{name}.svg").write_text(picture(name, lines))
 
 
 def compared(results, name, images, options, flags):
@@ -78,13 +78,19 @@ def compared(results, name, images, options, flags):
         baseline: {"init_from": str(options.output / f"{name}-{baseline}.keras")} for baseline in options.baselines
     }
 
+    def result(compute, **key):
+        found = results.get(compute, images=name, **key)
+        if found is None:
+            raise SystemExit(1)  # it has been said why
+        return found
+
     def to_beat(_):
         models = {baseline: untrained(baseline, images, of["init_from"]) for baseline, of in networks.items()}
         return {"milliseconds": milliseconds_of_others(models, options.threads)}
 
-    limits = results.get(to_beat, images=name, network="others", what="latencies")["milliseconds"]
-    searched = results.get(
-        lambda folder: search(folder, images, len(limits), options, flags), images=name, network="chain", what="search"
+    limits = result(to_beat, network="others", what="latencies")["milliseconds"]
+    searched = result(
+        lambda folder: search(folder, images, len(limits), options, flags), network="chain", what="search"
     )
     found = best_within(options.output / f"{name}-chain-search", limits)
     ours = {}  # {architecture: its name}; of several latencies the best may be the same
@@ -107,20 +113,20 @@ def compared(results, name, images, options, flags):
                 )
                 return {"accuracy": round(100 * training.results["top1"], 2), "seconds": seconds}
 
-            line = results.get(accuracy, images=name, network=network, seed=seed)
+            line = result(accuracy, network=network, seed=seed)
             accuracies.setdefault(network, []).append(line["accuracy"])
     for network in networks:
 
         def exported(_, network=network):
             return accuracies_of_files(options.output / "-".join((name, network, "1")), images)
 
-        files[network] = results.get(exported, images=name, network=network, what="files")
+        files[network] = result(exported, network=network, what="files")
 
     def taken(_):
         folders = {network: options.output / "-".join((name, network, "1")) for network in networks}
         return {"milliseconds": milliseconds_of_files(folders, options.threads)}
 
-    latencies = results.get(taken, images=name, network="all", what="latencies")["milliseconds"]
+    latencies = result(taken, network="all", what="latencies")["milliseconds"]
     rows = []
     for baseline in options.baselines:
         chain = ours[found[baseline]]
@@ -247,8 +253,8 @@ def milliseconds_of_files(folders, threads):
     return {name: {kind: round(1e3 * seconds[name, kind], 4) for kind in FILES} for name in folders}
 
 
-def picture(lines):
-    """Accuracy against latency, an SVG: the networks of others, and ours."""
+def picture(name, lines):
+    """Accuracy against latency on the images of a name, an SVG: the networks of others, and ours."""
     width, height, left, bottom = 640, 400, 60, 50
     others = [(line["float32_milliseconds"], line["accuracy"], line["network"]) for line in lines]
     ours = sorted({(line["our_float32_milliseconds"], line["our_accuracy"], "") for line in lines})
@@ -273,15 +279,15 @@ def picture(lines):
         if first <= math.log(time) <= last:
             x, _ = place(time, least)
             parts.append(f'<text x="{x}" y="{height - bottom + 20}" text-anchor="middle">{time:g} ms</text>')
-    parts.append(f'<text x="{left}" y="{height - 8}">latency of one image, TFLite float32</text>')
+    parts.append(f'<text x="{left}" y="{height - 8}">accuracy on {name} by latency of one image, TFLite float32</text>')
     line = " ".join("{},{}".format(*place(time, value)) for time, value, _ in ours)
     parts.append(f'<polyline class="ours" points="{line}"/>')
     for kind, points in (("", others), ("our", ours)):
         for time, value, text in points:
             x, y = place(time, value)
             parts.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"/><text x="{x + 9}" y="{y + 5}">{text}</text>')
-    x, y = place(*ours[0][:2])
-    parts.append(f'<text x="{x - 4}" y="{y - 12}">searched chains</text></svg>')
+    x, y = place(*ours[-1][:2])
+    parts.append(f'<text x="{x + 9}" y="{y + 5}">searched chains</text></svg>')
     return "\n".join(parts) + "\n"
 
 
