@@ -90,7 +90,7 @@ def compared(results, name, images, options, flags):
 
     limits = result(to_beat, network="others", what="latencies")["milliseconds"]
     searched = result(
-        lambda folder: search(folder, images, len(limits), options, flags), network="chain", what="search"
+        lambda folder: search(folder, images, max(2, len(limits)), options, flags), network="chain", what="search"
     )
     found = best_within(options.output / f"{name}-chain-search", limits)
     ours = {}  # {architecture: its name}; of several latencies the best may be the same
