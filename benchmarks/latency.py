@@ -2,10 +2,10 @@
 
     python -m benchmarks.latency --output=runs/latency
 
-For each space a table is measured as by `python -m darts_tf.latency`, with the networks that fit its two numbers. Then
---networks other ones are drawn and measured as a whole. Prints a JSON line for each space: how many parts there are,
-the median and the largest relative error of what is expected of those networks, and Spearman's rank correlation of it
-with what they take. Run it where nothing else runs.
+For each space a table is measured as by `python -m darts_tf.latency`, with the networks that fit its two numbers, and
+in the same rounds --networks other ones, as a whole, which have no part in it. Prints a JSON line for each space: how
+many parts there are, the median and the largest relative error of what is expected of those networks, and Spearman's
+rank correlation of it with what they take. Run it where nothing else runs.
 """
 
 import argparse
@@ -41,13 +41,14 @@ def main(arguments=None):
         path.unlink(missing_ok=True)
         same = {"runtime": options.runtime, "threads": options.threads, "rounds": options.rounds}
         same |= {"space": space, "image_size": SPACES.get(space, 32), "output": str(path)}
-        latency.main(latency.LatencyConfig(**same))
-        before = tables.read(path)
-        latency.main(latency.LatencyConfig(**same, networks=options.networks, seed=1))
-        sums, real = np.array(tables.read(path).networks[len(before.networks) :]).T
-        expected = before.fit[0] * sums + before.fit[1]
+        fits = latency.LatencyConfig.networks
+        latency.main(latency.LatencyConfig(**same, networks=fits + options.networks))
+        table = tables.read(path)
+        factor, offset = tables.fitted(table.networks[:fits])
+        sums, real = np.array(table.networks[fits:]).T
+        expected = factor * sums + offset
         errors = (abs(expected - real) / real).tolist()
-        line = {"space": space, "parts": len(before.milliseconds), "networks": len(errors), **same}
+        line = {"space": space, "parts": len(table.milliseconds), "networks": len(errors), **same}
         line |= {"median_error": round(statistics.median(errors), 4), "worst_error": round(max(errors), 4)}
         line |= {"rank_correlation": round(spearman(expected, real), 4)}
         line |= {"milliseconds": [round(value, 4) for value in (real.min(), np.median(real), real.max())]}

@@ -22,6 +22,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import zipfile
 
@@ -30,7 +31,7 @@ import numpy as np
 from darts_tf import spaces
 from darts_tf.cli import commands, files, messages
 from darts_tf.cli.configuration import Configuration, option
-from darts_tf.cli.messages import UsageError
+from darts_tf.cli.messages import RunError, UsageError
 from darts_tf.costs import latency
 from darts_tf.devices import runner
 from darts_tf.runs import budget, sizes, starting
@@ -236,12 +237,9 @@ def _measured(config, models):
             raise UsageError(f"--measured={config.measured}: {error.strerror}; expected a file.") from None
         except ValueError as error:
             raise UsageError(f"--measured={config.measured}: {error}") from None
-    if config.on:
-        return _on_device(config, models)
     if config.runtime == "tflite":
-        runs = {name: runner.invoker(content, config.threads) for name, content in _converted(models)}
-    else:
-        runs = {name: _of_saved_model(build()) for name, build in models.items()}
+        return _by_program(config, models)
+    runs = {name: _of_saved_model(build()) for name, build in models.items()}
 
     def told(parts, total):
         return (part for (part,) in messages.progress(([part] for part in parts), total, "Measuring"))
@@ -266,19 +264,23 @@ def _checked(text, models, config):
     return device, seconds
 
 
-def _on_device(config, models):
-    """The same of a device that a command runs commands on."""
+def _by_program(config, models):
+    """The same by the archive's program, here in a process of its own, or on the device that --on leads to."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "latency.zip"
         _write_archive(config, models, path)
-        place = "darts_tf_latency.zip"
-        command = [*shlex.split(config.on), f"cat > {place} && python3 {place}; rm -f {place}"]
-        messages.say(f"Measuring on {config.on} ...")
+        command, place = [sys.executable, str(path)], "darts_tf_latency.zip"
+        if config.on:
+            command = [*shlex.split(config.on), f"cat > {place} && python3 {place}; rm -f {place}"]
+        messages.say(f"Measuring on {config.on or 'this machine'} ...")
+        told = None if messages.verbosity() else subprocess.DEVNULL
         with open(path, "rb") as archive:
-            done = subprocess.run(command, stdin=archive, stdout=subprocess.PIPE, check=False)
+            done = subprocess.run(command, stdin=archive, stdout=subprocess.PIPE, stderr=told, check=False)
     try:
         return _checked(done.stdout.decode("utf-8", "replace"), models, config)
     except ValueError:
+        if not config.on:
+            raise RunError(f"the program that measures ended with exit code {done.returncode}.") from None
         raise UsageError(
             f"--on={config.on}: the program did not end well there; expected python3 with ai-edge-litert."
         ) from None
@@ -302,7 +304,7 @@ def _made_of(costs, made, asked, seconds, device, before):
     networks = list(before.networks) if before else []
     table = latency.LatencyTable(device, milliseconds, 1e3 * seconds[NOTHING])
     for place, (architecture, _) in enumerate(made):
-        total = sum(table.of(part) for part in costs.parts_of(architecture))
+        total = sum(table.of(part) for part in costs.computed(architecture))
         networks.append([total, 1e3 * seconds[f"network {place}"]])
     return dataclasses.replace(table, networks=networks, fit=latency.fitted(networks))
 

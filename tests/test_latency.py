@@ -99,6 +99,19 @@ def test_functions_take_turns():
     assert changes >= 3  # of warming up and of the rounds
 
 
+def test_the_first_calls_of_a_turn_do_not_count(monkeypatch):
+    """A clock on which the first calls after those of another function take ten times as long."""
+    clock, last = [0.0], [None, 0]
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def run(name, seconds):
+        last[:] = [name, last[1] + 1 if last[0] == name else 0]
+        clock[0] += seconds * (10 if last[1] < 3 else 1)
+
+    runs = {name: lambda name=name, each=each: run(name, each) for name, each in (("a", 1e-3), ("b", 2e-3))}
+    assert runner.measure(runs, rounds=4) == pytest.approx({"a": 1e-3, "b": 2e-3})
+
+
 def test_what_whole_networks_take_beside_their_parts():
     networks = [[total, 1.2 * total + 0.3] for total in (0.5, 1.0, 4.0)]
     assert tables.fitted(networks) == pytest.approx((1.2, 0.3))

@@ -178,6 +178,10 @@ def test_selection_by_perturbation(tmp_path):
         ({"warmup_epochs": 2}, "--warmup_epochs=2: expected fewer than the 2 of a stage"),
         ({"early_stop": "curvature"}, "--early_stop=curvature without --curvature_every: expected both"),
         ({"temperature": 5.0}, "--temperature=5.0: --relaxation=softmax has no such number; expected another"),
+        (
+            {"relaxation": "gumbel_soft", "temperature": 5.0, "temperature_schedule": "constant"},
+            "--temperature=5.0: --temperature_schedule=constant has no such number",
+        ),
         ({"penalty_weight": 5.0}, "--penalty_weight=5.0: --penalty=None has no such number; expected another"),
         ({"max_skips": 1}, "--max_skips=1: --selection=strongest has no such number; expected another --selection"),
         ({"selection": "perturbation", "early_stop": "skips"}, "--selection=perturbation with --early_stop=skips"),

@@ -138,7 +138,7 @@ def test_operations_of_the_user_and_a_loss_that_becomes_nan(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--layers=0"], "flag --layers=0: 0 is not an integer in the range [1, 1000]"),
+        (["--layers=0"], "--layers=0: expected at least 1."),
         (["--layers=2"], "--layers=2: expected at least 3 with --space=darts"),
         (["--train_portion=1"], "--train_portion=1.0: expected a number between 0 and 1"),
         (["--init_chanels=3"], "Unknown command line flag 'init_chanels'. Did you mean: init_channels"),

@@ -155,7 +155,7 @@ def test_flags_of_other_data(flags, message):
     "arguments, environment, message",
     [
         (["--oracle=darts"], {}, "--oracle=darts: expected --search_run"),
-        (["--oracle=greedy"], {}, "flag --oracle=greedy: value should be one of <random|bayesian|"),
+        (["--oracle=greedy"], {}, "--oracle=greedy: expected one of random, bayesian, "),
         (["--train_portion=1"], {}, "--train_portion=1.0: expected a number between 0 and 1"),
         (["--strategy=multi_worker"], {}, "--strategy=multi_worker: expected another"),
         (["--primitives=none,skip_connect"], {}, "--primitives=none: expected operations that do something"),

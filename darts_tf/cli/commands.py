@@ -1,6 +1,7 @@
 """How every command begins and ends: flags become a configuration, a user's mistake one line and an exit code; help."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -10,6 +11,7 @@ import textwrap
 from absl import app, flags
 
 from darts_tf.cli import configuration
+from darts_tf.cli.configuration import option
 from darts_tf.cli.messages import NO_SPACE, RunError, UsageError, show, spoken
 
 FLAGS = flags.FLAGS
@@ -25,8 +27,8 @@ def run(main, config, arguments=()):
         arguments: names of the positional arguments, for messages. As many are expected; if the last name is "...", one
             or more are, and if the only name ends in "...]", any number, which `main` gets as a list.
     """
-    define()
     configuration.define(config)
+    configuration.define(Messages)
 
     def parse(argv):
         if any(argument in HELP for argument in argv[1:]):
@@ -45,7 +47,8 @@ def run(main, config, arguments=()):
                 raise UsageError(f"{extra[0]}: expected {' '.join(arguments) or 'no argument'} and flags, see --help.")
             if len(argv) <= len(arguments) - open_end:
                 raise UsageError(f"expected {' '.join(arguments)}, see --help.")
-            with spoken(FLAGS.verbose, FLAGS.json):
+            asked = configuration.from_flags(Messages)
+            with spoken(asked.verbose, asked.json):
                 return main(configuration.from_flags(config), *([given] if open_end else given))
         except UsageError as error:
             _exit(error)
@@ -67,21 +70,23 @@ def run(main, config, arguments=()):
     app.run(guarded, flags_parser=parse)
 
 
-def define():
-    """Defines the flags that every command has."""
-    flags.DEFINE_integer(
-        "verbose",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Messages(configuration.Configuration):
+    """What every command is asked for; what each one does is `spoken` so."""
+
+    verbose: int = option(
         1,
         "What stderr gets, as in Keras: 0 nothing but warnings and errors; 1 a bar for the epoch, on a terminal; 2 a "
         "line per epoch.",
-        lower_bound=0,
-        upper_bound=2,
+        topic="Messages",
+        least=0,
+        most=2,
     )
-    flags.DEFINE_boolean("json", False, "Print the results, all that goes to stdout, as one line of JSON.")
+    json: bool = option(False, "Print the results, all that goes to stdout, as one line of JSON.", topic="Messages")
 
 
 def _exit(error):
-    message = " ".join(str(error).split())
+    message = configuration.said(error)
     message = message if len(message) < 2000 else f"{message[:1000]} ... {message[-900:]}"
     print(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in message)}", file=sys.stderr)
     sys.exit(2)
@@ -122,36 +127,32 @@ def _open_streams():
 
 def usage(config):
     """The help of the command that runs: what its module says of it, then its flags by topic."""
-    groups = {name: [FLAGS[field.name] for field in fields] for name, fields in configuration.topics(config).items()}
-    groups["Messages"] = [FLAGS["verbose"], FLAGS["json"]]
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [sys.modules["__main__"].__doc__.strip()]
-    for name, members in groups.items():
-        lines.append(f"\n{name}:")
-        for flag in members:
-            described = textwrap.wrap(_described(flag), max(width - 30, 30), break_on_hyphens=False)
-            first = f"  {_form(flag)}"
+    for topic, fields in (configuration.topics(config) | configuration.topics(Messages)).items():
+        lines.append(f"\n{topic}:")
+        for field in fields:
+            described = textwrap.wrap(_described(field), max(width - 30, 30), break_on_hyphens=False)
+            first = f"  {_form(field)}"
             lines.append(f"{first:<29} {described[0]}" if len(first) < 30 else first)
             lines += [" " * 30 + line for line in described[len(first) < 30 :]]
     lines.append("\n--helpfull lists the flags of the libraries, too.")
     return "\n".join(lines)
 
 
-def _form(flag):
+def _form(field):
     """How a flag is written."""
-    if flag.boolean:
-        return f"--[no]{flag.name}"
-    values = getattr(flag.parser, "enum_values", None)
-    kinds = {"int": "N", "float": "X", "comma separated list of strings": "A,B,..."}
-    return f"--{flag.name}={'|'.join(values) if values else kinds.get(flag.flag_type(), 'TEXT')}"
+    kind, values, repeated = configuration.kind(field), field.metadata["values"], field.metadata["repeated"]
+    if kind is bool:
+        return f"--[no]{field.name}"
+    kinds = {int: "N", float: "X", str: "TEXT", list: "TEXT" if repeated else "A,B,..."}
+    return f"--{field.name}={'|'.join(values) if values else kinds[kind]}"
 
 
-def _described(flag):
+def _described(field):
     """What a flag's help says, with its default."""
-    text = " ".join(flag.help.split())
-    if hasattr(flag.parser, "enum_values"):  # absl puts the values in front
-        text = text.partition(">: ")[2]
-    if flag.default is None or "Default:" in text:
+    text = " ".join(field.metadata["text"].split())
+    if field.default is None or "Default:" in text:
         return text
-    default = {True: "yes", False: "no"}.get(flag.default, flag.default) if flag.boolean else flag.default
+    default = {True: "yes", False: "no"}[field.default] if configuration.kind(field) is bool else field.default
     return f"{text} Default: {default}."

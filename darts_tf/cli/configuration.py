@@ -123,21 +123,48 @@ def complaint(field, value):
     return None
 
 
+class _Parser(flags.ArgumentParser):
+    """Of what a command line says of a field.
+
+    Args:
+        field: of a configuration, see `dataclasses.fields`.
+    """
+
+    def __init__(self, field):
+        self.field = field
+
+    def parse(self, argument):
+        """The value that a text says; of anything else that itself, as of defaults. ValueError if it is not valid."""
+        value = argument
+        if isinstance(argument, str):
+            with contextlib.suppress(ValueError, KeyError):  # else `complaint` says what is expected
+                value = {int: int, float: float, bool: _truth, str: str}[kind(self.field)](argument)
+        wrong = complaint(self.field, value)
+        if wrong:
+            raise ValueError(f"expected {wrong}.")
+        return value
+
+
+def _truth(text):
+    return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}[text.lower()]
+
+
 def define(config, values=flags.FLAGS):
     """Defines a flag for each field of a configuration class."""
     for field in dataclasses.fields(config):
-        limits = {"lower_bound": field.metadata["least"], "upper_bound": field.metadata["most"]}
-        arguments = {"name": field.name, "default": field.default, "help": field.metadata["text"]}
-        if field.metadata["values"]:
-            flags.DEFINE_enum(enum_values=field.metadata["values"], flag_values=values, **arguments)
-        elif kind(field) in (int, float):
-            make = flags.DEFINE_integer if kind(field) is int else flags.DEFINE_float
-            make(flag_values=values, **arguments, **limits)
-        elif field.metadata["repeated"]:
-            flags.DEFINE_multi_string(flag_values=values, **arguments)
+        named = {"name": field.name, "default": field.default}
+        if kind(field) is list:
+            make = flags.DEFINE_multi_string if field.metadata["repeated"] else flags.DEFINE_list
+            make(**named, help=field.metadata["text"], flag_values=values)
         else:
-            make = {bool: flags.DEFINE_boolean, str: flags.DEFINE_string, list: flags.DEFINE_list}[kind(field)]
-            make(flag_values=values, **arguments)
+            parts = {"parser": _Parser(field), "serializer": flags.ArgumentSerializer()}
+            described = {"help_string": field.metadata["text"], "boolean": kind(field) is bool}
+            flags.DEFINE_flag(flags.Flag(**parts, **named, **described), values)
+
+
+def said(error):
+    """What is wrong with a command line, one line, of what absl raises."""
+    return " ".join(str(error).split()).removeprefix("flag ")
 
 
 def from_flags(config, values=flags.FLAGS):
@@ -165,7 +192,7 @@ def parse(config, arguments):
     try:
         rest = own(["", *arguments])[1:]
     except (flags.Error, ValueError, OSError) as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(said(error)) from None
     if rest:
         raise UsageError(f"{rest[0]}: expected flags.")
     return from_flags(config, own)

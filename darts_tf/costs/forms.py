@@ -1,6 +1,6 @@
 """How the cost of a network enters the loss of alpha: each is a function of the loss and of the expected cost.
 
-Each is an object; `--cost_form` names it. Costs are above 1, in the units of `darts_tf.costs.tables.Table.unit`.
+Each is an object; `--cost_form` names it. Costs are in the units of `darts_tf.costs.tables.Table.unit`.
 """
 
 import dataclasses
@@ -14,17 +14,19 @@ class CostForm:
 
     Args:
         weight: what the cost counts; `--cost_weight`. Default: its own.
-        reference: the cost that others are compared with, above 1.
+        reference: the cost that others are compared with.
 
     Attributes:
         name: what `register_cost_form` calls it.
         weight: by default.
         compares: whether it has a reference.
+        takes_log: whether it takes logarithms of costs, which must be above 1 then.
     """
 
     name = None
     weight = 1.0
     compares = True
+    takes_log = False
 
     def __init__(self, weight=None, reference=2.0):
         self.weight = type(self).weight if weight is None else weight
@@ -35,7 +37,7 @@ class CostForm:
 
         Args:
             loss: scalar tensor.
-            cost: scalar tensor above 1, the expected cost.
+            cost: scalar tensor, the expected cost.
             weight: scalar in place of the attribute.
 
         Returns:
@@ -62,6 +64,7 @@ class FBNetLoss(CostForm):
     weight = 0.2
     exponent = 0.6
     compares = False
+    takes_log = True
 
     def __call__(self, loss, cost, weight=None):
         import tensorflow as tf
@@ -74,6 +77,7 @@ class MultipliedLog(CostForm):
     """alpha * CE * (log(LAT) / log(LAT_ref)) ** beta with beta = 0.6 (of the authors' code of ProxylessNAS)."""
 
     exponent = 0.6
+    takes_log = True
 
     def __call__(self, loss, cost, weight=None):
         import tensorflow as tf
@@ -97,6 +101,7 @@ class AddedLog(CostForm):
     """CE + lambda * log(LAT) / log(LAT_ref) (equation 9 of DenseNAS, whose base of the logarithm is LAT_ref)."""
 
     weight = 0.1
+    takes_log = True
 
     def __call__(self, loss, cost, weight=None):
         import tensorflow as tf

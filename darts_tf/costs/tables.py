@@ -38,7 +38,7 @@ class Table:
 
     @property
     def unit(self):
-        """What the cost is divided by where it enters a loss, so that it is above 1."""
+        """What the cost is divided by where it enters a loss: a thousand of what is counted, or a microsecond."""
         return 1e-3 if self.cost == LATENCY else 1e3
 
     @property
@@ -113,7 +113,8 @@ class Costs:
 
     def of(self, architecture, cost):
         """One cost of an architecture, a number; None if it is not known."""
-        numbers = [self.number(part, cost) for part in self.parts_of(architecture)]
+        parts = self.computed(architecture) if cost == LATENCY else self.parts_of(architecture)
+        numbers = [self.number(part, cost) for part in parts]
         numbers.append(self._of_all(cost))
         return None if None in numbers else (max if cost == PEAK else sum)(numbers)
 
@@ -137,6 +138,10 @@ class Costs:
             for place in _places(names, picks):
                 found += array[place]
         return found
+
+    def computed(self, architecture):
+        """Those of its parts that an interpreter computes, a list: all that have results of their own."""
+        return self.parts_of(architecture)
 
     def all_parts(self):
         """Each part of any network of the space once, a list."""

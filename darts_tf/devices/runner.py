@@ -14,7 +14,8 @@ import sys
 import time
 import zipfile
 
-LEAST_SECONDS = 0.004  # of a model in each round
+TURN = 0.016  # seconds of a model in each round, about
+MOST_CALLS = 1000  # in a turn
 WARM = 3  # calls before the first that counts
 
 
@@ -61,23 +62,26 @@ def measure(runs, rounds=10, progress=lambda parts, total: parts):
     Returns:
         {name: seconds}.
     """
+
+    def turn(run, count):
+        """Seconds of each of so many calls."""
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
     calls, taken, draw = {}, {name: [] for name in runs}, random.Random(0)
     for name, run in runs.items():
-        for _ in range(WARM):
-            run()
-        began = time.perf_counter()
-        run()
-        calls[name] = max(1, int(LEAST_SECONDS / max(time.perf_counter() - began, 1e-9)))
+        took = turn(run, WARM + 1)[-1]
+        calls[name] = min(max(2, int(TURN / max(took, 1e-9))), MOST_CALLS)
     order = list(runs)
     for _ in progress(range(rounds), rounds):
         draw.shuffle(order)
         for name in order:
-            run, count = runs[name], calls[name]
-            run()  # the caches have what another one has left
-            began = time.perf_counter()
-            for _ in range(count):
-                run()
-            taken[name].append((time.perf_counter() - began) / count)
+            seconds = turn(runs[name], calls[name])
+            taken[name] += seconds[len(seconds) // 2 :]  # first the caches have what another one has left
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
@@ -99,4 +103,7 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__)))
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__)))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -304,7 +304,7 @@ class SearchConfig(FitConfig):
     )
     temperature_schedule: str | None = option(
         None,
-        "How it goes from the one to the other. Default: the relaxation's.",
+        "How it goes from the one to the other; constant is the latter from the start. Default: the relaxation's.",
         topic="Method",
         values=schedules.names(),
     )

@@ -121,6 +121,7 @@ def check(config, space):
         ("temperature", "relaxation", getattr(relaxation, "temperature", None)),
         ("temperature_min", "relaxation", getattr(relaxation, "temperature", None)),
         ("temperature_schedule", "relaxation", getattr(relaxation, "temperature", None)),
+        ("temperature", "temperature_schedule", config.temperature_schedule != "constant"),
         ("penalty_weight", "penalty", config.penalty),
         ("perturbation_size", "perturbation", config.perturbation),
         ("cost", "cost_form", config.cost_form or config.front),
@@ -459,6 +460,12 @@ class Networks:
         if reference is None:
             alike = {name: mask / mask.sum(-1, keepdims=True) for name, mask in network.candidates.items()}
             reference = float(network.cost(table, alike))
+        lowest = min(self.space.cheapest(table) / table.unit, reference)
+        if forms.get(config.cost_form).takes_log and lowest <= 1:
+            raise UsageError(
+                f"--cost_form={config.cost_form}: expected add_linear; {cost} of {lowest * table.unit:g} are among "
+                f"those it takes the logarithm of, in units of {table.unit:g}."
+            )
         return [forms.Cost(table, forms.get(config.cost_form, weight=config.cost_weight, reference=reference))]
 
     def compiled(self, network, unrolled=False, penalty=None, perturbation=None, costs=()):

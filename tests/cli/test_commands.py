@@ -11,7 +11,8 @@ import types
 import pytest
 import tqdm
 
-from darts_tf.cli import commands, messages
+from darts_tf.cli import commands, configuration, messages
+from darts_tf.runs.configurations import SearchConfig
 
 COMMANDS = [
     "darts_tf.search",
@@ -58,10 +59,10 @@ def test_help_into_a_pipe_that_is_closed():
 @pytest.mark.parametrize(
     "line, message",
     [
-        (["plot", "NASNet", "--verbose=3"], "flag --verbose=3: 3 is not an integer in the range"),
+        (["plot", "NASNet", "--verbose=3"], "--verbose=3: expected at most 2."),
         (["tune", "--temperature=nan"], "--temperature=nan: expected a finite number."),
         (["search", "--weight_decay=inf"], "--weight_decay=inf: expected a finite number."),
-        (["train", f"--seed={2**32}"], f"flag --seed={2**32}: {2**32} is not an integer in the range [0, {2**32 - 1}]"),
+        (["train", f"--seed={2**32}"], f"--seed={2**32}: expected at most {2**32 - 1}."),
         (["plot", "NASNet", "--flagfile=no/such/file"], "no/such/file"),
         (["plot", "a\n\x1b[2J" + 9999 * "b", "--output=a.svg"], "a \\x1b[2Jbbb"),
     ],
@@ -70,6 +71,34 @@ def test_wrong_values(line, message):
     done = run(f"darts_tf.{line[0]}", *line[1:])
     assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.splitlines()) == 1 and len(done.stderr) < 2000
+
+
+def test_texts_become_values():
+    arguments = ["--unrolled=T", "--epochs=3", "--learning_rate=1", "--dataset=1", "--widths=1,0.5"]
+    config = configuration.parse(SearchConfig, arguments)
+    assert (config.unrolled, config.epochs, config.learning_rate, config.dataset) == (True, 3, 1.0, "1")
+    assert type(config.learning_rate) is float and config.widths == ["1", "0.5"]
+    assert config.given == {"unrolled", "epochs", "learning_rate", "dataset", "widths"}
+    assert configuration.parse(SearchConfig, ["--nounrolled"]).unrolled is False
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--unrolled=maybe", "--unrolled=maybe: expected True or False."),
+        ("--epochs=x", "--epochs=x: expected a whole number."),
+        ("--epochs=1.5", "--epochs=1.5: expected a whole number."),
+        ("--epochs=", "--epochs=: expected a whole number."),
+        ("--learning_rate=fast", "--learning_rate=fast: expected a number."),
+        ("--learning_rate=nan", "--learning_rate=nan: expected a finite number."),
+        ("--temperature_schedule=sine", "--temperature_schedule=sine: expected one of constant, linear,"),
+        ("--verbose", "Unknown command line flag 'verbose'"),
+    ],
+)
+def test_texts_that_are_no_values(argument, message):
+    with pytest.raises(messages.UsageError) as error:
+        configuration.parse(SearchConfig, [argument])
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ def test_what_is_refused(whole, tmp_path):
             {"method": "fbnet", "cost_reference": 1e6},
             "--cost_reference=1000000.0: --cost_form=fbnet has no such number",
         ),
+        (
+            {"method": "fbnet", "cost": "parameters"},
+            "--cost_form=fbnet: expected add_linear; parameters of",
+        ),
         ({"early_stop": "skips"}, "--selection=evolution with --early_stop=skips: expected one of them"),
     ):
         of_evolution = ("generations", "population", "recalibration_images")

@@ -3,10 +3,12 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from darts_tf import spaces
 from darts_tf.costs import counts, tables
 from darts_tf.data.tasks import ImageClassification
+from darts_tf.devices import tflite
 from darts_tf.methods import selections
 from darts_tf.methods.one_shot import one_hot
 from darts_tf.runs import callbacks, rundirectory
@@ -94,6 +96,29 @@ def test_tables_are_the_costs_of_built_networks(case):
                 assert value == expected[cost], cost
             else:
                 assert value == pytest.approx(expected[cost], rel=0.02), cost
+
+
+def test_equal_results_are_computed_once():
+    task = ImageClassification((9, 10, 3), 5)
+    pools = [("max_pool_3x3", 0), ("max_pool_3x3", 1)]
+    genotype = Genotype([pools[0], ("skip_connect", 1), pools[0], ("sep_conv_3x3", 0)], [2, 3], pools * 2, [2, 3])
+    for space, text, fewer in (
+        ("darts", str(genotype), 1 + 2 * 2),  # of a normal cell and of two reductions
+        ("nas-bench-201", "|skip_connect~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|none~0|avg_pool_3x3~1|none~2|", 6),
+        ("nas-bench-201", "|nor_conv_1x1~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|nor_conv_1x1~0|none~1|none~2|", 0),
+    ):
+        architecture = spaces.read(text, space)
+        built, sizes = architecture.space, {"init_channels": 2, "layers": 1 if "201" in space else 3}
+        costs = built.costs(task, **sizes)
+        parts, computed = (
+            [str(part) for part in made(architecture) if "pool" in str(part)]
+            for made in (costs.parts_of, costs.computed)
+        )
+        assert len(parts) - len(computed) == fewer and set(computed) == set(parts)
+        file = tflite.of_model(built.network(architecture, task, **sizes))
+        operations = [one["op_name"] for one in Interpreter(model_content=file)._get_ops_details()]
+        residual = 2 if "201" in space else 0  # blocks, which halve images by a pooling, too
+        assert sum("POOL" in name for name in operations) == len(computed) + residual
 
 
 def test_what_is_expected_of_a_decided_mixture(case):

@@ -42,6 +42,13 @@ class CellCosts(tables.Costs):
         super().__init__(space, self._without_edges(cells, every_input=True), rows)
 
     def parts_of(self, architecture):
+        return self._parts_of(architecture, lambda edges: edges)
+
+    def computed(self, architecture):
+        return self._parts_of(architecture, lambda edges: with_own_results(self, edges))
+
+    def _parts_of(self, architecture, some):
+        """The parts of a network, of whose edges only some count: `some` is a function of those of a cell."""
         cells = {
             kind: (genotypes.edges(pairs), list(concat))
             for kind, pairs, concat in (
@@ -51,8 +58,9 @@ class CellCosts(tables.Costs):
         }
         found = self._without_edges(cells)
         for kind, (edges, _) in cells.items():
-            for _, name, source in edges:
-                found = found + self._of_edge(name, source < 2, kind == "reduce")
+            own = [(node, self._of_edge(name, source < 2, kind == "reduce"), source) for node, name, source in edges]
+            for _, made, _ in some(own):
+                found += made
         return found
 
     def _beside(self, inside, channels):
@@ -104,6 +112,32 @@ class CellCosts(tables.Costs):
             results.append((*inside, len(concat) * channels))
             halves = reduction
         return [*found, parts.classifier(results[-1], self._classes)]
+
+
+def with_own_results(costs, edges):
+    """The edges of a cell without those whose results are the same as those of others before them.
+
+    They are of operations without weights, such as poolings, of equal images; an interpreter computes them once.
+
+    Args:
+        costs: `darts_tf.costs.tables.Costs`, which knows what has weights.
+        edges: list of (node, list of parts, source), by node; without parts it is the identity.
+
+    Returns:
+        A list.
+    """
+    sums, found = {}, {}  # of each node what it is the sum of; {result: edge}
+
+    def image(node):
+        terms = sums.get(node, [("input", node)])
+        return terms[0] if len(terms) == 1 else tuple(sorted(terms, key=repr))
+
+    for place, (node, made, source) in enumerate(edges):
+        has_weights = any(costs.number(part, "parameters") != 0 for part in made)
+        result = ("edge", place) if has_weights else (*map(str, made), image(source)) if made else image(source)
+        found.setdefault(result, (node, made, source))
+        sums.setdefault(node, []).append(result)
+    return list(found.values())
 
 
 def _stems(network, channels, image_shape):

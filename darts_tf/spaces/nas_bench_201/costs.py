@@ -4,11 +4,22 @@ import math
 
 from darts_tf.costs import tables
 from darts_tf.ops import operations, parts
+from darts_tf.spaces.cells.costs import with_own_results
 from darts_tf.spaces.nas_bench_201 import networks
 
 
+class Costs201(tables.Costs):
+    """The costs of the networks of cells of NAS-Bench-201, see `costs`."""
+
+    def computed(self, architecture):
+        edges, rows = list(self.space.edges()), self.rows["cell",]
+        picks = self.space.picks(architecture)["cell"]
+        made = [(edges[row][0], rows[row, place], edges[row][1]) for row, place in picks]
+        return [*self.fixed, *(part for _, parts, _ in with_own_results(self, made) for part in parts)]
+
+
 def costs(space, task, channels, layers):
-    """The `darts_tf.costs.tables.Costs` of a space; arguments are those of `NasBench201.costs`."""
+    """The `Costs201` of a space; arguments are those of `NasBench201.costs`."""
     (*size, depth), (table,) = task.input_shape, space.choices.values()
     stages, inputs = operations.stem(affine=True), channels
     fixed = [parts.of_stages(f"stem of {len(stages)} to {channels}", stages, channels, (*size, depth))]
@@ -40,4 +51,4 @@ def costs(space, task, channels, layers):
         return found
 
     rows = tables.array_of((len(table.rows), len(table.candidates)), entry)
-    return tables.Costs(space, fixed, {("cell",): rows})
+    return Costs201(space, fixed, {("cell",): rows})
