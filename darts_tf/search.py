@@ -102,6 +102,7 @@ def _search(config):
         costs = budget.derived_costs(space, data.task, config, samples)
         costs.latency = latency_table(config)
         bounded = budget.Budget.of(config, space, costs, data.task, samples)
+        phases.check_logarithms(config, space, costs)
         if config.front:
             budget.table_of(costs, budget.main_cost(config), space, f"--front={config.front}")
         place = pathlib.Path(config.from_supernet or output)

@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import json
+import math
 
 import numpy as np
 
@@ -95,6 +96,21 @@ def stages_of(config):
         )
         for place in range(len(keep))
     ]
+
+
+def check_logarithms(config, space, costs):
+    """Raises UsageError if --cost_form takes the logarithm of what is not above 1."""
+    if not config.cost_form or not forms.get(config.cost_form).takes_log:
+        return
+    cost = budget.main_cost(config)
+    table = table_of(costs, cost, space, f"--cost_form={config.cost_form}")
+    compared = config.cost_reference or budget.asked(config).get(cost) or math.inf
+    lowest = min(space.cheapest(table), compared)
+    if lowest <= table.unit:
+        raise UsageError(
+            f"--cost_form={config.cost_form}: expected add_linear; {cost} of {lowest:g} are among those it takes the "
+            f"logarithm of, in units of {table.unit:g}."
+        )
 
 
 def check(config, space):
@@ -460,12 +476,6 @@ class Networks:
         if reference is None:
             alike = {name: mask / mask.sum(-1, keepdims=True) for name, mask in network.candidates.items()}
             reference = float(network.cost(table, alike))
-        lowest = min(self.space.cheapest(table) / table.unit, reference)
-        if forms.get(config.cost_form).takes_log and lowest <= 1:
-            raise UsageError(
-                f"--cost_form={config.cost_form}: expected add_linear; {cost} of {lowest * table.unit:g} are among "
-                f"those it takes the logarithm of, in units of {table.unit:g}."
-            )
         return [forms.Cost(table, forms.get(config.cost_form, weight=config.cost_weight, reference=reference))]
 
     def compiled(self, network, unrolled=False, penalty=None, perturbation=None, costs=()):
