@@ -54,7 +54,7 @@ def main(arguments=None):
     architectures, real = [architectures[place] for place in some], real[some]
     fixed = {str(part) for part in costs.fixed}
     names = [name for name in map(str, costs.all_parts()) if name not in fixed]
-    counts = [collections.Counter(map(str, costs.computed(one))) for one in architectures]
+    counts = [collections.Counter(map(str, costs.parts_of(one))) for one in architectures]
     sums = np.array([[one[name] for name in names] + [1.0] for one in counts])
     left = np.arange(len(real)) % 10 == 0
     found, _ = nnls(sums[~left] / real[~left, None], np.ones((~left).sum()))
