@@ -395,7 +395,7 @@ def test_files_that_are_no_images(tmp_path, capsys):
         (["--server=[::1]:1", "--rest"], r"no server answers at \[::1\]:1: "),
         ([f"--server={'x' * 70}:1", "--rest"], "no server answers at xxx"),
         (["--timeout=nan"], "--timeout=nan: expected a finite number"),
-        (["--timeout=inf"], "--timeout=inf: .* not a number in the range"),
+        (["--timeout=inf"], "--timeout=inf: expected a finite number"),
         (["--model="], "--model=: expected a name"),
         (["--model=a b"], "--model=a b: expected a name"),
         (["--signature=\udcff"], "--signature=.*: expected a name"),
