@@ -220,7 +220,7 @@ def _converted(models):
 
 def _write_archive(config, models, path):
     asked = {"threads": config.threads, "rounds": config.rounds, "models": {}}
-    with files.replacing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+    with files.replacing(path) as beside, zipfile.ZipFile(beside, "w") as archive:
         for number, (name, content) in enumerate(_converted(models)):
             asked["models"][name] = f"{number}.tflite"
             archive.writestr(f"{number}.tflite", content)

@@ -56,7 +56,8 @@ def measure(runs, rounds=10, progress=lambda parts, total: parts):
 
     Args:
         runs: {name: function without arguments}.
-        rounds: in each of which every function is called for a few milliseconds, in an order that is drawn.
+        rounds: in each of which every function has a turn of some milliseconds, in an order that is drawn; of its calls
+            the second half counts.
         progress: function of an iterable and its length -> an iterable.
 
     Returns:
