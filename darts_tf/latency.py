@@ -120,7 +120,7 @@ def main(config):
     from darts_tf.devices import runtime
 
     messages.say("Starting TensorFlow ...")
-    with runtime.configured(training=False):
+    with runtime.configured(training=False, threads=config.threads):
         _make(config, before)
 
 
@@ -138,7 +138,7 @@ def _make(config, before):
         return
     how = {"threads": config.threads, "runtime": config.runtime}
     if not (config.measured or config.on):  # before it takes minutes
-        _check_device(before, runner.machine() | how, config)
+        _check_device(before, _machine(config) | how, config)
     device, seconds = _measured(config, models)
     device |= how
     _check_device(before, device, config)
@@ -245,7 +245,18 @@ def _measured(config, models):
         return (part for (part,) in messages.progress(([part] for part in parts), total, "Measuring"))
 
     seconds = runner.measure(runs, config.rounds, told)
-    return runner.machine(), seconds
+    return _machine(config), seconds
+
+
+def _machine(config):
+    """What measurements here depend on, a dict: `runner.machine`, with the version of what computes the networks."""
+    device = runner.machine()
+    if config.runtime == "saved_model":
+        import tensorflow as tf
+
+        del device["litert"]
+        device["tensorflow"] = tf.__version__
+    return device
 
 
 def _checked(text, models, config):

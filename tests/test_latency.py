@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from darts_tf import SearchConfig, TrainConfig, latency, run_search, run_training, spaces, train
 from darts_tf.cli.messages import UsageError
@@ -50,6 +51,19 @@ def test_the_command(table, tmp_path):
     with pytest.raises(UsageError, match="it is of another device, threads 1; expected another file"):
         latency.main(latency.LatencyConfig(space=SPACE, networks=0, rounds=1, threads=2, output=str(path)))
     assert space.name == "chain"
+
+
+def test_networks_as_saved_models_compute_them(tmp_path, monkeypatch):
+    """One thread computes them, as the table says: two would compute branches of a cell in less than their sum."""
+    threads, path = [], tmp_path / "here.json"
+    for kind in ("intra", "inter"):
+        monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", threads.append)
+    latency.main(latency.LatencyConfig(space=SPACE, runtime="saved_model", networks=2, rounds=1, output=str(path)))
+    found = tables.read(path)
+    assert threads == [1, 1] and found.device["threads"] == 1 and found.device["runtime"] == "saved_model"
+    assert found.device["tensorflow"] == tf.__version__ and "litert" not in found.device
+    assert len(found.milliseconds) == 3 + 5 and all(value > 0 for value in found.milliseconds.values())
+    assert all(value > 0 for pair in found.networks for value in pair)
 
 
 def test_another_device(tmp_path):

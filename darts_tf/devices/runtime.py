@@ -8,7 +8,7 @@ import tempfile
 from absl import logging
 
 
-def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False, tf32=True):
+def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False, tf32=True, threads=None):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
@@ -21,6 +21,7 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
         within: whether operations are few and large, so that all cores are to be within each of them.
         tf32: whether GPUs may multiply float32 by 10 bits of its fraction, too few for finite differences.
+        threads: all that compute on the CPU; None for the above.
 
     Returns:
         Keras's dtype policy, TensorFlow's options of the graph optimiser and its `tf32`, as they were before.
@@ -41,8 +42,8 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
-            tf.config.threading.set_intra_op_parallelism_threads(_cores() if within else 1)
-            tf.config.threading.set_inter_op_parallelism_threads(_cores())
+            tf.config.threading.set_intra_op_parallelism_threads(threads or (_cores() if within else 1))
+            tf.config.threading.set_inter_op_parallelism_threads(threads or _cores())
             if cpu_devices > 1:
                 device = tf.config.list_physical_devices("CPU")[0]
                 parts = [tf.config.LogicalDeviceConfiguration() for _ in range(cpu_devices)]
