@@ -5,7 +5,8 @@
     python -m benchmarks.inference --spaces=chain,densenas,nas-bench-201
 
 The network is DARTS_V2 at the size of the paper's CIFAR-10 network, with random weights, unless --model names a .keras
-file, or --spaces search spaces, of each of which a random network is taken. milliseconds is the median of a call.
+file, or --spaces search spaces, of each of which a random network is taken. milliseconds is the median of a call; the
+formats take turns.
 """
 
 import json
@@ -19,7 +20,6 @@ flags.DEFINE_list("spaces", [], "Spaces to measure random networks of instead, T
 flags.DEFINE_string("arch", "DARTS_V2", "The genotype.")
 flags.DEFINE_integer("init_channels", 36, "Channels of the first cell.", lower_bound=2)
 flags.DEFINE_integer("layers", 20, "Cells.", lower_bound=1)
-flags.DEFINE_float("seconds", 3.0, "How long to measure each, about.", lower_bound=0)
 
 
 def main(_):
@@ -74,10 +74,9 @@ def measure(model, tflite_only=False, **what):
             formats["SavedModel"] = comparison.saved_model(savedmodel.export(model, f"{folder}/model"))
         for name, quantize in (("TFLite", "none"), ("TFLite int8", "int8")):
             content = tflite.convert(model, quantize, images)
-            formats |= {f"{name}, {threads} threads": comparison.tflite(content, threads) for threads in (1, 2)}
-        for name, run in formats.items():
-            for batch in comparison.BATCHES:
-                seconds = comparison.latency(run, [images], batch, FLAGS.seconds)
+            formats |= {f"{name}, {threads} threads": comparison.TFLite(content, threads) for threads in (1, 2)}
+        for batch in comparison.BATCHES:
+            for name, seconds in comparison.latencies(formats, [images], batch).items():
                 line = what | {"format": name, "batch": batch, "milliseconds": round(1e3 * seconds, 3)}
                 print(json.dumps(line), flush=True)
 

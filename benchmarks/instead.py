@@ -234,7 +234,7 @@ def accuracies_of_files(folder, images):
     x, y = zip(*datasets.load(images, PIXELS).test_batches().as_numpy_iterator(), strict=True)
     accuracies = {}
     for kind, quantization in FILES.items():
-        run = comparison.tflite(pathlib.Path(written.tflite[quantization]).read_bytes())
+        run = comparison.TFLite(pathlib.Path(written.tflite[quantization]).read_bytes())
         right = np.concatenate([run(images).argmax(1) == labels for images, labels in zip(x, y, strict=True)])
         accuracies[f"{kind}_accuracy"] = round(100 * float(right.mean()), 2)
     return accuracies

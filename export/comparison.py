@@ -1,15 +1,15 @@
 """What each exported form of a model is worth: size, agreement with Keras, latency."""
 
-import statistics
-import time
-
 import numpy as np
 import tensorflow as tf
 
+from darts_tf.cli import messages
 from darts_tf.data.text import END
+from darts_tf.devices import runner
 from export import classifier, language, tabular
 
 BATCHES = (1, 32)
+ROUNDS = {1: 10, 32: 5}  # in which forms take turns, by the size of batches
 
 
 class Images:
@@ -36,7 +36,7 @@ class Images:
 
     def tflite(self, content):
         """A TFLite model, as bytes, as such a function."""
-        return tflite(content)
+        return TFLite(content)
 
     def measure(self, run):
         """How far a form, such a function, agrees with Keras, and how often it is right if that is known, a dict."""
@@ -93,9 +93,8 @@ class Rows:
         return run
 
     def tflite(self, content):
-        """A TFLite model, as bytes, as such a function, which takes vectors."""
-        run = tflite(content)
-        return lambda encoded, *columns: run(encoded)
+        """A TFLite model, as bytes, as such a function, which needs the vectors alone."""
+        return TFLite(content)
 
     def measure(self, run):
         """How far a form, such a function, agrees with Keras, a dict."""
@@ -209,25 +208,35 @@ def _stepped(outputs):
     return np.asarray(outputs["log_probabilities"]), np.asarray(outputs["state"])
 
 
-def tflite(content, threads=1):
-    """A TFLite model, as bytes, as a function from images to probabilities, both numpy."""
-    from darts_tf.devices import runtime
+class TFLite:
+    """A TFLite model as a function from images, or vectors, to probabilities, both numpy.
 
-    interpreter = _interpreter(content, threads)
-    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    Args:
+        content: bytes.
+        threads: that compute it.
+    """
 
-    def run(images):
-        if interpreter.get_input_details()[0]["shape"][0] != len(images):
-            with runtime.quiet():
-                interpreter.resize_tensor_input(given["index"], images.shape)
-                interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], quantized(images, given))
-        interpreter.invoke()
-        y = interpreter.get_tensor(result["index"])
-        scale, zero = result["quantization"]
+    def __init__(self, content, threads=1):
+        self._interpreter = _interpreter(content, threads)
+        (self._given,) = self._interpreter.get_input_details()
+        (self._result,) = self._interpreter.get_output_details()
+
+    def __call__(self, images, *others):
+        self.prepared(images)()
+        y = self._interpreter.get_tensor(self._result["index"])
+        scale, zero = self._result["quantization"]
         return (y.astype(np.float32) - zero) * scale if scale else y
 
-    return run
+    def prepared(self, images, *others):
+        """A function without arguments that computes these images; it is of use until other ones are given."""
+        from darts_tf.devices import runtime
+
+        if self._interpreter.get_input_details()[0]["shape"][0] != len(images):
+            with runtime.quiet():
+                self._interpreter.resize_tensor_input(self._given["index"], images.shape)
+                self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._given["index"], quantized(images, self._given))
+        return self._interpreter.invoke
 
 
 def _interpreter(content, threads=1):
@@ -260,23 +269,40 @@ def agreement(found, expected):
     return float(np.abs(found - expected).max()), float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def latency(run, inputs, batch, seconds=1.0):
-    """Median seconds of a call with `batch` rows of `inputs`, a list of arrays, of calls during about `seconds`."""
+def latencies(forms, inputs, batch):
+    """Median seconds of forms of a model, {name: function}, for `batch` rows of `inputs`, a list of arrays.
+
+    They take turns, so that what else happens on the machine is the same for all. Of a TFLite model, except of text, it
+    is what the interpreter takes, without Python's conversion of numbers, as in tables of `darts_tf.latency`.
+
+    Returns:
+        {name: seconds}.
+    """
     inputs = [np.resize(array, (batch, *array.shape[1:])) for array in inputs]
-    run(*inputs)
-    run(*inputs)  # the first calls compile, allocate and optimise
-    taken = []
-    while len(taken) < 3 or (sum(taken) < seconds and len(taken) < 200):
-        start = time.perf_counter()
-        run(*inputs)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+
+    def prepared(run):
+        return run.prepared(*inputs) if isinstance(run, TFLite) else lambda: run(*inputs)
+
+    def told(parts, total):
+        label = f"Measuring batches of {batch}"
+        return (part for (part,) in messages.progress(([part] for part in parts), total, label))
+
+    return runner.measure({name: prepared(run) for name, run in forms.items()}, ROUNDS[batch], told)
 
 
-def row(name, size, run, sample):
-    """One line of the table, as a dict; `sample` is `Images`, `Rows` or `Text`."""
-    seconds = {f"latency_{batch}": latency(run, sample.inputs(), batch) for batch in BATCHES}
-    return {"format": name, "bytes": size, **sample.measure(run), **seconds}
+def rows(forms, sizes, sample):
+    """The lines of the table, a list of dicts.
+
+    Args:
+        forms: {name: function}.
+        sizes: {name: bytes}.
+        sample: `Images`, `Rows` or `Text`.
+    """
+    seconds = {f"latency_{batch}": latencies(forms, sample.inputs(), batch) for batch in BATCHES}
+    return [
+        {"format": name, "bytes": sizes[name], **sample.measure(run), **{key: of[name] for key, of in seconds.items()}}
+        for name, run in forms.items()
+    ]
 
 
 def table(rows):

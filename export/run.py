@@ -117,9 +117,9 @@ class Export:
         rows: what each format, the Keras model first, is worth: a list of dicts of "format", a text, "bytes",
             "accuracy" on test images if they are known, "max_difference" of a probability from Keras's, "agreement",
             the part of the images with the same first class, "latency_1" and "latency_32", seconds for batches of so
-            many images. Of a language model the agreement is that of the likeliest next token, the seconds are those of
-            one step, and there is "perplexity". Of a number there is no agreement, and the difference is that of the
-            number.
+            many images, measured in turns. Of a language model the agreement is that of the likeliest next token, the
+            seconds are those of one step, and there is "perplexity". Of a number there is no agreement, and the
+            difference is that of the number.
         example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
             probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
             probability; or of a table what is right of a row, what it says, and the probability of a class, None of a
@@ -188,17 +188,13 @@ def _export(config):
         sample = comparison.Images(model, *representative.test_images(data, model))
         kinds = QUANTIZATIONS[: None if data else -1] if kinds is None else kinds
         samples = functools.cache(lambda: representative.training_images(data, config.samples))
-    rows, written, version, failed = [], {}, None, []
-
-    def compare(name, size, run):
-        rows.append(comparison.row(name, size, run, sample))
-
-    compare("Keras", pathlib.Path(config.model).stat().st_size, sample.keras)
+    forms, sizes = {"Keras": sample.keras}, {"Keras": pathlib.Path(config.model).stat().st_size}
+    written, version, failed = {}, None, []
     with files.writing_to(pathlib.Path(config.output)):
         if config.saved_model:
             version = write_saved_model(model, config, failed)
-            size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
-            compare("SavedModel", size, sample.saved_model(version))
+            forms["SavedModel"] = sample.saved_model(version)
+            sizes["SavedModel"] = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())
         for kind in kinds:
             shown = kind.replace("none", "float32")
             messages.say(f"Converting to TFLite, {shown} ...")
@@ -209,7 +205,7 @@ def _export(config):
                 continue
             written[kind] = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-{shown}.tflite"
             files.write(written[kind], content)
-            compare(f"TFLite {shown}", len(content), sample.tflite(content))
+            forms[f"TFLite {shown}"], sizes[f"TFLite {shown}"] = sample.tflite(content), len(content)
         if written and item == "row" and model.columns:
             path = pathlib.Path(config.output) / "tflite" / f"{config.model_name}-columns.json"
             files.write(path, json.dumps([place for one in model.columns for place in one.places()], indent=1) + "\n")
@@ -218,6 +214,8 @@ def _export(config):
     stale = [str(path) for path in others if path.exists() and path not in written.values()]
     if stale:
         messages.warn(f"{', '.join(stale)}: of an earlier export, perhaps of another model.")
+    messages.say("Measuring ...")
+    rows = comparison.rows(forms, sizes, sample)
     bounded = promised(config, rows)
     return Export(version, written, rows, sample.example(version) if version else None, failed, bounded, item)
 

@@ -530,7 +530,7 @@ def models():
             made = classifiers.load(folder / "model.keras")
             for name, found in (
                 ("Keras", made.probabilities(x)),
-                ("TFLite", comparison.tflite(tflite.convert(made))(x)),
+                ("TFLite", comparison.TFLite(tflite.convert(made))(x)),
             ):
                 worst = np.abs(found - expected).max()
                 if not worst < 0.05:

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import itertools
 import json
 import struct
 import subprocess
@@ -423,7 +424,7 @@ def test_versions_are_whole_and_never_reused(small, tmp_path):
 )
 def test_tflite(quantize, difference, agreement, exported, digits, images, expected):
     content = exported.tflite[quantize].read_bytes()
-    found = comparison.agreement(comparison.probabilities(comparison.tflite(content), images), expected)
+    found = comparison.agreement(comparison.probabilities(comparison.TFLite(content), images), expected)
     assert found[0] <= difference and found[1] >= agreement, found
     assert tflite.labels_of(content) == digits.labels
 
@@ -484,7 +485,7 @@ def test_classifiers_that_others_made(image_shape, head, tmp_path):
     probabilities = y if head else tf.nn.softmax(y).numpy()
     version = savedmodel.export(made, tmp_path / "mine")
     np.testing.assert_allclose(comparison.saved_model(version)(x), probabilities, atol=1e-5)
-    np.testing.assert_allclose(comparison.tflite(tflite.convert(made))(x), probabilities, atol=1e-5)
+    np.testing.assert_allclose(comparison.TFLite(tflite.convert(made))(x), probabilities, atol=1e-5)
     label, probability = classifier.ask(version, np.zeros(made.image_shape))
     black = made.probabilities(np.zeros((1, *made.image_shape)))[0]
     assert label == "abc"[black.argmax()] and np.isclose(probability, black.max(), atol=1e-5)
@@ -524,7 +525,7 @@ def test_probabilities_however_they_are_made(end, tmp_path):
     probabilities, logits = made.graph()(tf.constant(x))
     np.testing.assert_allclose(probabilities, made.probabilities(x), atol=1e-5)
     assert np.isfinite(logits).all()
-    np.testing.assert_allclose(comparison.tflite(tflite.convert(made))(x), probabilities, atol=1e-5)
+    np.testing.assert_allclose(comparison.TFLite(tflite.convert(made))(x), probabilities, atol=1e-5)
 
 
 def test_mixed_precision_within_layers_and_adapted_normalization(tmp_path, request):
@@ -549,7 +550,7 @@ def test_mixed_precision_within_layers_and_adapted_normalization(tmp_path, reque
     expected = tf.nn.softmax(model.predict(x, verbose=0).astype(np.float32)).numpy()
     assert expected.std() > 0.05
     np.testing.assert_allclose(made.probabilities(x), expected, atol=1e-2)
-    np.testing.assert_allclose(comparison.tflite(tflite.convert(made))(x), made.probabilities(x), atol=1e-5)
+    np.testing.assert_allclose(comparison.TFLite(tflite.convert(made))(x), made.probabilities(x), atol=1e-5)
 
 
 def head(x, classes=3):
@@ -628,3 +629,16 @@ def test_activations_whose_gradients_tensorflow_cannot_save(tmp_path):
     keras.Model(images, keras.layers.Dense(2)(keras.layers.Activation("swish")(x))).save(tmp_path / "model.keras")
     version = savedmodel.export(classifier.load(tmp_path / "model.keras"), tmp_path / "swish")
     assert "serving_default" in tf.saved_model.load(str(version)).signatures
+
+
+def test_forms_take_turns(small, images, monkeypatch):
+    """What else the machine does is the same for all; of a TFLite file Python's part is not counted."""
+    calls, converted, quantized = [], [], comparison.quantized
+    monkeypatch.setattr(comparison, "quantized", lambda *given: converted.append(1) or quantized(*given))
+    forms = {name: lambda x, name=name: calls.append(name) or small.probabilities(x) for name in "ab"}
+    lite = comparison.TFLite(tflite.convert(small))
+    found = comparison.latencies({**forms, "lite": lite}, [images], 3)
+    assert set(found) == {"a", "b", "lite"} and found["lite"] < found["a"] and len(converted) == 1
+    turns = [name for name, _ in itertools.groupby(calls)]
+    assert len(turns) > 5
+    np.testing.assert_allclose(lite(images[:3]), small.probabilities(images[:3]), atol=1e-6)

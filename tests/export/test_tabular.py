@@ -84,7 +84,7 @@ def test_what_is_written(exported, runs):
         ):
             vector[0, number] = 1
     row = {name: value for name, value in ROW.items() if name != "joined"}
-    np.testing.assert_allclose(comparison.tflite(content)(vector), model.scores(raw(row)), atol=1e-5)
+    np.testing.assert_allclose(comparison.TFLite(content)(vector), model.scores(raw(row)), atol=1e-5)
 
 
 def test_a_server_is_asked_about_rows(exported, runs):
