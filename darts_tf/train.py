@@ -144,7 +144,7 @@ def _measured(network, config, data, checkpoints, output):
         if config.ema:
             callbacks.swapping(network)()
         model = save_trained(network, output / "model.keras", data, config)
-    with fitting.ending_on_lost_files():
+    with fitting.explaining_errors():
         results, arrays = data.task.measure(model, data)
     files.write(output / "metrics.json", json.dumps(results, indent=2) + "\n")
     with files.replacing(output / "predictions.npz") as beside, beside.open("wb") as file:
@@ -178,7 +178,7 @@ def _evaluate(config):
                 f"--evaluate={config.evaluate}: it knows {outputs_of(model)} classes, {config.dataset} has "
                 f"{data.task.outputs}; expected as many."
             )
-        with fitting.ending_on_lost_files():
+        with fitting.explaining_errors():
             results, _ = data.task.measure(model, data)
     output = starting.check_evaluation(config)  # again, since something may be there now
     if output:

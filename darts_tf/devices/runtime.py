@@ -7,12 +7,24 @@ import tempfile
 
 from absl import logging
 
+OPTIMISER = {"disable_meta_optimizer": False, "layout_optimizer": True}  # what TensorFlow has if nothing is said
 
-def configure(training=True, cpu_devices=1, precision="float32", start=True, within=False, tf32=True, threads=None):
+
+def configure(
+    training=True,
+    cpu_devices=1,
+    precision="float32",
+    start=True,
+    within=False,
+    tf32=True,
+    threads=None,
+    deterministic=False,
+):
     """Imports and configures TensorFlow; call it before the first tensor is made.
 
     On CPUs, many small kernels want to run beside each other and not to be split: one thread within an operation, one
-    operation per core. For `training` there, the passes of TensorFlow's graph optimiser take longer than they save.
+    operation per core. For `training` there, the passes of TensorFlow's graph optimiser take longer than they save; on
+    GPUs that is true of the one that turns images to another order of axes.
 
     Args:
         training: whether this is for training.
@@ -22,9 +34,11 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         within: whether operations are few and large, so that all cores are to be within each of them.
         tf32: whether GPUs may multiply float32 by 10 bits of its fraction, too few for finite differences.
         threads: all that compute on the CPU; None for the above.
+        deterministic: whether GPUs, too, are to compute the same bits each time.
 
     Returns:
-        Keras's dtype policy, TensorFlow's options of the graph optimiser and its `tf32`, as they were before.
+        A function without arguments: Keras's dtype policy, TensorFlow's options of the graph optimiser, `tf32` and
+        `deterministic` become what they were before.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)  # of tensorflow-datasets
@@ -32,13 +46,13 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
         import keras
         import tensorflow as tf
 
-        before = (
-            keras.config.dtype_policy(),
-            {"disable_meta_optimizer": _meta_optimizer_is_disabled(tf)},
-            tf.config.experimental.tensor_float_32_execution_enabled(),
-        )
+        from darts_tf.private import tensorflow as private
+
+        back = _state()
         if not tf32:
             tf.config.experimental.enable_tensor_float_32_execution(False)
+        if deterministic:
+            private.set_deterministic(True)
         keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
@@ -50,30 +64,41 @@ def configure(training=True, cpu_devices=1, precision="float32", start=True, wit
                 tf.config.set_logical_device_configuration(device, parts)
             for gpu in gpus:
                 tf.config.experimental.set_memory_growth(gpu, True)
-        if not gpus:
-            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": training})
+        slow = {"layout_optimizer": not training} if gpus else {"disable_meta_optimizer": training}
+        tf.config.optimizer.set_experimental_options(slow)
         if start:
             tf.zeros([])  # with what the devices have to say
-    return before
+    return back
 
 
 @contextlib.contextmanager
 def configured(**options):
-    """As `configure`; after the block the dtype policy, the graph optimiser and TF32 are what they were."""
-    policy, optimizer, tf32 = configure(**options)
-    import keras
-    import tensorflow as tf
-
+    """As `configure`; after the block what that says is what it was."""
+    back = configure(**options)
     try:
         yield
     finally:
+        back()
+
+
+def _state():
+    """A function without arguments that brings back what `configure` changes, as it is now."""
+    import keras
+    import tensorflow as tf
+
+    from darts_tf.private import tensorflow as private
+
+    policy, options = keras.config.dtype_policy(), tf.config.optimizer.get_experimental_options()
+    options = {name: options.get(name, usual) for name, usual in OPTIMISER.items()}
+    tf32, deterministic = tf.config.experimental.tensor_float_32_execution_enabled(), private.is_deterministic()
+
+    def back():
         keras.config.set_dtype_policy(policy)
-        tf.config.optimizer.set_experimental_options(optimizer)
+        tf.config.optimizer.set_experimental_options(options)
         tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        private.set_deterministic(deterministic)
 
-
-def _meta_optimizer_is_disabled(tf):
-    return tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    return back
 
 
 def _cores():

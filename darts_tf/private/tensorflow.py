@@ -3,6 +3,26 @@
 import collections
 
 import tensorflow as tf
+from tensorflow.python.framework import config
+
+
+def is_deterministic():
+    """Whether TensorFlow takes only kernels that compute the same bits each time.
+
+    Private: `tensorflow.python.framework.config.is_op_determinism_enabled`, of TensorFlow 2.21.0.
+    """
+    return config.is_op_determinism_enabled()
+
+
+def set_deterministic(deterministic):
+    """Makes TensorFlow take only such kernels, or any.
+
+    Private: `tensorflow.python.framework.config.disable_op_determinism`, of TensorFlow 2.21.0.
+    """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    else:
+        config.disable_op_determinism()
 
 
 def called_graph(op):

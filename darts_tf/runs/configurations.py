@@ -156,7 +156,8 @@ class RunConfig(DataConfig):
     # A run may go on with other values of these.
     MAY_CHANGE = (
         *("output", "overwrite", "resume", "checkpoint_every", "tensorboard", "max_trials", "worker_timeout"),
-        *("data_dir", "stream", "strategy", "cpu_devices", "jit_compile", "recompute", "steps_per_execution"),
+        *("data_dir", "stream", "strategy", "cpu_devices", "deterministic", "jit_compile", "recompute"),
+        "steps_per_execution",
     )
 
 
@@ -243,6 +244,11 @@ class FitConfig(WeightsConfig):
         False,
         "Of cells of images: compute what is within a cell again in the backward pass instead of keeping it. A third "
         "less memory, a third more time.",
+        topic="Devices",
+    )
+    deterministic: bool = option(
+        False,
+        "Have GPUs, too, compute the same bits each time, if slower: what goes on ends where it would have ended.",
         topic="Devices",
     )
     jit_compile: bool = option(False, "Compile the step with XLA. For GPUs; on CPUs it is far slower.", topic="Devices")

@@ -129,7 +129,7 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
             )
 
     try:
-        with stopping_on_signals(checkpoints), ending_on_lost_files():
+        with stopping_on_signals(checkpoints), explaining_errors():
             if checkpoints.done % steps:  # the rest of an epoch
                 part(-checkpoints.done % steps, checkpoints.done // steps + 1)
             if checkpoints.done < until * steps and not model.stop_training:
@@ -142,11 +142,16 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
 
 
 @contextlib.contextmanager
-def ending_on_lost_files():
-    """Raises RunError if the block reads an image file that is gone or damaged."""
+def explaining_errors():
+    """Raises RunError for what TensorFlow stops at and a user can mend, in the block.
+
+    That is an image file that is gone or damaged, memory that does not suffice, or an operation without a kernel that
+    computes the same bits each time.
+    """
     import tensorflow as tf
 
     from darts_tf.data import images
+    from darts_tf.private import tensorflow as private
 
     try:
         yield
@@ -157,6 +162,18 @@ def ending_on_lost_files():
             raise
         wrong = "the file is gone" if missing or not os.path.exists(file) else "it is not a readable image"
         raise messages.RunError(f"{file}: {wrong}. Once it is back, --resume goes on.") from None
+    except tf.errors.ResourceExhaustedError as error:
+        tensor = re.search(r"shape ?(\[[\d,]*\])", error.message)
+        what = f" for a tensor of {tensor[1]}" if tensor else ""
+        raise messages.RunError(
+            f"memory does not suffice{what}: expected a smaller --batch_size; --recompute, of cells of images, and "
+            "--precision=bfloat16, on GPUs, need less, too."
+        ) from None
+    except tf.errors.UnimplementedError as error:
+        if not private.is_deterministic():
+            raise
+        reason = error.message.partition("\n")[0]
+        raise messages.RunError(f"--deterministic: {reason}; expected --nodeterministic here.") from None
 
 
 @contextlib.contextmanager

@@ -502,6 +502,7 @@ def tensorflow(config):
         start=config.strategy != "multi_worker",
         within=config.kind == "text",  # products of matrices want all cores at once
         tf32=not getattr(config, "unrolled", False),
+        deterministic=getattr(config, "deterministic", False),
     ):
         yield _strategy(config)
 

@@ -189,10 +189,10 @@ def test_a_file_that_is_damaged_meanwhile_ends_a_training(recipe, mixed, tmp_pat
     damaged = folder / "1" / "3.gif"
     damaged.write_bytes(b"no image")
     wrong = re.escape(f"{damaged}: it is not a readable image. Once it is back, --resume goes on.")
-    with pytest.raises(RunError, match=wrong), fitting.ending_on_lost_files():
+    with pytest.raises(RunError, match=wrong), fitting.explaining_errors():
         list(batches().take(steps))
     damaged.unlink()
-    with pytest.raises(RunError, match=f"{damaged}: the file is gone. Once"), fitting.ending_on_lost_files():
+    with pytest.raises(RunError, match=f"{damaged}: the file is gone. Once"), fitting.explaining_errors():
         list(batches().take(steps))
 
 

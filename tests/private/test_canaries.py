@@ -463,3 +463,10 @@ def test_tuner_hooks(tmp_path, monkeypatch):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     worker = Tuner(oracle_of(tmp_path), directory=tmp_path)
     assert worker.reloaded and worker.is_worker()
+
+
+@canary(of_tensorflow.is_deterministic, of_tensorflow.set_deterministic)
+def test_determinism():
+    for wanted in (True, False):
+        of_tensorflow.set_deterministic(wanted)
+        assert of_tensorflow.is_deterministic() == wanted
