@@ -49,6 +49,7 @@ flags.DEFINE_integer("batch_size", 16, "Images in each of the two batches.", low
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.", lower_bound=8)
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "What images are computed in.")
 flags.DEFINE_boolean("jit_compile", False, "Compile the step with XLA.")
+flags.DEFINE_boolean("deterministic", False, "Of GPUs: the same bits each time.")
 flags.DEFINE_integer("steps", 10, "Timed steps.", lower_bound=1)
 
 
@@ -57,7 +58,8 @@ def main(_):
 
     if len(FLAGS.method) > 1:
         return compare()
-    runtime.configure(precision=FLAGS.precision, within=FLAGS.space == "recurrent", tf32=not FLAGS.unrolled)
+    how = {"precision": FLAGS.precision, "deterministic": FLAGS.deterministic, "tf32": not FLAGS.unrolled}
+    runtime.configure(within=FLAGS.space == "recurrent", **how)
     start = timing.peak_memory_mb()
     measured = timing.time_steps(make(), batch(FLAGS.batch_size), FLAGS.steps, settings())
     print(json.dumps({**measured, "memory_mb": measured["peak_memory_mb"] - start}))
@@ -98,7 +100,18 @@ def measure(method, *more):
 
 def settings():
     own = ("units", "vocabulary", "bptt") if FLAGS.space == "recurrent" else ("init_channels", "layers", "image_size")
-    names = ("space", "unrolled", "difference", "recompute", "precision", "jit_compile", *own, "batch_size", "steps")
+    names = (
+        "space",
+        "unrolled",
+        "difference",
+        "recompute",
+        "precision",
+        "jit_compile",
+        "deterministic",
+        *own,
+        "batch_size",
+        "steps",
+    )
     return {"method": FLAGS.method[0], **{name: FLAGS[name].value for name in names}}
 
 

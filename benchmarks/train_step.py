@@ -32,7 +32,7 @@ def main(config):
     config = config.completed({"arch": "DARTS_V2"})
     is_text = config.kind == "text"
     config = config.completed({"recipe": "ptb" if is_text else "cifar", "image_size": None if is_text else 32}).begun()
-    runtime.configure(precision=config.precision, within=is_text)
+    runtime.configure(precision=config.precision, within=is_text, deterministic=config.deterministic)
     make = text if is_text else images
     data, batch, names = make(config)
     config = train.completed(config, data)

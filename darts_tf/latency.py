@@ -152,7 +152,7 @@ def _check_device(before, device, config):
     """Raises UsageError if the table that is there, or None, is of another device."""
     if before and before.device != device:
         differ = ", ".join(
-            f"{name} {before.device.get(name)}" for name in device if before.device.get(name) != device[name]
+            f"{name} {before.device.get(name, 'unknown')}" for name in device if before.device.get(name) != device[name]
         )
         raise UsageError(f"--output={config.output}: it is of another device, {differ}; expected another file.")
 

@@ -81,7 +81,8 @@ def run_training(config, verbose=1):
 
     Raises:
         UsageError: the configuration asks for something that cannot be; a `ValueError`.
-        RunError: the loss became NaN, or an image that is read on the way is gone.
+        RunError: the loss became NaN, an image that is read on the way is gone, memory does not suffice, or the GPU has
+            no deterministic kernel of an operation.
         KeyboardInterrupt: it was interrupted.
     """
     with messages.spoken(verbose), fitting.interruptible():

@@ -269,15 +269,22 @@ def agreement(found, expected):
     return float(np.abs(found - expected).max()), float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def latencies(forms, inputs, batch):
-    """Median seconds of forms of a model, {name: function}, for `batch` rows of `inputs`, a list of arrays.
+def latencies(forms, inputs, batch, rounds=None):
+    """Median seconds of forms of a model for a batch of inputs.
 
     They take turns, so that what else happens on the machine is the same for all. Of a TFLite model, except of text, it
     is what the interpreter takes, without Python's conversion of numbers, as in tables of `darts_tf.latency`.
 
+    Args:
+        forms: {name: function}.
+        inputs: list of arrays, what such a function takes, of any number of rows.
+        batch: how many rows they are to have.
+        rounds: in each of which every form has its turn; None for 10 of single rows and 5 of others.
+
     Returns:
         {name: seconds}.
     """
+    rounds = rounds or ROUNDS.get(batch, 5)
     inputs = [np.resize(array, (batch, *array.shape[1:])) for array in inputs]
 
     def prepared(run):
@@ -287,7 +294,7 @@ def latencies(forms, inputs, batch):
         label = f"Measuring batches of {batch}"
         return (part for (part,) in messages.progress(([part] for part in parts), total, label))
 
-    return runner.measure({name: prepared(run) for name, run in forms.items()}, ROUNDS[batch], told)
+    return runner.measure({name: prepared(run) for name, run in forms.items()}, rounds, told)
 
 
 def rows(forms, sizes, sample):

@@ -117,9 +117,9 @@ class Export:
         rows: what each format, the Keras model first, is worth: a list of dicts of "format", a text, "bytes",
             "accuracy" on test images if they are known, "max_difference" of a probability from Keras's, "agreement",
             the part of the images with the same first class, "latency_1" and "latency_32", seconds for batches of so
-            many images, measured in turns. Of a language model the agreement is that of the likeliest next token, the
-            seconds are those of one step, and there is "perplexity". Of a number there is no agreement, and the
-            difference is that of the number.
+            many images, measured in turns; of TFLite without Python's conversion of numbers. Of a language model the
+            agreement is that of the likeliest next token, the seconds are those of one step, and there is "perplexity".
+            Of a number there is no agreement, and the difference is that of the number.
         example: what the SavedModel makes of a test image: the class it is of, the class it is taken for, and the
             probability of that; or of test text: a piece of that, the token that is the likeliest to follow, and its
             probability; or of a table what is right of a row, what it says, and the probability of a class, None of a

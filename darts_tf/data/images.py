@@ -235,7 +235,7 @@ def decoded(encoded, channels=0):
     image = tf.cond(
         known,
         lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
-        lambda: tf.numpy_function(lambda content: _by_pillow(content, channels), [encoded], tf.uint8),
+        lambda: tf.numpy_function(lambda content: _by_pillow(content, channels), [encoded], tf.uint8, stateful=False),
     )
     return tf.ensure_shape(image, [None, None, channels or None])
 

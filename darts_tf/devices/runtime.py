@@ -7,7 +7,7 @@ import tempfile
 
 from absl import logging
 
-OPTIMISER = {"disable_meta_optimizer": False, "layout_optimizer": True}  # what TensorFlow has if nothing is said
+USUAL = {"disable_meta_optimizer": False, "layout_optimizer": True}  # what TensorFlow has if nothing is said
 
 
 def configure(
@@ -33,7 +33,7 @@ def configure(
         start: whether to start the devices, too; a strategy for several machines wants to do that itself.
         within: whether operations are few and large, so that all cores are to be within each of them.
         tf32: whether GPUs may multiply float32 by 10 bits of its fraction, too few for finite differences.
-        threads: all that compute on the CPU; None for the above.
+        threads: how many compute on the CPU; None for what is said above.
         deterministic: whether GPUs, too, are to compute the same bits each time.
 
     Returns:
@@ -48,13 +48,13 @@ def configure(
 
         from darts_tf.private import tensorflow as private
 
-        back = _state()
+        gpus = tf.config.list_physical_devices("GPU")
+        back = _state("layout_optimizer" if gpus else "disable_meta_optimizer")
         if not tf32:
             tf.config.experimental.enable_tensor_float_32_execution(False)
         if deterministic:
             private.set_deterministic(True)
         keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-        gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has begun already, in a notebook say: it stays as it is
             tf.config.threading.set_intra_op_parallelism_threads(threads or (_cores() if within else 1))
             tf.config.threading.set_inter_op_parallelism_threads(threads or _cores())
@@ -73,7 +73,7 @@ def configure(
 
 @contextlib.contextmanager
 def configured(**options):
-    """As `configure`; after the block what that says is what it was."""
+    """As `configure`, for a block; afterwards what it has changed is as before, but for threads and devices."""
     back = configure(**options)
     try:
         yield
@@ -81,15 +81,15 @@ def configured(**options):
         back()
 
 
-def _state():
-    """A function without arguments that brings back what `configure` changes, as it is now."""
+def _state(option):
+    """A function without arguments that brings back what `configure` changes; `option` is of the graph optimiser."""
     import keras
     import tensorflow as tf
 
     from darts_tf.private import tensorflow as private
 
-    policy, options = keras.config.dtype_policy(), tf.config.optimizer.get_experimental_options()
-    options = {name: options.get(name, usual) for name, usual in OPTIMISER.items()}
+    policy = keras.config.dtype_policy()
+    options = {option: tf.config.optimizer.get_experimental_options().get(option, USUAL[option])}
     tf32, deterministic = tf.config.experimental.tensor_float_32_execution_enabled(), private.is_deterministic()
 
     def back():

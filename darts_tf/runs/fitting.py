@@ -1,6 +1,7 @@
 """How the commands train: from where the checkpoints are, until the end, a signal, or the loss of another machine."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -13,6 +14,11 @@ from darts_tf.cli import messages
 from darts_tf.devices import cluster
 from darts_tf.devices.cluster import ALONE
 from darts_tf.runs import rundirectory
+
+LESS_MEMORY = (
+    ": expected --recompute, of cells of images, with which the run goes on; or another run with a smaller "
+    "--batch_size, or on GPUs with --precision=bfloat16"
+)
 
 
 def restore(make, output, config, steps, present, strategy, worker=ALONE, space=None):
@@ -129,7 +135,7 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
             )
 
     try:
-        with stopping_on_signals(checkpoints), explaining_errors():
+        with stopping_on_signals(checkpoints), explaining_errors(LESS_MEMORY):
             if checkpoints.done % steps:  # the rest of an epoch
                 part(-checkpoints.done % steps, checkpoints.done // steps + 1)
             if checkpoints.done < until * steps and not model.stop_training:
@@ -142,11 +148,14 @@ def fit(model, batches, steps, config, valid, callbacks, checkpoints, headline, 
 
 
 @contextlib.contextmanager
-def explaining_errors():
+def explaining_errors(more_memory=""):
     """Raises RunError for what TensorFlow stops at and a user can mend, in the block.
 
     That is an image file that is gone or damaged, memory that does not suffice, or an operation without a kernel that
-    computes the same bits each time.
+    computes the same bits each time; OSError for a full disk.
+
+    Args:
+        more_memory: how the block would need less of it, a text.
     """
     import tensorflow as tf
 
@@ -163,17 +172,20 @@ def explaining_errors():
         wrong = "the file is gone" if missing or not os.path.exists(file) else "it is not a readable image"
         raise messages.RunError(f"{file}: {wrong}. Once it is back, --resume goes on.") from None
     except tf.errors.ResourceExhaustedError as error:
-        tensor = re.search(r"shape ?(\[[\d,]*\])", error.message)
-        what = f" for a tensor of {tensor[1]}" if tensor else ""
-        raise messages.RunError(
-            f"memory does not suffice{what}: expected a smaller --batch_size; --recompute, of cells of images, and "
-            "--precision=bfloat16, on GPUs, need less, too."
-        ) from None
-    except tf.errors.UnimplementedError as error:
-        if not private.is_deterministic():
+        if os.strerror(errno.ENOSPC) in error.message:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        memory = re.search(
+            r"OOM when allocating tensor(?: with shape ?(\[[\d,]*\]))?|out of memory", error.message, re.I
+        )
+        if not memory:
             raise
-        reason = error.message.partition("\n")[0]
-        raise messages.RunError(f"--deterministic: {reason}; expected --nodeterministic here.") from None
+        what = f" for a tensor of {memory[1]}" if memory[1] else ""
+        raise messages.RunError(f"memory does not suffice{what}{more_memory}.") from None
+    except tf.errors.UnimplementedError as error:
+        said = [line.strip() for line in error.message.splitlines() if "determinis" in line.lower()]
+        if not said or not private.is_deterministic():
+            raise
+        raise messages.RunError(f"--deterministic: {said[-1]}; expected --nodeterministic here.") from None
 
 
 @contextlib.contextmanager

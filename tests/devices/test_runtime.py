@@ -24,7 +24,7 @@ def test_policy_and_graph_optimiser_are_set_for_a_while(request):
     request.addfinalizer(lambda: keras.config.set_dtype_policy("float32"))
     keras.config.set_dtype_policy("mixed_float16")
     before = state()
-    on_gpus = bool(tf.config.list_physical_devices("GPU"))  # which leave the optimiser as it is
+    on_gpus = bool(tf.config.list_physical_devices("GPU"))  # which want the optimiser, but for one pass
     with runtime.configured(training=False):
         assert state() == ("float32", before[1] and on_gpus)
         with runtime.configured(precision="bfloat16"):
@@ -39,12 +39,11 @@ def test_images_keep_the_order_of_their_axes_where_gpus_train(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
     monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", options.append)
-    usual = {"disable_meta_optimizer": True, "layout_optimizer": True}
     monkeypatch.setattr(tf.config.optimizer, "get_experimental_options", lambda: {"disable_meta_optimizer": True})
     for training in (True, False):
         with runtime.configured(training=training):
             assert options.pop() == {"layout_optimizer": not training}
-        assert options.pop() == usual and not options
+        assert options.pop() == {"layout_optimizer": True} and not options
 
 
 def test_deterministic_runs():
@@ -64,15 +63,31 @@ def test_deterministic_runs():
 
 
 def test_what_a_device_cannot_do_is_explained():
-    too_large = r"memory does not suffice for a tensor of \[10000000,10000000\]: expected a smaller --batch_size"
-    with pytest.raises(RunError, match=too_large), fitting.explaining_errors():
-        tf.zeros([10**7, 10**7])
-    missing = tf.errors.UnimplementedError(None, None, "There is no deterministic kernel of X\n at")
-    with pytest.raises(tf.errors.UnimplementedError), fitting.explaining_errors():
-        raise missing
-    said = r"^--deterministic: There is no deterministic kernel of X; expected --nodeterministic here\.$"
-    with runtime.configured(deterministic=True), pytest.raises(RunError, match=said), fitting.explaining_errors():
-        raise missing
+    """As steps say it, in a function of TensorFlow's."""
+
+    def explained(error, message, call, *arguments):
+        with pytest.raises(error, match=message), fitting.explaining_errors(": expected less"):
+            tf.function(call)(*arguments)
+
+    def fail(message):
+        raise NotImplementedError(message)
+
+    def square(size):
+        shape = tf.stack([size, size])  # of shape[0] rows
+        return tf.fill(shape, 1.0)
+
+    said = r"^memory does not suffice for a tensor of \[10000000,10000000\]: expected less\.$"
+    explained(RunError, said, square, tf.constant(10**7))
+    lack = "A deterministic GPU implementation of X is not available."
+    missing = lambda: tf.numpy_function(lambda: fail(lack), [], tf.float32)  # noqa: E731
+    explained(tf.errors.UnimplementedError, lack, missing)
+    with runtime.configured(deterministic=True):
+        explained(RunError, f"^--deterministic: .*{lack}; expected --nodeterministic here\\.$", missing)
+        other = lambda: tf.numpy_function(lambda: fail("no cuDNN"), [], tf.float32)  # noqa: E731
+        explained(tf.errors.UnimplementedError, "no cuDNN", other)
+    for message, error in (("events: No space left on device", OSError), ("files", tf.errors.ResourceExhaustedError)):
+        with pytest.raises(error), fitting.explaining_errors():
+            raise tf.errors.ResourceExhaustedError(None, None, message)
 
 
 def test_a_second_order_search_multiplies_in_float32():

@@ -20,6 +20,7 @@ TRAIN = [
     "--arch=Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=[2], "
     "reduce=[('max_pool_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])",
     *("--early_stopping=3", "--ema=0.9", "--gradient_accumulation=2", "--mixup=0.2", "--cutmix=1", "--randaugment=1"),
+    "--deterministic",
 ]
 
 
