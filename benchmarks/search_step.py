@@ -100,18 +100,8 @@ def measure(method, *more):
 
 def settings():
     own = ("units", "vocabulary", "bptt") if FLAGS.space == "recurrent" else ("init_channels", "layers", "image_size")
-    names = (
-        "space",
-        "unrolled",
-        "difference",
-        "recompute",
-        "precision",
-        "jit_compile",
-        "deterministic",
-        *own,
-        "batch_size",
-        "steps",
-    )
+    how = ("space", "unrolled", "difference", "recompute", "precision", "jit_compile", "deterministic")
+    names = (*how, *own, "batch_size", "steps")
     return {"method": FLAGS.method[0], **{name: FLAGS[name].value for name in names}}
 
 

@@ -14,6 +14,7 @@ does it, and --measured=measured.json makes the table of that.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -214,7 +215,7 @@ def _converted(models):
     """(name, TFLite file) of models, {name: function that builds one}; with progress."""
     from darts_tf.devices import tflite
 
-    for ((name, build),) in messages.progress(([item] for item in models.items()), len(models), "Converting"):
+    for name, build in messages.each(models.items(), "Converting"):
         yield name, tflite.of_model(build())
 
 
@@ -240,11 +241,7 @@ def _measured(config, models):
     if config.runtime == "tflite":
         return _by_program(config, models)
     runs = {name: _of_saved_model(build()) for name, build in models.items()}
-
-    def told(parts, total):
-        return (part for (part,) in messages.progress(([part] for part in parts), total, "Measuring"))
-
-    seconds = runner.measure(runs, config.rounds, told)
+    seconds = runner.measure(runs, config.rounds, functools.partial(messages.each, what="Measuring"))
     return _machine(config), seconds
 
 

@@ -1,5 +1,7 @@
 """What each exported form of a model is worth: size, agreement with Keras, latency."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,7 +11,7 @@ from darts_tf.devices import runner
 from export import classifier, language, tabular
 
 BATCHES = (1, 32)
-ROUNDS = {1: 10, 32: 5}  # in which forms take turns, by the size of batches
+ROUNDS = dict(zip(BATCHES, (10, 5), strict=True))  # in which forms take turns
 
 
 class Images:
@@ -269,7 +271,7 @@ def agreement(found, expected):
     return float(np.abs(found - expected).max()), float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def latencies(forms, inputs, batch, rounds=None):
+def latencies(forms, inputs, batch):
     """Median seconds of forms of a model for a batch of inputs.
 
     They take turns, so that what else happens on the machine is the same for all. Of a TFLite model, except of text, it
@@ -278,23 +280,18 @@ def latencies(forms, inputs, batch, rounds=None):
     Args:
         forms: {name: function}.
         inputs: list of arrays, what such a function takes, of any number of rows.
-        batch: how many rows they are to have.
-        rounds: in each of which every form has its turn; None for 10 of single rows and 5 of others.
+        batch: how many rows they are to have, one of `BATCHES`.
 
     Returns:
         {name: seconds}.
     """
-    rounds = rounds or ROUNDS.get(batch, 5)
     inputs = [np.resize(array, (batch, *array.shape[1:])) for array in inputs]
 
     def prepared(run):
         return run.prepared(*inputs) if isinstance(run, TFLite) else lambda: run(*inputs)
 
-    def told(parts, total):
-        label = f"Measuring batches of {batch}"
-        return (part for (part,) in messages.progress(([part] for part in parts), total, label))
-
-    return runner.measure({name: prepared(run) for name, run in forms.items()}, rounds, told)
+    told = functools.partial(messages.each, what=f"Measuring batches of {batch}")
+    return runner.measure({name: prepared(run) for name, run in forms.items()}, ROUNDS[batch], told)
 
 
 def rows(forms, sizes, sample):

@@ -85,6 +85,11 @@ def progress(parts, total, what):
                 said = now
 
 
+def each(things, what):
+    """As `progress`, of a list or the like of things that count as one each."""
+    return (thing for (thing,) in progress(([thing] for thing in things), len(things), what))
+
+
 def warn(text):
     """Prints what a user must know."""
     print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -51,14 +51,14 @@ def invoker(content, threads):
     return interpreter.invoke
 
 
-def measure(runs, rounds=10, progress=lambda parts, total: parts):
+def measure(runs, rounds=10, progress=iter):
     """Median seconds of functions, which take turns, so that what else happens on the machine is the same for all.
 
     Args:
         runs: {name: function without arguments}.
         rounds: in each of which every function has a turn of some milliseconds, in an order that is drawn; of its calls
             the second half counts.
-        progress: function of an iterable and its length -> an iterable.
+        progress: function of a sequence -> an iterable of the same.
 
     Returns:
         {name: seconds}.
@@ -78,7 +78,7 @@ def measure(runs, rounds=10, progress=lambda parts, total: parts):
         took = turn(run, WARM + 1)[-1]
         calls[name] = min(max(2, int(TURN / max(took, 1e-9))), MOST_CALLS)
     order = list(runs)
-    for _ in progress(range(rounds), rounds):
+    for _ in progress(range(rounds)):
         draw.shuffle(order)
         for name in order:
             seconds = turn(runs[name], calls[name])
@@ -93,10 +93,11 @@ def main(path):
         runs = {name: invoker(archive.read(file), asked["threads"]) for name, file in asked["models"].items()}
     rounds = asked["rounds"]
 
-    def told(parts, total):
+    def told(parts):
         for place, part in enumerate(parts, 1):
             yield part
-            print(f"\rround {place}/{total}", end="" if place < total else "\n", file=sys.stderr, flush=True)
+            end = "" if place < len(parts) else "\n"
+            print(f"\rround {place}/{len(parts)}", end=end, file=sys.stderr, flush=True)
 
     print(f"{len(runs)} models, {asked['threads']} threads", file=sys.stderr)
     found = {"machine": machine(), "threads": asked["threads"]}

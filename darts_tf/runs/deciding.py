@@ -145,7 +145,7 @@ def evolved(search, networks, data, batches, output, saved=lambda: None):
         if not paths:
             break
         scores, what = {}, f"Generation {len(evolution.populations)}"
-        for (path,) in messages.progress(([path] for path in paths), len(paths), what):
+        for path in messages.each(paths, what):
             result, loss = worth(one_hot(choices, picks_of(path)))
             scores[path] = score_of(path, result, loss)
             found.append(

@@ -71,9 +71,7 @@ def _measured(architectures, search, networks, data, batches):
     again = deciding.recalibration(data, config, networks.strategy)
     held_out = batches.held_out if config.stream else list(batches.held_out)
     worth = Inherited(search, again, held_out, score=networks.task.score)
-    for (architecture,) in messages.progress(
-        ([one] for one in architectures), len(architectures), "Measuring the front"
-    ):
+    for architecture in messages.each(architectures, "Measuring the front"):
         picks = space.picks(architecture)
         result, loss = worth(one_hot(space.choices, picks))
         costs = {cost: networks.budget.of_picks(cost, picks) for cost in networks.budget.bounds}
