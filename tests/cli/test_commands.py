@@ -146,3 +146,8 @@ def test_progress_is_told_after_two_seconds(monkeypatch, capsys):
         with messages.spoken(verbose):
             assert list(messages.progress(parts, 10, "Reading")) == parts
     assert capsys.readouterr().err == ""
+    clock = iter([0.0, 1.0, 3.0, 4.0])
+    monkeypatch.setattr(messages, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    with messages.spoken(2):
+        assert list(messages.each({"a": 1, "b": 2, "c": 3}.items(), "Reading")) == [("a", 1), ("b", 2), ("c", 3)]
+    assert capsys.readouterr().err == "Reading: 2 of 3\n"
